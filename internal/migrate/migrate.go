@@ -1,0 +1,90 @@
+package migrate
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+)
+
+// Files are the migrations, sql/NNNNN_name.sql.
+//
+//go:embed sql/*.sql
+var Files embed.FS
+
+// ErrNewer is returned when the database was migrated by a newer noted.
+var ErrNewer = errors.New("the database belongs to a newer noted")
+
+// Up migrates the database at url (a PostgreSQL connection string) to Version.
+// It waits for a replica that is migrating at the same time. It returns ErrNewer,
+// and changes nothing, when the schema is newer than this binary knows.
+func Up(ctx context.Context, url string) error {
+	config, err := pgx.ParseConfig(url)
+	if err != nil {
+		return fmt.Errorf("database_url: %w", err)
+	}
+	db := stdlib.OpenDB(*config)
+	defer func() { _ = db.Close() }()
+	if err := db.PingContext(ctx); err != nil {
+		return fmt.Errorf("reaching the database: %w", err)
+	}
+	provider, err := newProvider(db)
+	if err != nil {
+		return err
+	}
+	if err := refuseNewer(ctx, provider); err != nil {
+		return err
+	}
+	if _, err := provider.Up(ctx); err != nil {
+		return fmt.Errorf("migrating the database: %w", err)
+	}
+	// A newer replica may have migrated between the first look and ours.
+	return refuseNewer(ctx, provider)
+}
+
+func newProvider(db *sql.DB) (*goose.Provider, error) {
+	files, err := fs.Sub(Files, "sql")
+	if err != nil {
+		return nil, err
+	}
+	locker, err := lock.NewPostgresSessionLocker()
+	if err != nil {
+		return nil, err
+	}
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, files, goose.WithSessionLocker(locker), goose.WithAllowOutofOrder(false))
+	if err != nil {
+		return nil, fmt.Errorf("reading the migrations: %w", err)
+	}
+	return provider, nil
+}
+
+func refuseNewer(ctx context.Context, provider *goose.Provider) error {
+	version, err := provider.GetDBVersion(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the schema's version: %w", err)
+	}
+	if newest := Version(); version > newest {
+		return fmt.Errorf("%w: its schema has version %d, this binary knows %d; run the newer binary, or restore the backup made before it", ErrNewer, version, newest)
+	}
+	return nil
+}
+
+// Version is the newest schema version that this binary knows.
+func Version() int64 {
+	entries, err := Files.ReadDir("sql")
+	if err != nil || len(entries) == 0 {
+		return 0
+	}
+	version, err := goose.NumericComponent(entries[len(entries)-1].Name())
+	if err != nil {
+		return 0
+	}
+	return version
+}

@@ -1,0 +1,209 @@
+package problem
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/go-json-experiment/json"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"noted/internal/request"
+	"noted/internal/strictjson"
+)
+
+// MediaType is the Content-Type of every problem (RFC 9457, 6.1).
+const MediaType = "application/problem+json"
+
+// Error is a problem (RFC 9457, 3). Type is always about:blank and left out.
+type Error struct {
+	Title      string  `json:"title" doc:"The status in words"`
+	Status     int     `json:"status" doc:"The HTTP status"`
+	Detail     string  `json:"detail,omitzero" doc:"What is wrong and what to change, for people"`
+	Permission string  `json:"permission,omitzero" doc:"With 403: the missing permission, OBJECT ACT"`
+	Errors     []Field `json:"errors,omitzero" doc:"With 422: every invalid value"`
+
+	headers http.Header
+}
+
+// Field is one invalid value of a request.
+type Field struct {
+	Location string `json:"location" doc:"Where it stands: body.title, query.limit"`
+	Message  string `json:"message" doc:"What is wrong with it"`
+}
+
+// Error is the detail, so that a problem may be returned as an error.
+func (e *Error) Error() string { return e.Title + ": " + e.Detail }
+
+// GetStatus makes huma answer with the problem's own status.
+func (e *Error) GetStatus() int { return e.Status }
+
+// ContentType makes huma answer with MediaType.
+func (e *Error) ContentType(string) string { return MediaType }
+
+// GetHeaders makes huma send the problem's headers.
+func (e *Error) GetHeaders() http.Header { return e.headers }
+
+// With returns e with one more header.
+func (e *Error) With(name, value string) *Error {
+	if e.headers == nil {
+		e.headers = http.Header{}
+	}
+	e.headers.Set(name, value)
+	return e
+}
+
+// New is a problem of any status; detail says what to change.
+func New(status int, detail string, args ...any) *Error {
+	if len(args) > 0 {
+		detail = fmt.Sprintf(detail, args...)
+	}
+	return &Error{Title: http.StatusText(status), Status: status, Detail: detail}
+}
+
+// NotFound is 404: the thing is not there, or the caller may not read it.
+func NotFound(thing string) *Error {
+	return New(http.StatusNotFound, "There is no such %s, or you may not read it", thing)
+}
+
+// Forbidden is 403, naming the missing permission ("note:own write").
+func Forbidden(permission string) *Error {
+	e := New(http.StatusForbidden, "This needs the permission %q", permission)
+	e.Permission = permission
+	return e
+}
+
+// Invalid is 422 for one value.
+func Invalid(location, message string, args ...any) *Error {
+	if len(args) > 0 {
+		message = fmt.Sprintf(message, args...)
+	}
+	e := New(http.StatusUnprocessableEntity, "The request has an invalid value")
+	e.Errors = []Field{{Location: location, Message: message}}
+	return e
+}
+
+// Unauthorized is 401. It has these very bytes and headers whatever failed
+// (RFC 6750, 3, without an error code, which would tell why).
+func Unauthorized() *Error {
+	return New(http.StatusUnauthorized, "Authentication failed").
+		With("WWW-Authenticate", "Bearer").With("Cache-Control", "no-store")
+}
+
+// Write answers with err's problem.
+func Write(w http.ResponseWriter, r *http.Request, err error) {
+	e := From(r.Context(), err)
+	for name, values := range e.headers {
+		w.Header()[name] = values
+	}
+	body, marshalErr := json.Marshal(e)
+	if marshalErr != nil { // a struct of strings and numbers; bad UTF-8 is the one way
+		body = []byte(`{"title":"Internal Server Error","status":500}`)
+	}
+	w.Header().Set("Content-Type", MediaType)
+	w.WriteHeader(e.Status)
+	_, _ = w.Write(body)
+}
+
+// From turns any error into a problem. What is not a problem already is logged
+// with the request's id, and its text is not shown.
+func From(ctx context.Context, err error) *Error {
+	var e *Error
+	if errors.As(err, &e) {
+		return e
+	}
+	info := request.From(ctx)
+	switch {
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		info.Log.LogAttrs(ctx, slog.LevelInfo, "client went away", slog.Any("error", err))
+		return New(http.StatusServiceUnavailable, "The request was given up")
+	case isDatabaseAway(err):
+		info.Log.LogAttrs(ctx, slog.LevelError, "database away", slog.Any("error", err))
+		return New(http.StatusServiceUnavailable, "The database cannot be reached; try again in a moment").With("Retry-After", "2")
+	}
+	info.Log.LogAttrs(ctx, slog.LevelError, "internal error", slog.Any("error", err))
+	return New(http.StatusInternalServerError, "Something went wrong here; the log has it under request id %s", info.ID)
+}
+
+// isDatabaseAway tells a database that does not answer from a statement that failed.
+// Classes: PostgreSQL's manual, Appendix A.
+func isDatabaseAway(err error) bool {
+	var connect *pgconn.ConnectError
+	if errors.As(err, &connect) {
+		return true
+	}
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		switch pg.Code {
+		case "57P01", "57P02", "57P03", "53300": // shut down, crashed, cannot connect now, too many connections
+			return true
+		}
+		return strings.HasPrefix(pg.Code, "08")
+	}
+	var network net.Error
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &network) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
+		(err != nil && strings.Contains(err.Error(), "conn closed"))
+}
+
+// Huma makes huma's own errors (bad input, unknown content type) problems of ours.
+// Its hooks are global variables, so this is called once, before any API is made.
+func Huma() {
+	huma.NewErrorWithContext = func(ctx huma.Context, status int, msg string, errs ...error) huma.StatusError {
+		return fromHuma(ctx.Context(), status, msg, errs)
+	}
+	huma.NewError = func(status int, msg string, errs ...error) huma.StatusError {
+		return fromHuma(context.Background(), status, msg, errs)
+	}
+	huma.ValidateStrictCasing = true
+}
+
+func fromHuma(ctx context.Context, status int, msg string, errs []error) *Error {
+	for _, err := range errs {
+		var e *Error
+		if errors.As(err, &e) {
+			return e
+		}
+	}
+	switch status {
+	case http.StatusInternalServerError:
+		if msg == "cannot read request body" { // a broken or cut off upload is the client's
+			return New(http.StatusBadRequest, "The body could not be read to its end")
+		}
+		return From(ctx, errors.Join(append([]error{errors.New(msg)}, errs...)...))
+	case http.StatusUnsupportedMediaType:
+		return New(status, "The body must be JSON: Content-Type: application/json")
+	case http.StatusRequestEntityTooLarge, http.StatusRequestTimeout:
+		return New(status, "%s", msg)
+	case http.StatusBadRequest:
+		for _, err := range errs {
+			var detail huma.ErrorDetailer
+			if errors.As(err, &detail) && detail.ErrorDetail().Location == "body" {
+				return New(status, "The body is not the JSON expected here: %s", detail.ErrorDetail().Message)
+			}
+		}
+		return New(status, "%s", msg)
+	}
+	e := New(status, "The request has invalid values")
+	for _, err := range errs {
+		field := Field{Message: err.Error()}
+		var detail huma.ErrorDetailer
+		if errors.As(err, &detail) {
+			d := detail.ErrorDetail()
+			field = Field{Location: d.Location, Message: d.Message}
+			if _, ok := d.Value.(strictjson.NUL); ok {
+				field.Message = "must not contain the character NUL (U+0000)"
+			}
+		}
+		// A name that a stranger chose stands in the location.
+		field.Location = request.Text(field.Location, 200)
+		e.Errors = append(e.Errors, field)
+	}
+	return e
+}

@@ -1,0 +1,84 @@
+package request
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"mime"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// Info is what is known of a request from its start.
+type Info struct {
+	ID        string     // also the answer's X-Request-Id
+	Arrived   time.Time  // with Go's monotonic clock
+	IP        netip.Addr // invalid when a trusted proxy sent garbage
+	UserAgent string     // valid UTF-8, at most 256 bytes
+	Log       *slog.Logger
+}
+
+type contextKey struct{}
+
+// With puts info into the context.
+func With(ctx context.Context, info *Info) context.Context {
+	return context.WithValue(ctx, contextKey{}, info)
+}
+
+// From returns the request's Info; outside a request (start, purge) one that
+// arrived now and logs nothing, never nil.
+func From(ctx context.Context) *Info {
+	if info, ok := ctx.Value(contextKey{}).(*Info); ok {
+		return info
+	}
+	return &Info{Arrived: time.Now(), Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+}
+
+// New describes r, which came from ip.
+func New(r *http.Request, ip netip.Addr, log *slog.Logger) *Info {
+	id := uuid.NewString()
+	return &Info{
+		ID:        id,
+		Arrived:   time.Now(),
+		IP:        ip,
+		UserAgent: Text(r.UserAgent(), 256),
+		Log:       log.With("request_id", id),
+	}
+}
+
+// Text makes s fit for a PostgreSQL text column: valid UTF-8, no control
+// characters, at most limit bytes. For what strangers send and nobody relies on.
+func Text(s string, limit int) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(s, "\uFFFD"))
+	if len(s) > limit {
+		s = strings.ToValidUTF8(s[:limit], "")
+	}
+	return s
+}
+
+// AcceptsHTML tells whether the client asked for a page: Accept names text/html.
+// A bare */* (curl, fetch) does not count.
+func AcceptsHTML(r *http.Request) bool {
+	for _, value := range r.Header.Values("Accept") {
+		for part := range strings.SplitSeq(value, ",") {
+			media, params, err := mime.ParseMediaType(part)
+			if err != nil || media != "text/html" {
+				continue
+			}
+			if q, err := strconv.ParseFloat(params["q"], 64); err != nil || q > 0 {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,96 @@
+package strictjson
+
+import (
+	"fmt"
+	"io"
+	"reflect"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// NUL stands for a string with U+0000 in it, in a value decoded for validation.
+// PostgreSQL stores no such text. It is no string, so that huma's validation refuses
+// it where it stands.
+type NUL struct{}
+
+// Format is JSON for huma: strict when reading, compact when writing.
+func Format() huma.Format {
+	return huma.Format{
+		Marshal: func(w io.Writer, v any) error {
+			return json.MarshalWrite(w, v)
+		},
+		Unmarshal: Unmarshal,
+	}
+}
+
+// Unmarshal decodes data, exactly one JSON value, into v. It refuses invalid UTF-8, lone
+// surrogates, duplicate names and trailing data. Into an *any (which is how huma
+// validates), strings that hold U+0000 become NUL. Nesting is bounded by the decoder
+// (10,000 levels).
+func Unmarshal(data []byte, v any) error {
+	// Members that a struct does not have are refused by huma's validation, by name.
+	if err := json.Unmarshal(data, v); err != nil {
+		return readable(err)
+	}
+	if target, ok := v.(*any); ok {
+		*target = markNUL(*target)
+	}
+	return nil
+}
+
+func markNUL(v any) any {
+	switch v := v.(type) {
+	case string:
+		if strings.ContainsRune(v, 0) {
+			return NUL{}
+		}
+	case []any:
+		for i := range v {
+			v[i] = markNUL(v[i])
+		}
+	case map[string]any:
+		for name := range v {
+			v[name] = markNUL(v[name])
+		}
+	}
+	return v
+}
+
+// readable drops the library's name from its errors, and Go's types.
+func readable(err error) error {
+	text := err.Error()
+	if syntactic, ok := err.(*jsontext.SyntacticError); ok {
+		text = fmt.Sprintf("%v at byte %d", syntactic.Err, syntactic.ByteOffset)
+		if pointer := string(syntactic.JSONPointer); pointer != "" && len(pointer) < 100 {
+			text += " within " + pointer
+		}
+	}
+	text = strings.TrimPrefix(text, "json: ")
+	return fmt.Errorf("%s", strings.ToValidUTF8(strings.ReplaceAll(text, "jsontext: ", ""), "\uFFFD"))
+}
+
+// Optional is a member that may be left out or null, which are two different things.
+// The zero value is a member that was left out.
+type Optional[T any] struct {
+	Sent  bool // the member is there
+	Null  bool // as null
+	Value T    // the zero value when Null or not Sent
+}
+
+// UnmarshalJSONFrom reads a member that is there.
+func (o *Optional[T]) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	*o = Optional[T]{Sent: true}
+	if d.PeekKind() == 'n' {
+		o.Null = true
+		return d.SkipValue()
+	}
+	return json.UnmarshalDecode(d, &o.Value)
+}
+
+// Schema is that of T; a member of this type is never required.
+func (o Optional[T]) Schema(r huma.Registry) *huma.Schema {
+	return huma.SchemaFromType(r, reflect.TypeFor[T]())
+}
