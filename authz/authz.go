@@ -1,0 +1,267 @@
+package authz
+
+import (
+	"context"
+	"fmt"
+	"math/bits"
+	"slices"
+	"strings"
+
+	"github.com/google/uuid"
+
+	"noted/internal/problem"
+)
+
+// Kind is what an object is, without the caller's relation to it: note, deadzone, key.
+type Kind string
+
+// Act is what is done.
+type Act string
+
+// Relation is the caller's relation to a thing, found in the database.
+type Relation string
+
+// Relations. None is for objects that have no relation (self, policy).
+const (
+	None Relation = ""
+	Own  Relation = "own"
+	Any  Relation = "any" // somebody else's: nothing but a platform-wide permission reaches it
+)
+
+// Object is a kind with a relation, as policy.csv writes it: note:own, self.
+type Object string
+
+// ObjectOf joins kind and relation.
+func ObjectOf(kind Kind, relation Relation) Object {
+	if relation == None {
+		return Object(kind)
+	}
+	return Object(string(kind) + ":" + string(relation))
+}
+
+// Kind is the part before the colon.
+func (o Object) Kind() Kind {
+	kind, _, _ := strings.Cut(string(o), ":")
+	return Kind(kind)
+}
+
+// Permission is an object and an act. Its String is what a 403 carries: "note:own read".
+type Permission struct {
+	Object Object
+	Act    Act
+}
+
+// String is OBJECT ACT.
+func (p Permission) String() string { return string(p.Object) + " " + string(p.Act) }
+
+// vocabulary is every object and the acts it takes. A policy line outside it is refused,
+// and so is an operation that declares anything else. A Set holds at most 64 of them.
+var vocabulary = []struct {
+	object Object
+	acts   []Act
+}{
+	{"note:own", []Act{"read", "write", "delete"}},
+	{"note:org", []Act{"read", "write", "delete"}},
+	{"note:restricted", []Act{"read", "write", "delete"}},
+	{"note:any", []Act{"read", "write", "delete"}},
+	{"deadzone:own", []Act{"read", "restore", "purge"}},
+	{"deadzone:org", []Act{"read", "restore", "purge"}},
+	{"deadzone:any", []Act{"read", "restore", "purge"}},
+	{"notebook", []Act{"read", "write", "delete"}},
+	{"notebook:restricted", []Act{"read", "write", "delete"}},
+	{"org", []Act{"create", "read", "write", "delete"}},
+	{"member", []Act{"read", "write", "delete"}},
+	{"invitation", []Act{"read", "write", "delete"}},
+	{"grant", []Act{"read", "write", "delete"}},
+	{"key:own", []Act{"read", "write", "delete"}},
+	{"key:org", []Act{"read", "write", "delete"}},
+	{"self", []Act{"read"}},
+	{"session:own", []Act{"read", "delete"}},
+	{"identity:own", []Act{"write"}},
+	{"invitation:own", []Act{"accept"}},
+	{"membership:own", []Act{"delete"}},
+	{"user:any", []Act{"read", "lock"}},
+	{"audit:any", []Act{"read"}},
+	{"audit:org", []Act{"read"}},
+	{"policy", []Act{"read", "explain"}},
+}
+
+// permissions is the vocabulary in order; a permission's place in it is its bit in a Set.
+var permissions, bitOf = func() ([]Permission, map[Permission]Set) {
+	var list []Permission
+	index := map[Permission]Set{}
+	for _, entry := range vocabulary {
+		for _, act := range entry.acts {
+			p := Permission{entry.object, act}
+			index[p] = 1 << len(list)
+			list = append(list, p)
+		}
+	}
+	return list, index
+}()
+
+// actsOf is nil for an object outside the vocabulary.
+func actsOf(object Object) []Act {
+	for _, entry := range vocabulary {
+		if entry.object == object {
+			return entry.acts
+		}
+	}
+	return nil
+}
+
+// Set is a set of permissions of the vocabulary.
+type Set uint64
+
+// everything is what a session narrows its user by: nothing is taken away.
+const everything = ^Set(0)
+
+// Has tells whether p is in the set. A permission outside the vocabulary is in none.
+func (s Set) Has(p Permission) bool { return s&bitOf[p] != 0 }
+
+// Len counts the permissions in the set.
+func (s Set) Len() int { return bits.OnesCount64(uint64(s)) }
+
+// Via is how a principal proved who they are.
+type Via string
+
+// By a browser's or a script's session, or by an API key.
+const (
+	ViaSession Via = "session"
+	ViaKey     Via = "key"
+)
+
+// Principal is who is calling, with what they may do under the policy that was in force
+// when the request came. identity makes it; nothing in it comes from the request but the
+// credential that was checked.
+type Principal struct {
+	ID    uuid.UUID // the user's
+	Kind  string    // "user"; "service" for an organization's key
+	Name  string
+	Email string // may be empty
+	Via   Via
+	// Session is the session's id (zero for a key).
+	Session uuid.UUID
+	// Key and KeyRole are the key's id and role (zero for a session).
+	Key     uuid.UUID
+	KeyRole string
+	// Roles are the platform roles in force, sorted, those that others include too.
+	Roles []string
+
+	allowed Set
+}
+
+// NewPrincipal completes p: with the roles that the policy gives to names (provider:subject,
+// an e-mail, group:provider:value), and narrowed by KeyRole when the caller came by a key.
+// A key role that the policy does not define allows nothing.
+func NewPrincipal(p Principal, policy *Policy, names []string) *Principal {
+	p.Roles = policy.RolesOf(names...)
+	for _, role := range p.Roles {
+		p.allowed |= policy.sets[role]
+	}
+	if p.Via != ViaSession {
+		p.allowed &= policy.sets[p.KeyRole]
+	}
+	return &p
+}
+
+// Holds tells whether the principal may do p, whatever the thing.
+func (p *Principal) Holds(permission Permission) bool {
+	return p.allowed.Has(permission)
+}
+
+// relationsOf are the relations that kind has in the vocabulary and that platform roles can
+// hold, nearest first.
+func relationsOf(kind Kind) []Relation {
+	var list []Relation
+	for _, relation := range []Relation{None, Own, Any} {
+		if actsOf(ObjectOf(kind, relation)) != nil {
+			list = append(list, relation)
+		}
+	}
+	return list
+}
+
+// reach are the relations by which a thing may be reached by somebody whose relation to it
+// is the given one: what is one's own is also one of all.
+func reach(kind Kind, relation Relation) []Relation {
+	all := relationsOf(kind)
+	if i := slices.Index(all, relation); i >= 0 {
+		return all[i:]
+	}
+	return nil
+}
+
+// CheckKind decides what principal and operation decide alone, before the thing is looked
+// up: a caller who could neither read nor act on any thing of this kind gets 403, whether
+// it exists or not, naming the permission nearest to them.
+func (p *Principal) CheckKind(kind Kind, act Act) error {
+	relations := relationsOf(kind)
+	for _, relation := range relations {
+		object := ObjectOf(kind, relation)
+		if p.Holds(Permission{object, act}) || p.Holds(Permission{object, "read"}) {
+			return nil
+		}
+	}
+	for _, relation := range relations {
+		if needed := (Permission{ObjectOf(kind, relation), act}); bitOf[needed] != 0 {
+			return problem.Forbidden(needed.String())
+		}
+	}
+	return fmt.Errorf("authz: %s %s is not in the vocabulary", kind, act)
+}
+
+// Check decides for something without a target: one of one's own (note:own write for
+// creating), or an area (audit:any read). It is 403 or nil.
+func (p *Principal) Check(permission Permission) error {
+	if p.Holds(permission) {
+		return nil
+	}
+	return problem.Forbidden(permission.String())
+}
+
+// Decide decides on one thing, to which the caller has the given relation. It returns the
+// relation by which it is allowed; Any for somebody else's thing is what the audit record
+// wants to know. Otherwise 404 when the caller may not even read the thing, 403 naming the
+// permission nearest to the caller when they may see it but not do this.
+func (p *Principal) Decide(kind Kind, act Act, relation Relation) (Relation, error) {
+	relations := reach(kind, relation)
+	if relations == nil {
+		return None, fmt.Errorf("authz: %s has no relation %q", kind, relation)
+	}
+	for _, by := range relations {
+		if p.Holds(Permission{ObjectOf(kind, by), act}) {
+			return by, nil
+		}
+	}
+	for _, by := range relations {
+		if p.Holds(Permission{ObjectOf(kind, by), "read"}) {
+			return None, problem.Forbidden(Permission{ObjectOf(kind, relation), act}.String())
+		}
+	}
+	return None, problem.NotFound(thing(kind))
+}
+
+// thing is how people call a thing of this kind.
+func thing(kind Kind) string {
+	switch kind {
+	case "deadzone":
+		return "note in the Dead Zone"
+	case "key":
+		return "API key"
+	}
+	return string(kind)
+}
+
+type contextKey struct{}
+
+// WithPrincipal puts the caller into the context.
+func WithPrincipal(ctx context.Context, p *Principal) context.Context {
+	return context.WithValue(ctx, contextKey{}, p)
+}
+
+// From returns the caller; nil on public routes.
+func From(ctx context.Context) *Principal {
+	p, _ := ctx.Value(contextKey{}).(*Principal)
+	return p
+}

@@ -1,0 +1,183 @@
+package authz
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humachi"
+	"github.com/google/uuid"
+
+	"noted/internal/problem"
+)
+
+// API is where rooms register their operations. Each one declares what it needs; a
+// declaration that is missing or makes no sense is kept as an error, and the server does
+// not start with one.
+type API struct {
+	huma     huma.API
+	declared map[string]string // "GET /v1/notes": "note:own read"
+	errs     []error
+}
+
+// NewAPI wraps a huma API whose routes run behind identity's Authenticate.
+func NewAPI(h huma.API) *API {
+	return &API{huma: h, declared: map[string]string{}}
+}
+
+// Err is every declaration that cannot stand; nil when all can.
+func (a *API) Err() error { return errors.Join(a.errs...) }
+
+// Declared maps "METHOD /path" to what the operation needs, for the server's check that no
+// route lacks a declaration, and for tests.
+func (a *API) Declared() map[string]string { return a.declared }
+
+// Register declares an operation that has no target: it concerns the caller's own things as
+// a whole (key:own write), or an area (audit:any read).
+func Register[I, O any](a *API, op huma.Operation, needed Permission, handler func(context.Context, *I) (*O, error)) {
+	switch {
+	case bitOf[needed] == 0:
+		a.fail(op, "the permission %q is not in the vocabulary", needed)
+		return
+	case strings.Contains(op.Path, "{"):
+		a.fail(op, "its path names a thing; declare it with RegisterOn")
+		return
+	}
+	a.declare(&op, needed.String())
+	op.Middlewares = append(op.Middlewares, func(ctx huma.Context, next func(huma.Context)) {
+		if answer(ctx, From(ctx.Context()).Check(needed)) {
+			next(ctx)
+		}
+	}, strictQuery)
+	huma.Register(a.huma, op, handler)
+}
+
+// Found is an operation's target: the thing, and the relation by which the caller is
+// allowed to do this to it. By is Any when nothing but a platform-wide permission on
+// somebody else's thing allows it.
+type Found[T any] struct {
+	Thing T
+	By    Relation
+}
+
+// PathID is the {id} of a path, for the input of operations with a target. It was parsed
+// before the handler runs.
+type PathID struct {
+	ID string `path:"id" format:"uuid"`
+}
+
+// RegisterOn declares an operation on one thing of the given kind: the path's {id}. find
+// loads it together with the caller's relation to it; a problem it returns (404) is the
+// answer. The decision falls before the body is read. An id that is no UUID is 404.
+// A handler that writes decides once more, on what it has locked.
+func RegisterOn[T, I, O any](a *API, op huma.Operation, kind Kind, act Act,
+	find func(ctx context.Context, caller *Principal, id uuid.UUID) (T, Relation, error),
+	handler func(context.Context, *I, Found[T]) (*O, error),
+) {
+	relations := relationsOf(kind)
+	known := slices.ContainsFunc(relations, func(r Relation) bool { return bitOf[Permission{ObjectOf(kind, r), act}] != 0 })
+	switch {
+	case !known:
+		a.fail(op, "%s %s is not in the vocabulary", kind, act)
+		return
+	case find == nil || strings.Count(op.Path, "{") != 1 || !strings.Contains(op.Path, "{id}"):
+		a.fail(op, "it needs a target: a path with {id} alone, and how to find it")
+		return
+	}
+	names := make([]string, len(relations))
+	for i, r := range relations {
+		names[i] = string(ObjectOf(kind, r))
+	}
+	a.declare(&op, strings.Join(names, "|")+" "+string(act))
+	type foundKey struct{}
+	op.Middlewares = append(op.Middlewares, func(ctx huma.Context, next func(huma.Context)) {
+		found, err := locate(ctx, kind, act, find)
+		if answer(ctx, err) {
+			next(huma.WithValue(ctx, foundKey{}, found))
+		}
+	}, strictQuery)
+	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
+		found, ok := ctx.Value(foundKey{}).(Found[T])
+		if !ok {
+			return nil, fmt.Errorf("%s: nothing was decided", op.OperationID)
+		}
+		return handler(ctx, in, found)
+	})
+}
+
+func locate[T any](ctx huma.Context, kind Kind, act Act,
+	find func(context.Context, *Principal, uuid.UUID) (T, Relation, error),
+) (Found[T], error) {
+	caller := From(ctx.Context())
+	if err := caller.CheckKind(kind, act); err != nil {
+		return Found[T]{}, err
+	}
+	id, err := uuid.Parse(ctx.Param("id"))
+	if err != nil || len(ctx.Param("id")) != 36 {
+		return Found[T]{}, problem.NotFound(thing(kind))
+	}
+	got, relation, err := find(ctx.Context(), caller, id)
+	if err != nil {
+		return Found[T]{}, err
+	}
+	by, err := caller.Decide(kind, act, relation)
+	return Found[T]{Thing: got, By: by}, err
+}
+
+// answer writes err's problem; it reports true, and writes nothing, when there is none.
+func answer(ctx huma.Context, err error) bool {
+	if err == nil {
+		return true
+	}
+	r, w := humachi.Unwrap(ctx)
+	problem.Write(w, r.WithContext(ctx.Context()), err)
+	return false
+}
+
+// strictQuery refuses what huma passes over: a parameter sent twice, an empty one, and a
+// query that is none. (Unknown names are huma's.)
+func strictQuery(ctx huma.Context, next func(huma.Context)) {
+	u := ctx.URL()
+	query, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		answer(ctx, problem.New(http.StatusBadRequest, "The query is malformed: percent-encode what stands in it"))
+		return
+	}
+	for name, values := range query {
+		location := "query." + strings.ToValidUTF8(name[:min(len(name), 100)], "\uFFFD")
+		switch {
+		case len(values) > 1:
+			answer(ctx, problem.Invalid(location, "is there %d times; send it once", len(values)))
+			return
+		case values[0] == "":
+			answer(ctx, problem.Invalid(location, "is empty; leave it out or give it a value"))
+			return
+		}
+	}
+	next(ctx)
+}
+
+func (a *API) fail(op huma.Operation, format string, args ...any) {
+	a.errs = append(a.errs, fmt.Errorf("%s %s: %s", op.Method, op.Path, fmt.Sprintf(format, args...)))
+}
+
+// declare notes the need, and writes it into the OpenAPI document.
+func (a *API) declare(op *huma.Operation, needs string) {
+	a.declared[op.Method+" "+op.Path] = needs
+	op.Security = []map[string][]string{{"bearer": {}}, {"cookie": {}}}
+	op.Extensions = map[string]any{"x-permission": needs}
+	if op.Description != "" {
+		op.Description += "\n\n"
+	}
+	op.Description += "Needs `" + needs + "`."
+	op.Errors = append(op.Errors, http.StatusUnauthorized, http.StatusForbidden)
+	if strings.Contains(op.Path, "{") {
+		op.Errors = append(op.Errors, http.StatusNotFound)
+	}
+	slices.Sort(op.Errors)
+}
