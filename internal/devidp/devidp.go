@@ -66,7 +66,7 @@ type Lie struct {
 	// error, state, iss.
 	Response func(v url.Values)
 	// Handler takes an endpoint over and says whether it did. The endpoint is discovery, jwks,
-	// authorize, token or end_session. When it answers false it has neither written nor read the body.
+	// authorize, token or end_session. To answer false it must have neither written nor read the body.
 	Handler func(endpoint string, w http.ResponseWriter, r *http.Request) (handled bool)
 }
 
@@ -80,7 +80,7 @@ type Provider struct {
 	key    jose.JSONWebKey
 	lie    Lie
 	grants map[string]grant // by code, not redeemed yet
-	codes  []string         // oldest first, redeemed ones too until they would have expired
+	codes  []string         // oldest first; a redeemed one stays until it is the first
 }
 
 // grant is what a code stands for. It names no client, since there is but one.

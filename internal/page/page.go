@@ -78,3 +78,12 @@ func Make[T any](rows []T, limit int, list string, position func(T) Position) Of
 	cursor := position(rows[limit-1]).Cursor(list)
 	return Of[T]{Items: rows, NextCursor: &cursor}
 }
+
+// TimeOrNull is p's time for a query's `$n::timestamptz is null or (at, id) < ($n, $m)`:
+// nil, so null, for the zero Position.
+func (p Position) TimeOrNull() *time.Time {
+	if p.At.IsZero() {
+		return nil
+	}
+	return &p.At
+}

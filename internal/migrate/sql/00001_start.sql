@@ -27,6 +27,20 @@ create table identities (
 );
 create index identities_user on identities (user_id);
 
+-- What other rooms may know of a person: identity publishes it, they join it.
+create view people as
+select
+    u.id as user_id, u.name, coalesce(u.email, '') as email, u.locked_at is not null as locked,
+    u.created_at, u.last_sign_in_at, coalesce(u.last_sign_in_at, u.created_at) as seen_at,
+    (
+        select coalesce(jsonb_agg(jsonb_build_object(
+            'issuer', i.issuer, 'subject', i.subject, 'email', coalesce(i.email, ''),
+            'email_verified', i.email_verified, 'groups', i.groups,
+            'age_seconds', extract(epoch from now() - i.signed_in_at))), '[]')
+        from identities i where i.user_id = u.id
+    ) as identities
+from users u;
+
 -- Sessions stay until their absolute end, ended ones too, so that the log can tell
 -- an ended session from one that never was.
 create table sessions (
@@ -135,5 +149,6 @@ create table audit_failures (
 );
 
 -- +goose Down
+drop view people;
 drop table audit_failures, audit_events, chores, notes, key_secrets, keys, sessions, identities, users;
 drop function audit_events_refuse;

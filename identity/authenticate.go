@@ -1,0 +1,125 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"noted/authz"
+	"noted/internal/audit"
+	"noted/internal/problem"
+	"noted/internal/request"
+)
+
+// KeyPrefix begins every API key.
+const KeyPrefix = "noted_"
+
+// Authenticate puts the caller into the request's context, or answers: 401 at once when no
+// credential was sent, the one answer of fail when one was that does not hold. It reads the
+// Authorization header alone when there is one, else the session cookie. Nothing else of a
+// request says who is calling.
+func (s *Service) Authenticate(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		token, err := s.tokenOf(r)
+		if err == nil && token == "" {
+			problem.Write(w, r, problem.Unauthorized())
+			return
+		}
+		var principal *authz.Principal
+		if err == nil {
+			principal, err = s.resolve(r.Context(), token)
+		}
+		if err != nil {
+			s.fail(w, r, err)
+			return
+		}
+		next.ServeHTTP(w, r.WithContext(authz.WithPrincipal(r.Context(), principal)))
+	})
+}
+
+// tokenOf reads the credential; empty with no error when none was sent. (RFC 6750, 2.1.)
+func (s *Service) tokenOf(r *http.Request) (string, error) {
+	headers := r.Header.Values("Authorization")
+	if len(headers) == 0 {
+		cookie, err := r.Cookie(s.cookies.session)
+		if err != nil {
+			return "", nil //nolint:nilerr // no cookie is no credential
+		}
+		if cookie.Value == "" {
+			return "", &Failure{Reason: ReasonMalformed}
+		}
+		return cookie.Value, nil
+	}
+	scheme, token, found := strings.Cut(headers[0], " ")
+	if len(headers) != 1 || !found || !strings.EqualFold(scheme, "Bearer") || token == "" {
+		return "", &Failure{Reason: ReasonHeader}
+	}
+	return token, nil
+}
+
+// resolve turns a token into its principal, or into a *Failure.
+func (s *Service) resolve(ctx context.Context, token string) (*authz.Principal, error) {
+	if strings.HasPrefix(token, KeyPrefix) {
+		return s.resolveKey(ctx, token)
+	}
+	hash, ok := Token(token).Hash()
+	if !ok {
+		return nil, &Failure{Reason: ReasonMalformed}
+	}
+	found, err := s.findSession(ctx, hash)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, &Failure{Reason: ReasonUnknownSession}
+	}
+	if err != nil {
+		return nil, err
+	}
+	if found.refused != "" {
+		return nil, failureOf(found.refused, found.person)
+	}
+	if found.unmarked {
+		if err := s.markUsed(ctx, found.session); err != nil {
+			request.From(ctx).Log.LogAttrs(ctx, slog.LevelWarn, "noting a session's use", slog.Any("error", err))
+		}
+	}
+	return s.principal(found.person, authz.Principal{Via: authz.ViaSession, Session: found.session}), nil
+}
+
+func (s *Service) resolveKey(ctx context.Context, token string) (*authz.Principal, error) {
+	key, err := s.keys.VerifyKey(ctx, token)
+	if err != nil {
+		return nil, err
+	}
+	return s.principal(key.Person, authz.Principal{Via: authz.ViaKey, Key: key.ID, KeyRole: key.Role}), nil
+}
+
+func (s *Service) principal(person Person, p authz.Principal) *authz.Principal {
+	p.ID, p.Kind, p.Name, p.Email = person.ID, "user", person.Name, person.Email
+	return authz.NewPrincipal(p, s.policy, s.Names(person.Identities))
+}
+
+// failureOf concerns a known person.
+func failureOf(reason Reason, person Person) *Failure {
+	return &Failure{
+		Reason: reason, Object: "user", Target: person.ID.String(),
+		Actor: &audit.Actor{ID: person.ID, Kind: "user", Name: person.Name},
+	}
+}
+
+// Peek returns who is signed in by the request's session, for the page at /: nil for a
+// stranger, and for whoever sends a credential that does not hold. It never fails. A
+// key is not a sign-in.
+func (s *Service) Peek(r *http.Request) *authz.Principal {
+	token, err := s.tokenOf(r)
+	if err != nil || !strings.HasPrefix(token, tokenPrefix) {
+		return nil
+	}
+	principal, err := s.resolve(r.Context(), token)
+	if err != nil {
+		return nil
+	}
+	return principal
+}

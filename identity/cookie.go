@@ -1,0 +1,31 @@
+package identity
+
+import (
+	"net/http"
+	"strings"
+	"time"
+)
+
+// cookieNames follow from the public address. Over https they carry the __Host- prefix (RFC
+// 6265bis, 4.1.3.2), so that no other host and no plain http can plant them.
+type cookieNames struct {
+	session string
+	signIn  string // followed by a part of the state: two tabs may sign in at once
+	secure  bool
+}
+
+func cookieNamesFor(publicURL string) cookieNames {
+	if strings.HasPrefix(publicURL, "https:") {
+		return cookieNames{"__Host-noted_session", "__Host-noted_signin_", true}
+	}
+	return cookieNames{"noted_session", "noted_signin_", false}
+}
+
+// set makes a cookie that scripts cannot read and that cross-site POSTs do not carry. It lives
+// for life; a negative life deletes it.
+func (c cookieNames) set(w http.ResponseWriter, name, value string, life time.Duration) {
+	http.SetCookie(w, &http.Cookie{ //nolint:gosec // Secure is left out on loopback http alone, where browsers would drop it
+		Name: name, Value: value, Path: "/", MaxAge: int(life.Seconds()),
+		HttpOnly: true, Secure: c.secure, SameSite: http.SameSiteLaxMode,
+	})
+}

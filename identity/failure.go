@@ -1,0 +1,139 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"noted/internal/audit"
+	"noted/internal/problem"
+	"noted/internal/request"
+)
+
+// Reason is why an authentication failed: for the log, the metric and the audit record,
+// never for the caller.
+type Reason string
+
+// The reasons.
+const (
+	ReasonHeader         Reason = "malformed_header"
+	ReasonMalformed      Reason = "malformed_token"
+	ReasonUnknownSession Reason = "unknown_session"
+	ReasonEndedSession   Reason = "ended_session"
+	ReasonExpiredSession Reason = "expired_session"
+	ReasonLocked         Reason = "locked_user"
+	ReasonChecksum       Reason = "key_checksum"
+	ReasonUnknownKey     Reason = "unknown_key"
+	ReasonWrongSecret    Reason = "wrong_secret"
+	ReasonExpiredKey     Reason = "expired_key"
+	ReasonRevokedKey     Reason = "revoked_key"
+	ReasonAbsentOwner    Reason = "absent_owner"
+	ReasonState          Reason = "state"
+	ReasonProvider       Reason = "provider_error"
+	ReasonCode           Reason = "code_exchange"
+	ReasonIDToken        Reason = "id_token"
+	ReasonGate           Reason = "gate"
+	ReasonInternal       Reason = "internal"
+)
+
+// Failure is a failed authentication. Object and Target name the known user or key that it
+// concerns; without them only log and metric hear of it.
+type Failure struct {
+	Reason         Reason
+	Object, Target string
+	Actor          *audit.Actor
+	Err            error // more for the log; never a token
+}
+
+// Error is for the log.
+func (f *Failure) Error() string {
+	if f.Err != nil {
+		return string(f.Reason) + ": " + f.Err.Error()
+	}
+	return string(f.Reason)
+}
+
+// Unwrap gives the cause.
+func (f *Failure) Unwrap() error { return f.Err }
+
+// fail is the one place where a failed authentication is answered. What is known of it goes
+// to log, metric and audit record; the caller gets the same bytes and headers whatever it
+// was, no sooner than the floor after the request came, and at a multiple of the floor when
+// finding out took longer. An error that is no Failure (a database that is away) is a
+// problem like any other: it says nothing of the credential.
+func (s *Service) fail(w http.ResponseWriter, r *http.Request, err error) {
+	var failure *Failure
+	if !errors.As(err, &failure) {
+		problem.Write(w, r, err)
+		return
+	}
+	s.note(r.Context(), failure)
+	if !s.waitFloor(r.Context()) {
+		return
+	}
+	problem.Write(w, r, problem.Unauthorized())
+}
+
+// failPage is fail for a browser whose sign-in went wrong: a page with the same one sentence,
+// for whatever reason.
+func (s *Service) failPage(w http.ResponseWriter, r *http.Request, failure *Failure) {
+	if !request.AcceptsHTML(r) {
+		s.fail(w, r, failure)
+		return
+	}
+	s.note(r.Context(), failure)
+	if !s.waitFloor(r.Context()) {
+		return
+	}
+	header := w.Header()
+	header.Set("WWW-Authenticate", "Bearer")
+	header.Set("Cache-Control", "no-store")
+	header.Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(http.StatusUnauthorized)
+	_, _ = w.Write(s.config.FailurePage)
+}
+
+// note tells the log, the metric and, of a known user or key, the audit record.
+func (s *Service) note(ctx context.Context, failure *Failure) {
+	info := request.From(ctx)
+	s.failed(string(failure.Reason))
+	info.Log.LogAttrs(ctx, slog.LevelWarn, "authentication failed",
+		slog.String("reason", string(failure.Reason)), slog.Any("error", failure.Err),
+		slog.String("ip", info.IP.String()), slog.String("object", failure.Object), slog.String("target", failure.Target))
+	if failure.Target == "" {
+		return
+	}
+	// A client that hangs up must not keep its failure out of the record.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	err := audit.RecordFailure(ctx, s.pool, audit.Event{
+		Actor: failure.Actor, Object: failure.Object, Target: failure.Target, Detail: string(failure.Reason),
+	})
+	if err != nil {
+		info.Log.LogAttrs(ctx, slog.LevelError, "audit record", slog.Any("error", err))
+	}
+}
+
+// waitFloor waits until the request is as old as the next multiple of the floor; false when
+// the client has gone.
+func (s *Service) waitFloor(ctx context.Context) bool {
+	age := time.Since(request.From(ctx).Arrived)
+	timer := time.NewTimer(untilFloor(age, s.config.Floor))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// untilFloor is how long to wait at the given age to reach the next multiple of floor.
+func untilFloor(age, floor time.Duration) time.Duration {
+	if floor <= 0 {
+		return 0
+	}
+	return floor - age%floor
+}

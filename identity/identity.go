@@ -1,0 +1,177 @@
+package identity
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"noted/authz"
+	"noted/internal/audit"
+	"noted/internal/base62"
+	"noted/internal/problem"
+)
+
+// Config is what identity needs to know. Durations are positive.
+type Config struct {
+	Providers []*Provider
+	// PublicURL is the address people see, without a slash at its end:
+	// https://notes.example or http://127.0.0.1:8080.
+	PublicURL string
+	// Floor is the least time that a failed authentication takes; work that took longer
+	// is rounded up to its next multiple.
+	Floor time.Duration
+	// A session ends SessionIdle after its last use (known to a minute) and SessionAbsolute
+	// after its beginning, whatever its use.
+	SessionIdle, SessionAbsolute time.Duration
+	// GroupMaxAge is how long e-mail and group names count after the sign-in that showed them.
+	GroupMaxAge time.Duration
+	// FailurePage is shown with 401 to a browser whose sign-in failed: the same bytes always.
+	FailurePage []byte
+}
+
+// Service is the identity room.
+type Service struct {
+	config  Config
+	pool    *pgxpool.Pool
+	policy  *authz.Policy
+	keys    KeyVerifier
+	failed  func(reason string) // counts a failure by its reason
+	cookies cookieNames
+}
+
+// KeyVerifier finds the credential that an API key is. The error is a *Failure when the key
+// is not a live one, anything else when that could not be found out. It is an interface
+// because keys imports identity.
+type KeyVerifier interface {
+	VerifyKey(ctx context.Context, token string) (KeyCredential, error)
+}
+
+// KeyCredential is a live API key and the person for whom it acts.
+type KeyCredential struct {
+	ID     uuid.UUID
+	Role   string
+	Person Person
+}
+
+// Person is a user as the view `people` shows them to other rooms.
+type Person struct {
+	ID         uuid.UUID
+	Name       string
+	Email      string
+	Locked     bool
+	Identities []Identity
+}
+
+// Identity is one (issuer, subject) pair of a person, with what its last sign-in showed.
+// The JSON is that of the view `people`.
+type Identity struct {
+	Issuer        string   `json:"issuer"`
+	Subject       string   `json:"subject"`
+	Email         string   `json:"email"`
+	EmailVerified bool     `json:"email_verified"`
+	Groups        []string `json:"groups"`
+	AgeSeconds    float64  `json:"age_seconds"` // since that sign-in, by the database's clock
+}
+
+// New makes the room. failed is called with the reason of every failed authentication.
+func New(pool *pgxpool.Pool, policy *authz.Policy, keys KeyVerifier, config Config, failed func(reason string)) *Service {
+	return &Service{
+		config: config, pool: pool, policy: policy, keys: keys, failed: failed,
+		cookies: cookieNamesFor(config.PublicURL),
+	}
+}
+
+// Policy is the policy in force.
+func (s *Service) Policy() *authz.Policy { return s.policy }
+
+// Names are what policy.csv may call a person: provider:subject always; a verified e-mail,
+// from a provider that is authoritative for its domain, and group:provider:value, for
+// GroupMaxAge after the sign-in that showed them. An identity of a provider that is not
+// configured any more gives no name.
+func (s *Service) Names(identities []Identity) []string {
+	var names []string
+	for _, identity := range identities {
+		i := slices.IndexFunc(s.config.Providers, func(p *Provider) bool { return p.Issuer == identity.Issuer })
+		if i < 0 {
+			continue
+		}
+		provider := s.config.Providers[i]
+		names = append(names, provider.ID+":"+identity.Subject)
+		if identity.AgeSeconds >= s.config.GroupMaxAge.Seconds() {
+			continue
+		}
+		if email := strings.ToLower(identity.Email); identity.EmailVerified && isASCII(email) && provider.isAuthoritativeFor(email) {
+			names = append(names, email)
+		}
+		for _, group := range identity.Groups {
+			names = append(names, "group:"+provider.ID+":"+group)
+		}
+	}
+	return names
+}
+
+// RolesOf are the platform roles in force of somebody with these identities, sorted.
+func (s *Service) RolesOf(identities []Identity) []string {
+	return s.policy.RolesOf(s.Names(identities)...)
+}
+
+// Token is a session token, `nsess_` and 43 base62 characters of 256 random bits. Only its
+// hash is stored.
+type Token string
+
+const tokenPrefix = "nsess_"
+
+// NewToken makes a token.
+func NewToken() Token {
+	var secret [32]byte
+	_, _ = rand.Read(secret[:]) // it never fails: crypto/rand
+	return Token(tokenPrefix + base62.Encode(secret[:], 43))
+}
+
+// Hash is what is stored of a token. ok is false for what was never a token.
+func (t Token) Hash() (hash []byte, ok bool) {
+	var secret [32]byte
+	text, found := strings.CutPrefix(string(t), tokenPrefix)
+	if !found || len(text) != 43 || base62.Decode(secret[:], text) != nil {
+		return nil, false
+	}
+	sum := sha256.Sum256([]byte(t))
+	return sum[:], true
+}
+
+// Session is one of a user's sessions, as GET /v1/me/sessions shows it.
+type Session struct {
+	ID         uuid.UUID `json:"id"`
+	CreatedAt  time.Time `json:"created_at"`
+	LastUsedAt time.Time `json:"last_used_at" doc:"Exact to a minute"`
+	ExpiresAt  time.Time `json:"expires_at" doc:"Its absolute end; unused it ends sooner"`
+	IP         *string   `json:"ip"`
+	UserAgent  string    `json:"user_agent"`
+	Provider   *string   `json:"provider" doc:"null when that provider is not configured any more"`
+	Current    bool      `json:"current"`
+
+	issuer string
+}
+
+// ActorOf is how the audit record names a principal.
+func ActorOf(p *authz.Principal) *audit.Actor {
+	return &audit.Actor{ID: p.ID, Kind: p.Kind, Name: p.Name}
+}
+
+// errNoSession is 404 for a session that is not the caller's, or has ended.
+var errNoSession = problem.NotFound("session")
+
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] >= 0x80 {
+			return false
+		}
+	}
+	return true
+}

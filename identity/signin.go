@@ -1,0 +1,263 @@
+package identity
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/coreos/go-oidc/v3/oidc"
+	"github.com/go-chi/chi/v5"
+	"golang.org/x/oauth2"
+
+	"noted/internal/problem"
+	"noted/internal/request"
+)
+
+// flow is one sign-in under way. It lives in a cookie of the browser that began it, which
+// binds state and nonce to that browser (OpenID Connect Core, 3.1.2.1 and 15.5.2) with no
+// table for strangers to fill. Nothing in it is worth more than the browser's own sign-in.
+type flow struct {
+	Provider string `json:"p"`
+	State    string `json:"s"`
+	Nonce    string `json:"n"`
+	Verifier string `json:"v"` // PKCE (RFC 7636, 4.1)
+	ReturnTo string `json:"r"`
+}
+
+// flowLife is how long somebody may take at the provider.
+const flowLife = 10 * time.Minute
+
+// Login sends the browser to the provider: GET /auth/login?provider&return_to&login_hint.
+func (s *Service) Login(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	provider, err := s.provider(query.Get("provider"))
+	if err != nil {
+		problem.Write(w, r, err)
+		return
+	}
+	e, err := provider.discover(r.Context(), s.redirectURL(provider))
+	if err != nil {
+		request.From(r.Context()).Log.LogAttrs(r.Context(), slog.LevelError, "provider unreachable", slog.String("provider", provider.ID), slog.Any("error", err))
+		problem.Write(w, r, problem.New(http.StatusServiceUnavailable, "The provider %s cannot be reached now; try again in a moment", provider.ID).With("Retry-After", "2"))
+		return
+	}
+	f := flow{
+		Provider: provider.ID, State: random(), Nonce: random(),
+		Verifier: oauth2.GenerateVerifier(), ReturnTo: LocalPath(query.Get("return_to")),
+	}
+	value, err := json.Marshal(f)
+	if err != nil {
+		problem.Write(w, r, err)
+		return
+	}
+	options := []oauth2.AuthCodeOption{oidc.Nonce(f.Nonce), oauth2.S256ChallengeOption(f.Verifier)}
+	if hint := request.Text(query.Get("login_hint"), 255); hint != "" {
+		options = append(options, oauth2.SetAuthURLParam("login_hint", hint))
+	}
+	if len(provider.HostedDomains) == 1 {
+		options = append(options, oauth2.SetAuthURLParam("hd", provider.HostedDomains[0]))
+	}
+	s.cookies.set(w, s.cookies.signIn+shortState(f.State), base64.RawURLEncoding.EncodeToString(value), flowLife)
+	redirect(w, http.StatusFound, e.oauth.AuthCodeURL(f.State, options...))
+}
+
+// Callback takes the browser back from the provider, verifies what it brings and begins a
+// session: GET /auth/callback/{provider}. Whatever is wrong with it is the one answer.
+func (s *Service) Callback(w http.ResponseWriter, r *http.Request) {
+	provider, err := s.provider(chi.URLParam(r, "provider"))
+	if err != nil {
+		problem.Write(w, r, err)
+		return
+	}
+	f, token, expires, err := s.finish(r, provider)
+	if err != nil {
+		var failure *Failure
+		if !errors.As(err, &failure) {
+			failure = &Failure{Reason: ReasonInternal, Err: err}
+		}
+		s.failPage(w, r, failure)
+		return
+	}
+	s.cookies.set(w, s.cookies.signIn+shortState(f.State), "", -1)
+	s.cookies.set(w, s.cookies.session, string(token), time.Until(expires))
+	redirect(w, http.StatusSeeOther, LocalPath(f.ReturnTo))
+}
+
+// finish is the callback's work. Every error of it is shown as the same 401.
+func (s *Service) finish(r *http.Request, provider *Provider) (f flow, token Token, expires time.Time, err error) {
+	ctx, query := r.Context(), r.URL.Query()
+	f, err = s.flowOf(r, provider, query.Get("state"))
+	if err != nil {
+		return f, "", expires, &Failure{Reason: ReasonState, Err: err}
+	}
+	e, err := provider.discover(ctx, s.redirectURL(provider))
+	if err != nil {
+		return f, "", expires, &Failure{Reason: ReasonProvider, Err: err}
+	}
+	// RFC 9207, 2.4: an answer of another provider is not for this flow.
+	if iss := query.Get("iss"); (iss != "" || e.sendsIssuer) && iss != provider.Issuer {
+		return f, "", expires, &Failure{Reason: ReasonProvider, Err: fmt.Errorf("iss %.100q of the response is not the provider's", iss)}
+	}
+	if code := query.Get("error"); code != "" {
+		return f, "", expires, &Failure{Reason: ReasonProvider, Err: fmt.Errorf("the provider says %.100q: %.200q", code, query.Get("error_description"))}
+	}
+	answer, err := e.oauth.Exchange(oidc.ClientContext(ctx, e.client), query.Get("code"), oauth2.VerifierOption(f.Verifier))
+	if err != nil {
+		return f, "", expires, &Failure{Reason: ReasonCode, Err: withoutBody(err)}
+	}
+	raw, _ := answer.Extra("id_token").(string)
+	in, claims, err := provider.verify(ctx, e, raw, f.Nonce, time.Now())
+	if err != nil {
+		return f, "", expires, &Failure{Reason: ReasonIDToken, Err: err}
+	}
+	if err := provider.admit(in, claims); err != nil {
+		return f, "", expires, &Failure{Reason: ReasonGate, Err: err}
+	}
+	token, expires, err = s.beginSession(ctx, in)
+	return f, token, expires, err
+}
+
+// withoutBody keeps a provider's answer, which may hold a token, out of the log.
+func withoutBody(err error) error {
+	var retrieve *oauth2.RetrieveError
+	if errors.As(err, &retrieve) {
+		return fmt.Errorf("the token endpoint answered %s %.100q", retrieve.Response.Status, retrieve.ErrorCode)
+	}
+	return err
+}
+
+// flowOf finds the flow that this browser began with this state, for this provider.
+func (s *Service) flowOf(r *http.Request, provider *Provider, state string) (flow, error) {
+	var f flow
+	if state == "" {
+		return f, errors.New("no state")
+	}
+	cookie, err := r.Cookie(s.cookies.signIn + shortState(state))
+	if err != nil {
+		return f, errors.New("this browser began no such sign-in")
+	}
+	value, err := base64.RawURLEncoding.DecodeString(cookie.Value)
+	if err != nil || json.Unmarshal(value, &f) != nil {
+		return f, errors.New("the sign-in's cookie is damaged")
+	}
+	if subtle.ConstantTimeCompare([]byte(f.State), []byte(state)) != 1 {
+		return f, errors.New("state does not match")
+	}
+	if f.Provider != provider.ID {
+		return f, fmt.Errorf("began at provider %.100q, came back at %q", f.Provider, provider.ID)
+	}
+	return f, nil
+}
+
+// Logout ends the session of the Authorization header, else of the cookie, if there is one,
+// and clears the cookie: POST /auth/logout. A browser goes on to the provider, to end the
+// session there too (RP-Initiated Logout 1.0, 2), else to /. It never fails for a credential.
+func (s *Service) Logout(w http.ResponseWriter, r *http.Request) {
+	next := s.config.PublicURL + "/"
+	token, err := s.tokenOf(r)
+	if hash, ok := Token(token).Hash(); err == nil && ok {
+		issuer, idToken, err := s.logOut(r.Context(), hash)
+		if err != nil {
+			problem.Write(w, r, err)
+			return
+		}
+		if end := s.endSessionURL(r, issuer, idToken); end != "" {
+			next = end
+		}
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	s.cookies.set(w, s.cookies.session, "", -1)
+	if request.AcceptsHTML(r) {
+		redirect(w, http.StatusSeeOther, next)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// endSessionURL is where the browser ends its session at the provider; empty where the
+// provider has no such place, or is not reached: signing out here must not wait for it.
+func (s *Service) endSessionURL(r *http.Request, issuer, idToken string) string {
+	i := slices.IndexFunc(s.config.Providers, func(p *Provider) bool { return p.Issuer == issuer })
+	if i < 0 || idToken == "" || !request.AcceptsHTML(r) {
+		return ""
+	}
+	e, err := s.config.Providers[i].discover(r.Context(), s.redirectURL(s.config.Providers[i]))
+	if err != nil || e.endSession == "" {
+		return ""
+	}
+	end, err := url.Parse(e.endSession)
+	if err != nil {
+		return ""
+	}
+	query := end.Query()
+	query.Set("id_token_hint", idToken)
+	query.Set("post_logout_redirect_uri", s.config.PublicURL+"/")
+	end.RawQuery = query.Encode()
+	return end.String()
+}
+
+// provider finds a configured provider; with one alone its id may be left out.
+func (s *Service) provider(id string) (*Provider, error) {
+	if id == "" && len(s.config.Providers) == 1 {
+		return s.config.Providers[0], nil
+	}
+	for _, p := range s.config.Providers {
+		if p.ID == id {
+			return p, nil
+		}
+	}
+	if id == "" {
+		return nil, problem.New(http.StatusNotFound, "Say which provider: /auth/providers lists them")
+	}
+	return nil, problem.New(http.StatusNotFound, "There is no such provider; /auth/providers lists them")
+}
+
+func (s *Service) redirectURL(p *Provider) string {
+	return s.config.PublicURL + "/auth/callback/" + p.ID
+}
+
+// LocalPath is raw when it is a path on this server, with query and fragment, of at most
+// 2,048 bytes; else "/". A browser reads \ as /, and drops control characters, so neither
+// may stand in it; // would begin another host's address.
+func LocalPath(raw string) string {
+	bad := func(r rune) bool { return r < ' ' || r == 0x7f || r == '\\' || r == '\uFFFD' }
+	if len(raw) > 2048 || !strings.HasPrefix(raw, "/") || strings.HasPrefix(raw, "//") || strings.ContainsFunc(raw, bad) {
+		return "/"
+	}
+	u, err := url.Parse(raw)
+	if err != nil || u.Scheme != "" || u.Host != "" || u.User != nil || !strings.HasPrefix(u.Path, "/") || strings.HasPrefix(u.Path, "//") {
+		return "/"
+	}
+	return raw
+}
+
+// redirect leaves the address as it is, where http.Redirect would rewrite it and add a body.
+func redirect(w http.ResponseWriter, status int, location string) {
+	w.Header().Set("Location", location)
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+}
+
+// random is 256 bits for state and nonce.
+func random() string {
+	var b [32]byte
+	_, _ = rand.Read(b[:])
+	return base64.RawURLEncoding.EncodeToString(b[:])
+}
+
+// shortState names the cookie of a flow: enough to tell some tabs apart.
+func shortState(state string) string {
+	sum := sha256.Sum256([]byte(state))
+	return hex.EncodeToString(sum[:4])
+}

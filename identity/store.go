@@ -1,0 +1,245 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"noted/authz"
+	"noted/internal/audit"
+	"noted/internal/page"
+	"noted/internal/request"
+)
+
+// credential is what a session token was found to be.
+type credential struct {
+	session  uuid.UUID
+	person   Person
+	refused  Reason // empty for a live session
+	unmarked bool   // its last use was written over a minute ago
+}
+
+// findSession looks a session up by its token's hash. Both ends are compared here, by the
+// database's clock: a session lives while now() is before its absolute end and before the
+// idle end. An ended or expired one is found too, with the reason, which goes to the log
+// alone. pgx.ErrNoRows when there never was one.
+func (s *Service) findSession(ctx context.Context, hash []byte) (credential, error) {
+	var c credential
+	err := s.pool.QueryRow(ctx, `
+		select s.id,
+			case
+				when s.ended_at is not null then @ended
+				when s.expires_at <= now() then @expired
+				when s.last_used_at <= now() - @idle::interval then @expired
+				when p.locked then @locked
+				else ''
+			end,
+			s.last_used_at <= now() - interval '1 minute',
+			p.user_id, p.name, p.email, p.locked, p.identities
+		from sessions s
+		join people p using (user_id)
+		where s.token_hash = @hash`,
+		pgx.NamedArgs{
+			"hash": hash, "idle": s.config.SessionIdle,
+			"ended": ReasonEndedSession, "expired": ReasonExpiredSession, "locked": ReasonLocked,
+		}).
+		Scan(&c.session, &c.refused, &c.unmarked,
+			&c.person.ID, &c.person.Name, &c.person.Email, &c.person.Locked, &c.person.Identities)
+	return c, err
+}
+
+// markUsed notes the use of a session, once a minute at most, so that a read is no write.
+func (s *Service) markUsed(ctx context.Context, session uuid.UUID) error {
+	_, err := s.pool.Exec(ctx, `
+		update sessions set last_used_at = now()
+		where id = $1 and ended_at is null and last_used_at <= now() - interval '1 minute'`, session)
+	return err
+}
+
+// signIn is a verified ID token's yield.
+type signIn struct {
+	Identity
+	Name    string
+	IDToken string // kept for the provider's end_session_endpoint
+}
+
+// beginSession finds or makes the user of (issuer, subject), notes what the token said, and
+// begins a session of theirs, all in one transaction. It returns a *Failure for a locked user.
+func (s *Service) beginSession(ctx context.Context, in signIn) (Token, time.Time, error) {
+	token := NewToken()
+	hash, _ := token.Hash()
+	info := request.From(ctx)
+	var ip *netip.Addr
+	if info.IP.IsValid() {
+		ip = &info.IP
+	}
+	var expires time.Time
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		user, identity, err := SaveIdentity(ctx, tx, in.Identity, in.Name)
+		if err != nil {
+			return err
+		}
+		session := uuid.Must(uuid.NewV7())
+		err = tx.QueryRow(ctx, `
+			insert into sessions (id, user_id, identity_id, token_hash, expires_at, ip, user_agent, id_token)
+			values ($1, $2, $3, $4, now() + $5::interval, $6, $7, $8)
+			returning expires_at`,
+			session, user, identity, hash, s.config.SessionAbsolute, ip, info.UserAgent, in.IDToken).Scan(&expires)
+		if err != nil {
+			return fmt.Errorf("beginning a session: %w", err)
+		}
+		return audit.Record(ctx, tx, audit.Event{
+			Actor:  &audit.Actor{ID: user, Kind: "user", Name: in.Name},
+			Action: audit.SessionCreate, Object: "session", Target: session.String(), Detail: "by " + in.Issuer,
+		})
+	})
+	return token, expires.UTC(), err
+}
+
+// SaveIdentity finds the user of (issuer, subject), or makes one, and notes what was signed.
+// A user is found by nothing else. Two first sign-ins at once make one user: the second
+// waits for the first on a lock named after the pair. It returns a *Failure for a locked
+// user. `noted dev` makes its people by it.
+func SaveIdentity(ctx context.Context, tx pgx.Tx, in Identity, name string) (user, identity uuid.UUID, err error) {
+	if _, err = tx.Exec(ctx, `select pg_advisory_xact_lock(hashtextextended($1 || ' ' || $2, 1))`, in.Issuer, in.Subject); err != nil {
+		return user, identity, fmt.Errorf("locking an identity: %w", err)
+	}
+	var locked bool
+	err = tx.QueryRow(ctx, `
+		select i.id, u.id, u.locked_at is not null
+		from identities i join users u on u.id = i.user_id
+		where i.issuer = $1 and i.subject = $2
+		for update of u`, in.Issuer, in.Subject).Scan(&identity, &user, &locked)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		user, identity = uuid.Must(uuid.NewV7()), uuid.Must(uuid.NewV7())
+		if _, err = tx.Exec(ctx, `insert into users (id, name) values ($1, $2)`, user, name); err != nil {
+			return user, identity, fmt.Errorf("making a user: %w", err)
+		}
+		if _, err = tx.Exec(ctx, `insert into identities (id, user_id, issuer, subject) values ($1, $2, $3, $4)`,
+			identity, user, in.Issuer, in.Subject); err != nil {
+			return user, identity, fmt.Errorf("making an identity: %w", err)
+		}
+	case err != nil:
+		return user, identity, fmt.Errorf("finding an identity: %w", err)
+	case locked:
+		return user, identity, &Failure{Reason: ReasonLocked, Object: "user", Target: user.String(),
+			Actor: &audit.Actor{ID: user, Kind: "user", Name: name}}
+	}
+	if in.Groups == nil {
+		in.Groups = []string{}
+	}
+	if _, err = tx.Exec(ctx, `
+		update identities set email = nullif($2, ''), email_verified = $3, groups = $4, signed_in_at = now()
+		where id = $1`, identity, in.Email, in.EmailVerified, in.Groups); err != nil {
+		return user, identity, fmt.Errorf("noting a sign-in: %w", err)
+	}
+	if _, err = tx.Exec(ctx, `
+		update users set name = $2, email = nullif($3, ''), last_sign_in_at = now()
+		where id = $1`, user, name, in.Email); err != nil {
+		return user, identity, fmt.Errorf("noting a sign-in: %w", err)
+	}
+	return user, identity, nil
+}
+
+// listSessions returns up to limit live sessions of a user, the newest first, after the position.
+func (s *Service) listSessions(ctx context.Context, caller *authz.Principal, after page.Position, limit int) ([]Session, error) {
+	rows, err := s.pool.Query(ctx, `
+		select s.id, s.created_at, s.last_used_at, s.expires_at, host(s.ip), s.user_agent, s.id = $2, i.issuer
+		from sessions s join identities i on i.id = s.identity_id
+		where s.user_id = $1 and s.ended_at is null and s.expires_at > now() and s.last_used_at > now() - $3::interval
+			and ($4::timestamptz is null or (s.created_at, s.id) < ($4, $5))
+		order by s.created_at desc, s.id desc
+		limit $6`, caller.ID, caller.Session, s.config.SessionIdle, after.TimeOrNull(), after.ID, limit)
+	if err != nil {
+		return nil, fmt.Errorf("listing sessions: %w", err)
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (Session, error) {
+		var one Session
+		err := row.Scan(&one.ID, &one.CreatedAt, &one.LastUsedAt, &one.ExpiresAt, &one.IP, &one.UserAgent, &one.Current, &one.issuer)
+		one.CreatedAt, one.LastUsedAt, one.ExpiresAt = one.CreatedAt.UTC(), one.LastUsedAt.UTC(), one.ExpiresAt.UTC()
+		return one, err
+	})
+}
+
+// findOwnSession tells whether id is a live session of the caller's.
+func (s *Service) findOwnSession(ctx context.Context, caller *authz.Principal, id uuid.UUID) (uuid.UUID, authz.Relation, error) {
+	err := s.pool.QueryRow(ctx, `
+		select id from sessions
+		where id = $1 and user_id = $2 and ended_at is null and expires_at > now()`, id, caller.ID).Scan(&id)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return id, authz.None, errNoSession
+	}
+	return id, authz.Own, err
+}
+
+// endSessions ends the live sessions of a user that the condition selects, and records each.
+// The stored ID token goes with the session.
+func (s *Service) endSessions(ctx context.Context, actor *audit.Actor, user uuid.UUID, only, except uuid.UUID) (ended int, err error) {
+	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		rows, err := tx.Query(ctx, `
+			update sessions set ended_at = now(), id_token = null
+			where user_id = $1 and ended_at is null and expires_at > now()
+				and ($2::uuid is null or id = $2) and id is distinct from $3
+			returning id`, user, uuid.NullUUID{UUID: only, Valid: only != uuid.Nil}, except)
+		if err != nil {
+			return fmt.Errorf("ending sessions: %w", err)
+		}
+		ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+		if err != nil {
+			return fmt.Errorf("ending sessions: %w", err)
+		}
+		for _, id := range ids {
+			if err := audit.Record(ctx, tx, audit.Event{Actor: actor, Action: audit.SessionEnd, Object: "session", Target: id.String()}); err != nil {
+				return err
+			}
+		}
+		ended = len(ids)
+		return nil
+	})
+	return ended, err
+}
+
+// logOut ends the live session that hash belongs to, if there is one, and returns what the
+// provider needs to end its own: the configured issuer and the ID token.
+func (s *Service) logOut(ctx context.Context, hash []byte) (issuer, idToken string, err error) {
+	var session, user uuid.UUID
+	var name string
+	err = s.pool.QueryRow(ctx, `
+		select s.id, s.user_id, u.name, i.issuer, coalesce(s.id_token, '')
+		from sessions s join users u on u.id = s.user_id join identities i on i.id = s.identity_id
+		where s.token_hash = $1 and s.ended_at is null and s.expires_at > now()`, hash).
+		Scan(&session, &user, &name, &issuer, &idToken)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", "", nil
+	}
+	if err != nil {
+		return "", "", fmt.Errorf("finding the session to end: %w", err)
+	}
+	_, err = s.endSessions(ctx, &audit.Actor{ID: user, Kind: "user", Name: name}, user, session, uuid.Nil)
+	return issuer, idToken, err
+}
+
+// Tidy deletes sessions a day after their absolute end, and forgets when failures older
+// than a day were last recorded. It deletes at most batch of each and is safe to run anywhere
+// at any time.
+func (s *Service) Tidy(ctx context.Context, batch int) error {
+	_, err := s.pool.Exec(ctx, `
+		delete from sessions where id in (
+			select id from sessions where expires_at < now() - interval '1 day' limit $1 for update skip locked)`, batch)
+	if err != nil {
+		return fmt.Errorf("deleting old sessions: %w", err)
+	}
+	_, err = s.pool.Exec(ctx, `
+		delete from audit_failures where subject in (
+			select subject from audit_failures where last_at < now() - interval '1 day' limit $1 for update skip locked)`, batch)
+	if err != nil {
+		return fmt.Errorf("forgetting old failures: %w", err)
+	}
+	return nil
+}
