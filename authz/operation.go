@@ -40,21 +40,47 @@ func (a *API) Declared() map[string]string { return a.declared }
 // Register declares an operation that has no target: it concerns the caller's own things as
 // a whole (key:own write), or an area (audit:any read).
 func Register[I, O any](a *API, op huma.Operation, needed Permission, handler func(context.Context, *I) (*O, error)) {
-	switch {
-	case bitOf[needed] == 0:
+	if bitOf[needed] == 0 {
 		a.fail(op, "the permission %q is not in the vocabulary", needed)
 		return
-	case strings.Contains(op.Path, "{"):
+	}
+	register(a, op, needed.String(), func(p *Principal) error { return p.Check(needed) }, handler)
+}
+
+// RegisterKind declares an operation on whatever things of a kind the caller may reach, by any
+// relation: a list across relations (deadzone read). Which ones they are, the room decides.
+func RegisterKind[I, O any](a *API, op huma.Operation, kind Kind, act Act, handler func(context.Context, *I) (*O, error)) {
+	if !takes(kind, act) {
+		a.fail(op, "%s %s is not in the vocabulary", kind, act)
+		return
+	}
+	register(a, op, anyOf(kind, act), func(p *Principal) error { return p.CheckKind(kind, act) }, handler)
+}
+
+func register[I, O any](a *API, op huma.Operation, needs string, check func(*Principal) error, handler func(context.Context, *I) (*O, error)) {
+	if strings.Contains(op.Path, "{") {
 		a.fail(op, "its path names a thing; declare it with RegisterOn")
 		return
 	}
-	a.declare(&op, needed.String())
+	a.declare(&op, needs)
 	op.Middlewares = append(op.Middlewares, func(ctx huma.Context, next func(huma.Context)) {
-		if answer(ctx, From(ctx.Context()).Check(needed)) {
+		if answer(ctx, check(From(ctx.Context()))) {
 			next(ctx)
 		}
 	}, strictQuery)
 	huma.Register(a.huma, op, handler)
+}
+
+func takes(kind Kind, act Act) bool {
+	return slices.ContainsFunc(relationsOf(kind), func(r Relation) bool { return bitOf[Permission{ObjectOf(kind, r), act}] != 0 })
+}
+
+func anyOf(kind Kind, act Act) string {
+	var names []string
+	for _, r := range relationsOf(kind) {
+		names = append(names, string(ObjectOf(kind, r)))
+	}
+	return strings.Join(names, "|") + " " + string(act)
 }
 
 // Found is an operation's target: the thing, and the relation by which the caller is
@@ -79,21 +105,15 @@ func RegisterOn[T, I, O any](a *API, op huma.Operation, kind Kind, act Act,
 	find func(ctx context.Context, caller *Principal, id uuid.UUID) (T, Relation, error),
 	handler func(context.Context, *I, Found[T]) (*O, error),
 ) {
-	relations := relationsOf(kind)
-	known := slices.ContainsFunc(relations, func(r Relation) bool { return bitOf[Permission{ObjectOf(kind, r), act}] != 0 })
 	switch {
-	case !known:
+	case !takes(kind, act):
 		a.fail(op, "%s %s is not in the vocabulary", kind, act)
 		return
 	case find == nil || strings.Count(op.Path, "{") != 1 || !strings.Contains(op.Path, "{id}"):
 		a.fail(op, "it needs a target: a path with {id} alone, and how to find it")
 		return
 	}
-	names := make([]string, len(relations))
-	for i, r := range relations {
-		names[i] = string(ObjectOf(kind, r))
-	}
-	a.declare(&op, strings.Join(names, "|")+" "+string(act))
+	a.declare(&op, anyOf(kind, act))
 	type foundKey struct{}
 	op.Middlewares = append(op.Middlewares, func(ctx huma.Context, next func(huma.Context)) {
 		found, err := locate(ctx, kind, act, find)

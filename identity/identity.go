@@ -106,7 +106,7 @@ func (s *Service) Names(identities []Identity) []string {
 		if identity.AgeSeconds >= s.config.GroupMaxAge.Seconds() {
 			continue
 		}
-		if email := strings.ToLower(identity.Email); identity.EmailVerified && isASCII(email) && provider.isAuthoritativeFor(email) {
+		if email := strings.ToLower(identity.Email); identity.EmailVerified && isPlainEmail(email) && provider.isAuthoritativeFor(email) {
 			names = append(names, email)
 		}
 		for _, group := range identity.Groups {
@@ -167,11 +167,13 @@ func ActorOf(p *authz.Principal) *audit.Actor {
 // errNoSession is 404 for a session that is not the caller's, or has ended.
 var errNoSession = problem.NotFound("session")
 
-func isASCII(s string) bool {
+// isPlainEmail holds for printable ASCII with no colon: no e-mail may read like a
+// provider's or a group's name.
+func isPlainEmail(s string) bool {
 	for i := range len(s) {
-		if s[i] >= 0x80 {
+		if s[i] <= ' ' || s[i] > '~' || s[i] == ':' {
 			return false
 		}
 	}
-	return true
+	return strings.Contains(s, "@")
 }

@@ -87,3 +87,12 @@ func (p Position) TimeOrNull() *time.Time {
 	}
 	return &p.At
 }
+
+// Map turns each item of a page into what is shown of it.
+func Map[T, U any](from Of[T], show func(T) U) Of[U] {
+	items := make([]U, len(from.Items))
+	for i, item := range from.Items {
+		items[i] = show(item)
+	}
+	return Of[U]{Items: items, NextCursor: from.NextCursor}
+}

@@ -9,6 +9,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/uuid"
 )
 
 // NUL stands for a string with U+0000 in it, in a value decoded for validation.
@@ -72,25 +73,63 @@ func readable(err error) error {
 	return fmt.Errorf("%s", strings.ToValidUTF8(strings.ReplaceAll(text, "jsontext: ", ""), "\uFFFD"))
 }
 
-// Optional is a member that may be left out or null, which are two different things.
-// The zero value is a member that was left out.
+// Optional is a member that may be left out, but not be null: null is a 422. The zero
+// value is a member that was left out.
 type Optional[T any] struct {
 	Sent  bool // the member is there
-	Null  bool // as null
-	Value T    // the zero value when Null or not Sent
+	Value T
+	null  bool
 }
 
 // UnmarshalJSONFrom reads a member that is there.
 func (o *Optional[T]) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	*o = Optional[T]{Sent: true}
 	if d.PeekKind() == 'n' {
-		o.Null = true
+		o.null = true
 		return d.SkipValue()
 	}
 	return json.UnmarshalDecode(d, &o.Value)
 }
 
-// Schema is that of T; a member of this type is never required.
-func (o Optional[T]) Schema(r huma.Registry) *huma.Schema {
+// Schema is that of T.
+func (o Optional[T]) Schema(r huma.Registry) *huma.Schema { return schemaOf[T](r) }
+
+// Resolve refuses null (huma's validation lets it pass for members that may be left out).
+func (o *Optional[T]) Resolve(_ huma.Context, path *huma.PathBuffer) []error {
+	if !o.null {
+		return nil
+	}
+	return []error{&huma.ErrorDetail{Location: path.String(), Message: "must not be null; leave it out instead"}}
+}
+
+// Nullable is a member that may be left out or null, which are two different things. The
+// zero value is a member that was left out.
+type Nullable[T any] struct {
+	Sent  bool // the member is there
+	Null  bool // as null
+	Value T    // the zero value when Null or not Sent
+}
+
+// UnmarshalJSONFrom reads a member that is there.
+func (n *Nullable[T]) UnmarshalJSONFrom(d *jsontext.Decoder) error {
+	*n = Nullable[T]{Sent: true}
+	if d.PeekKind() == 'n' {
+		n.Null = true
+		return d.SkipValue()
+	}
+	return json.UnmarshalDecode(d, &n.Value)
+}
+
+// Schema is that of T, or null.
+func (n Nullable[T]) Schema(r huma.Registry) *huma.Schema {
+	schema := schemaOf[T](r)
+	schema.Nullable = true
+	return schema
+}
+
+func schemaOf[T any](r huma.Registry) *huma.Schema {
+	if reflect.TypeFor[T]() == reflect.TypeFor[uuid.UUID]() {
+		return &huma.Schema{Type: huma.TypeString, Format: "uuid"}
+	}
 	return huma.SchemaFromType(r, reflect.TypeFor[T]())
 }

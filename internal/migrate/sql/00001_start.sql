@@ -104,12 +104,6 @@ create index notes_live on notes (updated_at desc, id desc) where deleted_at is 
 create index notes_dead on notes (deleted_at desc, id desc) where deleted_at is not null;
 create index notes_dead_owner on notes (owner_id, deleted_at desc, id desc) where deleted_at is not null;
 
--- When work that one replica does for all was last done.
-create table chores (
-    name    text primary key,
-    done_at timestamptz not null
-);
-
 -- The security record. It only grows: the triggers below refuse all else, whoever asks.
 create table audit_events (
     id         uuid primary key,
@@ -150,5 +144,5 @@ create table audit_failures (
 
 -- +goose Down
 drop view people;
-drop table audit_failures, audit_events, chores, notes, key_secrets, keys, sessions, identities, users;
+drop table audit_failures, audit_events, notes, key_secrets, keys, sessions, identities, users;
 drop function audit_events_refuse;

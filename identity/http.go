@@ -1,0 +1,144 @@
+package identity
+
+import (
+	"context"
+	"net/http"
+	"slices"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/google/uuid"
+
+	"noted/authz"
+	"noted/internal/page"
+)
+
+// Register declares the operations of /v1/me and, public, the list of providers.
+func (s *Service) Register(api *authz.API) {
+	authz.Register(api, huma.Operation{
+		OperationID: "get-me", Method: http.MethodGet, Path: "/v1/me", Summary: "Who is calling", Tags: []string{"Me"},
+	}, authz.Permission{Object: "self", Act: "read"}, s.me)
+	authz.Register(api, huma.Operation{
+		OperationID: "list-sessions", Method: http.MethodGet, Path: "/v1/me/sessions", Summary: "Your live sessions, the newest first", Tags: []string{"Me"},
+	}, authz.Permission{Object: "session:own", Act: "read"}, s.sessions)
+	authz.Register(api, huma.Operation{
+		OperationID: "end-other-sessions", Method: http.MethodDelete, Path: "/v1/me/sessions", Summary: "End all your other sessions", Tags: []string{"Me"},
+		DefaultStatus: http.StatusNoContent,
+	}, authz.Permission{Object: "session:own", Act: "delete"}, s.endOthers)
+	authz.RegisterOn(api, huma.Operation{
+		OperationID: "end-session", Method: http.MethodDelete, Path: "/v1/me/sessions/{id}", Summary: "End one of your sessions", Tags: []string{"Me"},
+		DefaultStatus: http.StatusNoContent,
+	}, "session", "delete", s.findOwnSession, s.endOne)
+}
+
+// RegisterPublic declares GET /auth/providers, which reads no credential.
+func (s *Service) RegisterPublic(api huma.API) {
+	huma.Register(api, huma.Operation{
+		OperationID: "list-providers", Method: http.MethodGet, Path: "/auth/providers", Summary: "Where people may sign in", Tags: []string{"Signing in"},
+	}, s.providers)
+}
+
+// ProviderItem is one provider, as the sign-in links show it.
+type ProviderItem struct {
+	ID   string `json:"id"`
+	Name string `json:"name"`
+}
+
+// Providers are the configured providers, in their order.
+func (s *Service) Providers() []ProviderItem {
+	items := []ProviderItem{}
+	for _, p := range s.config.Providers {
+		items = append(items, ProviderItem{p.ID, p.Name})
+	}
+	return items
+}
+
+type providersOutput struct {
+	Body struct {
+		Items []ProviderItem `json:"items" nullable:"false"`
+	}
+}
+
+func (s *Service) providers(context.Context, *struct{}) (*providersOutput, error) {
+	out := &providersOutput{}
+	out.Body.Items = s.Providers()
+	return out, nil
+}
+
+// Me is who is calling.
+type Me struct {
+	ID    uuid.UUID `json:"id"`
+	Kind  string    `json:"kind" enum:"user,service"`
+	Name  string    `json:"name"`
+	Email *string   `json:"email"`
+	Via   string    `json:"via" enum:"session,key"`
+	Roles []string  `json:"roles" nullable:"false" doc:"The platform roles in force"`
+	Key   *MeKey    `json:"key" nullable:"true" doc:"null by session"`
+	Orgs  []MeOrg   `json:"orgs" nullable:"false"`
+}
+
+// MeKey is the API key that is calling.
+type MeKey struct {
+	ID   uuid.UUID `json:"id"`
+	Role string    `json:"role"`
+}
+
+// MeOrg is an organization that the caller is a member of.
+type MeOrg struct {
+	ID   uuid.UUID `json:"id"`
+	Name string    `json:"name"`
+	Role string    `json:"role"`
+}
+
+type meOutput struct{ Body Me }
+
+func (s *Service) me(ctx context.Context, _ *struct{}) (*meOutput, error) {
+	caller := authz.From(ctx)
+	out := &meOutput{Body: Me{
+		ID: caller.ID, Kind: caller.Kind, Name: caller.Name, Via: string(caller.Via), Roles: caller.Roles, Orgs: []MeOrg{},
+	}}
+	if caller.Email != "" {
+		out.Body.Email = &caller.Email
+	}
+	if caller.Via == authz.ViaKey {
+		out.Body.Key = &MeKey{ID: caller.Key, Role: caller.KeyRole}
+	}
+	return out, nil
+}
+
+type sessionsOutput struct{ Body page.Of[Session] }
+
+func (s *Service) sessions(ctx context.Context, in *struct{ page.Query }) (*sessionsOutput, error) {
+	const list = "sessions"
+	after, err := in.After(list)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := s.listSessions(ctx, authz.From(ctx), after, in.Limit+1)
+	if err != nil {
+		return nil, err
+	}
+	for i := range rows {
+		if j := slices.IndexFunc(s.config.Providers, func(p *Provider) bool { return p.Issuer == rows[i].issuer }); j >= 0 {
+			rows[i].Provider = &s.config.Providers[j].ID
+		}
+	}
+	return &sessionsOutput{page.Make(rows, in.Limit, list, func(one Session) page.Position {
+		return page.Position{At: one.CreatedAt, ID: one.ID}
+	})}, nil
+}
+
+func (s *Service) endOne(ctx context.Context, _ *authz.PathID, found authz.Found[uuid.UUID]) (*struct{}, error) {
+	caller := authz.From(ctx)
+	ended, err := s.endSessions(ctx, ActorOf(caller), caller.ID, found.Thing, uuid.Nil)
+	if err == nil && ended == 0 { // another request ended it meanwhile
+		err = errNoSession
+	}
+	return nil, err
+}
+
+func (s *Service) endOthers(ctx context.Context, _ *struct{}) (*struct{}, error) {
+	caller := authz.From(ctx)
+	_, err := s.endSessions(ctx, ActorOf(caller), caller.ID, uuid.Nil, caller.Session)
+	return nil, err
+}
+

@@ -1,0 +1,148 @@
+package keys
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/jackc/pgx/v5"
+
+	"noted/authz"
+	"noted/identity"
+	"noted/internal/page"
+	"noted/internal/problem"
+	"noted/internal/strictjson"
+)
+
+// operations are the room's handlers; policy says which key roles there are.
+type operations struct {
+	*Service
+	policy func() *authz.Policy
+}
+
+// Register declares the operations of /v1/keys.
+func (s *Service) Register(api *authz.API, policy func() *authz.Policy) {
+	o := operations{s, policy}
+	tags := []string{"API keys"}
+	authz.Register(api, huma.Operation{
+		OperationID: "list-keys", Method: http.MethodGet, Path: "/v1/keys", Summary: "Your API keys, the newest first", Tags: tags,
+	}, authz.Permission{Object: "key:own", Act: "read"}, o.list)
+	authz.RegisterOn(api, huma.Operation{
+		OperationID: "get-key", Method: http.MethodGet, Path: "/v1/keys/{id}", Summary: "One of your API keys", Tags: tags,
+	}, "key", "read", s.findOwn, o.get)
+	authz.Register(api, huma.Operation{
+		OperationID: "create-key", Method: http.MethodPost, Path: "/v1/keys", Summary: "Make an API key; its secret is shown this once", Tags: tags,
+		DefaultStatus: http.StatusCreated,
+	}, authz.Permission{Object: "key:own", Act: "write"}, o.create)
+	authz.RegisterOn(api, huma.Operation{
+		OperationID: "rename-key", Method: http.MethodPatch, Path: "/v1/keys/{id}", Summary: "Rename an API key", Tags: tags,
+	}, "key", "write", s.findOwn, o.rename)
+	authz.RegisterOn(api, huma.Operation{
+		OperationID: "revoke-key", Method: http.MethodDelete, Path: "/v1/keys/{id}", Summary: "Revoke an API key", Tags: tags,
+		DefaultStatus: http.StatusNoContent,
+	}, "key", "delete", s.findOwn, o.revoke)
+}
+
+type keyOutput struct{ Body Key }
+
+type listOutput struct{ Body page.Of[Key] }
+
+func (o operations) list(ctx context.Context, in *struct{ page.Query }) (*listOutput, error) {
+	const list = "keys"
+	after, err := in.After(list)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := o.Service.list(ctx, authz.From(ctx).ID, after, in.Limit+1)
+	if err != nil {
+		return nil, err
+	}
+	return &listOutput{page.Make(rows, in.Limit, list, func(k Key) page.Position {
+		return page.Position{At: k.CreatedAt, ID: k.ID}
+	})}, nil
+}
+
+func (o operations) get(_ context.Context, _ *authz.PathID, found authz.Found[Key]) (*keyOutput, error) {
+	return &keyOutput{found.Thing}, nil
+}
+
+type createInput struct {
+	Body struct {
+		Name      string                         `json:"name" minLength:"1" maxLength:"100"`
+		Role      strictjson.Optional[string]    `json:"role,omitempty" maxLength:"100" doc:"A key role of the policy; key-reader if left out"`
+		ExpiresAt strictjson.Optional[time.Time] `json:"expires_at,omitempty" doc:"In 90 days if left out"`
+	}
+}
+
+type createOutput struct {
+	Location string `header:"Location"`
+	Body     struct {
+		Key
+		Secret Token `json:"secret" doc:"The key itself; it cannot be read again"`
+	}
+}
+
+func (o operations) create(ctx context.Context, in *createInput) (*createOutput, error) {
+	role := DefaultRole
+	if in.Body.Role.Sent {
+		role = in.Body.Role.Value
+	}
+	if known := o.policy().KeyRoles(); !slices.Contains(known, role) {
+		return nil, problem.Invalid("body.role", "is none of the key roles: %s", strings.Join(known, ", "))
+	}
+	var until *time.Time
+	if in.Body.ExpiresAt.Sent {
+		until = &in.Body.ExpiresAt.Value
+		if err := o.checkExpiry(ctx, *until); err != nil {
+			return nil, err
+		}
+	}
+	caller := authz.From(ctx)
+	out := &createOutput{}
+	err := pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error {
+		id, token, err := o.mint(ctx, tx, identity.ActorOf(caller), in.Body.Name, role, min(DefaultAge, o.config.MaxAge), until)
+		out.Body.ID, out.Body.Secret = id, token
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	out.Body.Key, _, err = o.findOwn(ctx, caller, out.Body.ID)
+	out.Location = "/v1/keys/" + out.Body.ID.String()
+	return out, err
+}
+
+func (o operations) checkExpiry(ctx context.Context, until time.Time) error {
+	now, err := o.now(ctx)
+	switch {
+	case err != nil:
+		return err
+	case !until.After(now):
+		return problem.Invalid("body.expires_at", "is in the past; the time here is %s", now.UTC().Format(time.RFC3339))
+	case until.After(now.Add(o.config.MaxAge)):
+		return problem.Invalid("body.expires_at", "is too far away; at most %s from now", o.config.MaxAge)
+	}
+	return nil
+}
+
+type renameInput struct {
+	authz.PathID
+	Body struct {
+		Name string `json:"name" minLength:"1" maxLength:"100"`
+	}
+}
+
+func (o operations) rename(ctx context.Context, in *renameInput, found authz.Found[Key]) (*keyOutput, error) {
+	if err := o.Service.rename(ctx, authz.From(ctx).ID, found.Thing.ID, in.Body.Name); err != nil {
+		return nil, err
+	}
+	found.Thing.Name = in.Body.Name
+	return &keyOutput{found.Thing}, nil
+}
+
+func (o operations) revoke(ctx context.Context, _ *authz.PathID, found authz.Found[Key]) (*struct{}, error) {
+	return nil, o.Service.revoke(ctx, identity.ActorOf(authz.From(ctx)), found.Thing.ID)
+}

@@ -1,0 +1,112 @@
+package keys
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"hash/crc32"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"noted/identity"
+	"noted/internal/audit"
+	"noted/internal/base62"
+	"noted/internal/problem"
+)
+
+// Config bounds the life of keys. Durations are positive.
+type Config struct {
+	MaxAge          time.Duration // the longest expiry that may be asked for
+	OwnerMaxAbsence time.Duration // a key stops when its owner has not signed in for this long
+}
+
+// DefaultAge is the expiry of a key that asks for none, if MaxAge allows it.
+const DefaultAge = 90 * 24 * time.Hour
+
+// DefaultRole is the role of a key that asks for none: the narrowest.
+const DefaultRole = "key-reader"
+
+// Service is the keys room.
+type Service struct {
+	pool   *pgxpool.Pool
+	config Config
+}
+
+// New makes the room.
+func New(pool *pgxpool.Pool, config Config) *Service {
+	return &Service{pool: pool, config: config}
+}
+
+// Key is an API key, without its secret.
+type Key struct {
+	ID         uuid.UUID   `json:"id"`
+	Name       string      `json:"name"`
+	Role       string      `json:"role"`
+	CreatedBy  audit.Actor `json:"created_by"`
+	CreatedAt  time.Time   `json:"created_at"`
+	ExpiresAt  time.Time   `json:"expires_at"`
+	StopsAt    time.Time   `json:"stops_at" doc:"The first of its expiry and the day its owner has not signed in for too long"`
+	LastUsedAt *time.Time  `json:"last_used_at" doc:"Exact to a minute; null if never"`
+	LastUsedIP *string     `json:"last_used_ip"`
+	Secrets    []Secret    `json:"secrets" nullable:"false" doc:"Those that still live"`
+}
+
+// Secret is one live secret of a key, without the secret.
+type Secret struct {
+	ExpiresAt time.Time `json:"expires_at"`
+}
+
+// errNotFound is 404 for a key that is revoked, never was, or is somebody else's.
+var errNotFound = problem.NotFound("API key")
+
+// Token is a key as scripts send it: noted_<id>_<secret><checksum>, where id (a UUID) is 22,
+// secret (256 random bits) 43 and checksum 6 base62 characters. The checksum is the CRC-32
+// (IEEE) of all before it.
+type Token string
+
+const (
+	idSize, secretSize, checksumSize = 22, 43, 6
+	tokenSize                        = len(identity.KeyPrefix) + idSize + 1 + secretSize + checksumSize
+)
+
+// errMalformed and errChecksum say why a string is no key: for the log alone.
+var (
+	errMalformed = errors.New("not of the form noted_<id>_<secret><checksum>")
+	errChecksum  = errors.New("the checksum does not match")
+)
+
+// newToken makes a token of the key id, and its hash.
+func newToken(id uuid.UUID) (Token, []byte) {
+	var secret [32]byte
+	_, _ = rand.Read(secret[:]) // it never fails: crypto/rand
+	text := identity.KeyPrefix + base62.Encode(id[:], idSize) + "_" + base62.Encode(secret[:], secretSize)
+	sum := sha256.Sum256(secret[:])
+	return Token(text + checksum(text)), sum[:]
+}
+
+// parse returns the key's id and the hash of its secret, or errMalformed or errChecksum.
+func (t Token) parse() (id uuid.UUID, hash [32]byte, err error) {
+	text := string(t)
+	if len(text) != tokenSize || !strings.HasPrefix(text, identity.KeyPrefix) || text[len(identity.KeyPrefix)+idSize] != '_' {
+		return id, hash, errMalformed
+	}
+	body, sum := text[:tokenSize-checksumSize], text[tokenSize-checksumSize:]
+	if checksum(body) != sum {
+		return id, hash, errChecksum
+	}
+	var secret [32]byte
+	start := len(identity.KeyPrefix)
+	if base62.Decode(id[:], text[start:start+idSize]) != nil || base62.Decode(secret[:], body[start+idSize+1:]) != nil {
+		return id, hash, errMalformed
+	}
+	return id, sha256.Sum256(secret[:]), nil
+}
+
+// checksum is a CRC-32 (IEEE) in base62.
+func checksum(text string) string {
+	crc := crc32.ChecksumIEEE([]byte(text))
+	return base62.Encode([]byte{byte(crc >> 24), byte(crc >> 16), byte(crc >> 8), byte(crc)}, checksumSize)
+}

@@ -1,0 +1,241 @@
+package keys
+
+import (
+	"context"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"noted/authz"
+	"noted/identity"
+	"noted/internal/audit"
+	"noted/internal/page"
+	"noted/internal/request"
+)
+
+// stored is a secret of a key as verifying reads it.
+type stored struct {
+	hash    []byte
+	expired bool
+}
+
+// VerifyKey finds the live key that token is, as identity.KeyVerifier. The error is an
+// *identity.Failure when it is none; what is the same for all of them is the work: parse,
+// one look-up, a constant-time comparison with each stored hash, or with an empty one when
+// the id is unknown. Expiry, revocation, the owner's absence and lock are compared by the
+// database's clock in the same statement.
+func (s *Service) VerifyKey(ctx context.Context, token string) (identity.KeyCredential, error) {
+	var c identity.KeyCredential
+	id, hash, err := Token(token).parse()
+	switch {
+	case errors.Is(err, errChecksum):
+		return c, &identity.Failure{Reason: identity.ReasonChecksum}
+	case err != nil:
+		return c, &identity.Failure{Reason: identity.ReasonMalformed}
+	}
+	rows, err := s.pool.Query(ctx, `
+		select k.id, k.role, k.name, k.revoked_at is not null, p.seen_at <= now() - $2::interval,
+			k.last_used_at is null or k.last_used_at <= now() - interval '1 minute',
+			p.user_id, p.name, p.email, p.locked, p.identities,
+			x.hash, x.expires_at <= now()
+		from keys k
+		join people p using (user_id)
+		join key_secrets x on x.key_id = k.id
+		where k.id = $1`, id, s.config.OwnerMaxAbsence)
+	if err != nil {
+		return c, fmt.Errorf("finding a key: %w", err)
+	}
+	var secrets []stored
+	var keyName string
+	var revoked, absent, unmarked bool
+	for rows.Next() {
+		var one stored
+		if err := rows.Scan(&c.ID, &c.Role, &keyName, &revoked, &absent, &unmarked,
+			&c.Person.ID, &c.Person.Name, &c.Person.Email, &c.Person.Locked, &c.Person.Identities,
+			&one.hash, &one.expired); err != nil {
+			return c, fmt.Errorf("finding a key: %w", err)
+		}
+		secrets = append(secrets, one)
+	}
+	if err := rows.Err(); err != nil {
+		return c, fmt.Errorf("finding a key: %w", err)
+	}
+	if len(secrets) == 0 {
+		subtle.ConstantTimeCompare(hash[:], make([]byte, len(hash)))
+		return c, &identity.Failure{Reason: identity.ReasonUnknownKey}
+	}
+	matches, expired := false, false
+	for _, one := range secrets {
+		if subtle.ConstantTimeCompare(hash[:], one.hash) == 1 {
+			matches, expired = true, one.expired
+		}
+	}
+	refuse := func(reason identity.Reason) (identity.KeyCredential, error) {
+		return identity.KeyCredential{}, &identity.Failure{
+			Reason: reason, Object: "key", Target: id.String(),
+			Actor: &audit.Actor{ID: c.Person.ID, Kind: "user", Name: c.Person.Name},
+		}
+	}
+	switch {
+	case !matches:
+		return refuse(identity.ReasonWrongSecret)
+	case revoked:
+		return refuse(identity.ReasonRevokedKey)
+	case expired:
+		return refuse(identity.ReasonExpiredKey)
+	case c.Person.Locked:
+		return refuse(identity.ReasonLocked)
+	case absent:
+		return refuse(identity.ReasonAbsentOwner)
+	}
+	if unmarked {
+		s.markUsed(ctx, id)
+	}
+	return c, nil
+}
+
+// markUsed notes the use of a key, once a minute at most, so that a read is no write.
+func (s *Service) markUsed(ctx context.Context, id uuid.UUID) {
+	info := request.From(ctx)
+	var ip *netip.Addr
+	if info.IP.IsValid() {
+		ip = &info.IP
+	}
+	_, err := s.pool.Exec(ctx, `
+		update keys set last_used_at = now(), last_used_ip = $2
+		where id = $1 and (last_used_at is null or last_used_at <= now() - interval '1 minute')`, id, ip)
+	if err != nil {
+		info.Log.LogAttrs(ctx, slog.LevelWarn, "noting a key's use", slog.Any("error", err))
+	}
+}
+
+// columns of a key for scan: k is keys, p the owner, b who made it.
+const selectKeys = `
+	select k.id, k.name, k.role, b.user_id, b.name, k.created_at, x.expires_at,
+		least(x.expires_at, p.seen_at + @absence::interval), k.last_used_at, host(k.last_used_ip), x.live
+	from keys k
+	join people p on p.user_id = k.user_id
+	join people b on b.user_id = k.created_by
+	join lateral (
+		select max(expires_at) as expires_at,
+			coalesce(array_agg(expires_at order by expires_at) filter (where expires_at > now()), '{}') as live
+		from key_secrets where key_id = k.id
+	) x on true
+	where k.user_id = @owner and k.revoked_at is null`
+
+func scan(row pgx.CollectableRow) (Key, error) {
+	key := Key{CreatedBy: audit.Actor{Kind: "user"}, Secrets: []Secret{}}
+	var live []time.Time
+	err := row.Scan(&key.ID, &key.Name, &key.Role, &key.CreatedBy.ID, &key.CreatedBy.Name, &key.CreatedAt, &key.ExpiresAt,
+		&key.StopsAt, &key.LastUsedAt, &key.LastUsedIP, &live)
+	for _, at := range live {
+		key.Secrets = append(key.Secrets, Secret{at.UTC()})
+	}
+	key.CreatedAt, key.ExpiresAt, key.StopsAt = key.CreatedAt.UTC(), key.ExpiresAt.UTC(), key.StopsAt.UTC()
+	if key.LastUsedAt != nil {
+		*key.LastUsedAt = key.LastUsedAt.UTC()
+	}
+	return key, err
+}
+
+// list returns up to limit keys of the owner, expired ones too, the newest first, after the position.
+func (s *Service) list(ctx context.Context, owner uuid.UUID, after page.Position, limit int) ([]Key, error) {
+	rows, err := s.pool.Query(ctx, selectKeys+`
+		and (@at::timestamptz is null or (k.created_at, k.id) < (@at, @id))
+		order by k.created_at desc, k.id desc limit @limit`, pgx.NamedArgs{
+		"owner": owner, "absence": s.config.OwnerMaxAbsence, "at": after.TimeOrNull(), "id": after.ID, "limit": limit,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing keys: %w", err)
+	}
+	return pgx.CollectRows(rows, scan)
+}
+
+// findOwn loads a key of the caller's that is not revoked; errNotFound for any other.
+func (s *Service) findOwn(ctx context.Context, caller *authz.Principal, id uuid.UUID) (Key, authz.Relation, error) {
+	rows, err := s.pool.Query(ctx, selectKeys+` and k.id = @id`, pgx.NamedArgs{
+		"owner": caller.ID, "absence": s.config.OwnerMaxAbsence, "id": id,
+	})
+	if err != nil {
+		return Key{}, authz.None, fmt.Errorf("finding a key: %w", err)
+	}
+	key, err := pgx.CollectExactlyOneRow(rows, scan)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Key{}, authz.None, errNotFound
+	}
+	return key, authz.Own, err
+}
+
+// mint makes a key for owner. life is how long its secret lives from now; until, when it is
+// set, is its end instead. It returns the id and the token, which nobody can read again.
+func (s *Service) mint(ctx context.Context, tx pgx.Tx, actor *audit.Actor, name, role string, life time.Duration, until *time.Time) (uuid.UUID, Token, error) {
+	id := uuid.Must(uuid.NewV7())
+	token, hash := newToken(id)
+	if _, err := tx.Exec(ctx, `insert into keys (id, user_id, name, role, created_by) values ($1, $2, $3, $4, $2)`,
+		id, actor.ID, name, role); err != nil {
+		return id, "", fmt.Errorf("making a key: %w", err)
+	}
+	if _, err := tx.Exec(ctx, `
+		insert into key_secrets (id, key_id, hash, expires_at)
+		values ($1, $2, $3, coalesce($5, now() + $4::interval))`, uuid.Must(uuid.NewV7()), id, hash, life, until); err != nil {
+		return id, "", fmt.Errorf("making a key's secret: %w", err)
+	}
+	err := audit.Record(ctx, tx, audit.Event{
+		Actor: actor, Action: audit.KeyCreate, Object: "key", Target: id.String(), Detail: role + ": " + name,
+	})
+	return id, token, err
+}
+
+// now is the database's clock, by which every expiry is judged.
+func (s *Service) now(ctx context.Context) (time.Time, error) {
+	var now time.Time
+	err := s.pool.QueryRow(ctx, `select now()`).Scan(&now)
+	return now, err
+}
+
+// rename names a key of the owner's.
+func (s *Service) rename(ctx context.Context, owner, id uuid.UUID, name string) error {
+	tag, err := s.pool.Exec(ctx, `update keys set name = $3 where id = $1 and user_id = $2 and revoked_at is null`, id, owner, name)
+	if err == nil && tag.RowsAffected() == 0 {
+		return errNotFound
+	}
+	return err
+}
+
+// revoke ends a key of the actor's at once, and records it.
+func (s *Service) revoke(ctx context.Context, actor *audit.Actor, id uuid.UUID) error {
+	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		var name string
+		err := tx.QueryRow(ctx, `
+			update keys set revoked_at = now() where id = $1 and user_id = $2 and revoked_at is null
+			returning name`, id, actor.ID).Scan(&name)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return errNotFound
+		}
+		if err != nil {
+			return fmt.Errorf("revoking a key: %w", err)
+		}
+		return audit.Record(ctx, tx, audit.Event{Actor: actor, Action: audit.KeyRevoke, Object: "key", Target: id.String(), Detail: name})
+	})
+}
+
+// Replace revokes every live key of the owner's called name and makes one of that name: how
+// `noted dev` prints a fresh key at each start. It lives for the default age.
+func (s *Service) Replace(ctx context.Context, owner audit.Actor, name, role string) (Token, error) {
+	var token Token
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `update keys set revoked_at = now() where user_id = $1 and name = $2 and revoked_at is null`, owner.ID, name)
+		if err != nil {
+			return fmt.Errorf("revoking the last start's key: %w", err)
+		}
+		_, token, err = s.mint(ctx, tx, &owner, name, role, min(DefaultAge, s.config.MaxAge), nil)
+		return err
+	})
+	return token, err
+}

@@ -1,0 +1,80 @@
+package notes
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// purgeBatchSize is how many notes one transaction of the purge deletes, so that it is short.
+const purgeBatchSize = 200
+
+// batchTimeout ends a batch that the database does not answer.
+const batchTimeout = time.Minute
+
+type metrics struct {
+	purged      prometheus.Counter
+	lastSuccess prometheus.Gauge
+}
+
+func newMetrics(registry prometheus.Registerer) metrics {
+	m := metrics{
+		purged: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "noted_purged_notes_total", Help: "Notes that this process purged from the Dead Zone.",
+		}),
+		lastSuccess: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "noted_purge_last_success_timestamp_seconds", Help: "When this process last finished a purge, in Unix time; 0 if not yet.",
+		}),
+	}
+	registry.MustRegister(m.purged, m.lastSuccess)
+	return m
+}
+
+// Purge deletes every note whose time in the Dead Zone is over, in batches, and returns how
+// many this call deleted.
+func (s *Service) Purge(ctx context.Context) (int, error) {
+	total := 0
+	for {
+		batch, cancel := context.WithTimeout(ctx, batchTimeout)
+		n, err := s.purgeBatch(batch, purgeBatchSize)
+		cancel()
+		total += n
+		s.metrics.purged.Add(float64(n))
+		if err != nil || n < purgeBatchSize {
+			return total, err
+		}
+	}
+}
+
+// RunPurge purges at once and then every PurgeEvery, until ctx ends. It logs what it purged
+// and what failed, and warns when the last success is older than twice PurgeEvery.
+func (s *Service) RunPurge(ctx context.Context) {
+	ticker := time.NewTicker(s.config.PurgeEvery)
+	defer ticker.Stop()
+	last := time.Now()
+	for {
+		n, err := s.Purge(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err != nil:
+			s.log.LogAttrs(ctx, slog.LevelError, "purge failed", slog.Any("error", err), slog.Int("purged", n))
+		default:
+			last = time.Now()
+			s.metrics.lastSuccess.Set(float64(last.Unix()))
+			if n > 0 {
+				s.log.LogAttrs(ctx, slog.LevelInfo, "purged the Dead Zone", slog.Int("purged", n))
+			}
+		}
+		if late := time.Since(last); late > 2*s.config.PurgeEvery {
+			s.log.LogAttrs(ctx, slog.LevelWarn, "the purge is late", slog.Duration("since_last_success", late), slog.Duration("purge_every", s.config.PurgeEvery))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
