@@ -29,3 +29,6 @@ func (c cookieNames) set(w http.ResponseWriter, name, value string, life time.Du
 		HttpOnly: true, Secure: c.secure, SameSite: http.SameSiteLaxMode,
 	})
 }
+
+// SessionCookie is the name of the session cookie.
+func (s *Service) SessionCookie() string { return s.cookies.session }

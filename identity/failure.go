@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strconv"
 	"time"
 
 	"noted/internal/audit"
@@ -69,11 +70,25 @@ func (s *Service) fail(w http.ResponseWriter, r *http.Request, err error) {
 		problem.Write(w, r, err)
 		return
 	}
-	s.note(r.Context(), failure)
-	if !s.waitFloor(r.Context()) {
-		return
+	if s.settle(w, r, failure) {
+		problem.Write(w, r, problem.Unauthorized())
 	}
-	problem.Write(w, r, problem.Unauthorized())
+}
+
+// settle notes the failure and waits for the floor; false when that is all: the client has
+// gone, or its address has failed too often and has its 429.
+func (s *Service) settle(w http.ResponseWriter, r *http.Request, failure *Failure) bool {
+	s.note(r.Context(), failure)
+	retry := s.limiter.count(request.From(r.Context()).IP, time.Now())
+	if !s.waitFloor(r.Context()) {
+		return false
+	}
+	if retry > 0 {
+		problem.Write(w, r, problem.New(http.StatusTooManyRequests, "Too many failed authentications from this address").
+			With("Retry-After", strconv.Itoa(int(retry.Seconds())+1)))
+		return false
+	}
+	return true
 }
 
 // failPage is fail for a browser whose sign-in went wrong: a page with the same one sentence,
@@ -83,8 +98,7 @@ func (s *Service) failPage(w http.ResponseWriter, r *http.Request, failure *Fail
 		s.fail(w, r, failure)
 		return
 	}
-	s.note(r.Context(), failure)
-	if !s.waitFloor(r.Context()) {
+	if !s.settle(w, r, failure) {
 		return
 	}
 	header := w.Header()

@@ -141,4 +141,3 @@ func (s *Service) endOthers(ctx context.Context, _ *struct{}) (*struct{}, error)
 	_, err := s.endSessions(ctx, ActorOf(caller), caller.ID, uuid.Nil, caller.Session)
 	return nil, err
 }
-

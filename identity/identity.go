@@ -26,6 +26,9 @@ type Config struct {
 	// Floor is the least time that a failed authentication takes; work that took longer
 	// is rounded up to its next multiple.
 	Floor time.Duration
+	// FailuresPerMinute is how many failures an address may have before they are 429; 0 is
+	// no limit.
+	FailuresPerMinute int
 	// A session ends SessionIdle after its last use (known to a minute) and SessionAbsolute
 	// after its beginning, whatever its use.
 	SessionIdle, SessionAbsolute time.Duration
@@ -43,6 +46,7 @@ type Service struct {
 	keys    KeyVerifier
 	failed  func(reason string) // counts a failure by its reason
 	cookies cookieNames
+	limiter *limiter
 }
 
 // KeyVerifier finds the credential that an API key is. The error is a *Failure when the key
@@ -83,7 +87,7 @@ type Identity struct {
 func New(pool *pgxpool.Pool, policy *authz.Policy, keys KeyVerifier, config Config, failed func(reason string)) *Service {
 	return &Service{
 		config: config, pool: pool, policy: policy, keys: keys, failed: failed,
-		cookies: cookieNamesFor(config.PublicURL),
+		cookies: cookieNamesFor(config.PublicURL), limiter: newLimiter(config.FailuresPerMinute),
 	}
 }
 

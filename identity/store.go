@@ -80,7 +80,7 @@ func (s *Service) beginSession(ctx context.Context, in signIn) (Token, time.Time
 	}
 	var expires time.Time
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		user, identity, err := SaveIdentity(ctx, tx, in.Identity, in.Name)
+		user, identity, _, err := SaveIdentity(ctx, tx, in.Identity, in.Name)
 		if err != nil {
 			return err
 		}
@@ -104,10 +104,11 @@ func (s *Service) beginSession(ctx context.Context, in signIn) (Token, time.Time
 // SaveIdentity finds the user of (issuer, subject), or makes one, and notes what was signed.
 // A user is found by nothing else. Two first sign-ins at once make one user: the second
 // waits for the first on a lock named after the pair. It returns a *Failure for a locked
-// user. `noted dev` makes its people by it.
-func SaveIdentity(ctx context.Context, tx pgx.Tx, in Identity, name string) (user, identity uuid.UUID, err error) {
+// user, whose id it returns all the same. made tells whether the user is new. `noted dev`
+// makes its people by it.
+func SaveIdentity(ctx context.Context, tx pgx.Tx, in Identity, name string) (user, identity uuid.UUID, made bool, err error) {
 	if _, err = tx.Exec(ctx, `select pg_advisory_xact_lock(hashtextextended($1 || ' ' || $2, 1))`, in.Issuer, in.Subject); err != nil {
-		return user, identity, fmt.Errorf("locking an identity: %w", err)
+		return user, identity, made, fmt.Errorf("locking an identity: %w", err)
 	}
 	var locked bool
 	err = tx.QueryRow(ctx, `
@@ -117,18 +118,18 @@ func SaveIdentity(ctx context.Context, tx pgx.Tx, in Identity, name string) (use
 		for update of u`, in.Issuer, in.Subject).Scan(&identity, &user, &locked)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
-		user, identity = uuid.Must(uuid.NewV7()), uuid.Must(uuid.NewV7())
+		user, identity, made = uuid.Must(uuid.NewV7()), uuid.Must(uuid.NewV7()), true
 		if _, err = tx.Exec(ctx, `insert into users (id, name) values ($1, $2)`, user, name); err != nil {
-			return user, identity, fmt.Errorf("making a user: %w", err)
+			return user, identity, made, fmt.Errorf("making a user: %w", err)
 		}
 		if _, err = tx.Exec(ctx, `insert into identities (id, user_id, issuer, subject) values ($1, $2, $3, $4)`,
 			identity, user, in.Issuer, in.Subject); err != nil {
-			return user, identity, fmt.Errorf("making an identity: %w", err)
+			return user, identity, made, fmt.Errorf("making an identity: %w", err)
 		}
 	case err != nil:
-		return user, identity, fmt.Errorf("finding an identity: %w", err)
+		return user, identity, made, fmt.Errorf("finding an identity: %w", err)
 	case locked:
-		return user, identity, &Failure{Reason: ReasonLocked, Object: "user", Target: user.String(),
+		return user, identity, made, &Failure{Reason: ReasonLocked, Object: "user", Target: user.String(),
 			Actor: &audit.Actor{ID: user, Kind: "user", Name: name}}
 	}
 	if in.Groups == nil {
@@ -137,14 +138,14 @@ func SaveIdentity(ctx context.Context, tx pgx.Tx, in Identity, name string) (use
 	if _, err = tx.Exec(ctx, `
 		update identities set email = nullif($2, ''), email_verified = $3, groups = $4, signed_in_at = now()
 		where id = $1`, identity, in.Email, in.EmailVerified, in.Groups); err != nil {
-		return user, identity, fmt.Errorf("noting a sign-in: %w", err)
+		return user, identity, made, fmt.Errorf("noting a sign-in: %w", err)
 	}
 	if _, err = tx.Exec(ctx, `
 		update users set name = $2, email = nullif($3, ''), last_sign_in_at = now()
 		where id = $1`, user, name, in.Email); err != nil {
-		return user, identity, fmt.Errorf("noting a sign-in: %w", err)
+		return user, identity, made, fmt.Errorf("noting a sign-in: %w", err)
 	}
-	return user, identity, nil
+	return user, identity, made, nil
 }
 
 // listSessions returns up to limit live sessions of a user, the newest first, after the position.
@@ -242,4 +243,24 @@ func (s *Service) Tidy(ctx context.Context, batch int) error {
 		return fmt.Errorf("forgetting old failures: %w", err)
 	}
 	return nil
+}
+
+// MoveIssuer makes the identities of one issuer those of another: the dev provider when its
+// port was taken. Real providers never move.
+func (s *Service) MoveIssuer(ctx context.Context, from, to string) error {
+	_, err := s.pool.Exec(ctx, `update identities set issuer = $2 where issuer = $1`, from, to)
+	if err != nil {
+		return fmt.Errorf("moving identities from %s to %s: %w", from, to, err)
+	}
+	return nil
+}
+
+// Issuer is that of a configured provider; empty when there is none of that id.
+func (s *Service) Issuer(provider string) string {
+	for _, p := range s.config.Providers {
+		if p.ID == provider {
+			return p.Issuer
+		}
+	}
+	return ""
 }

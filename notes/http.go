@@ -102,16 +102,11 @@ func (s *Service) create(ctx context.Context, in *createInput) (*createOutput, e
 	if err := checkPlace(in.Body.OrgID, in.Body.NotebookID); err != nil {
 		return nil, err
 	}
-	caller := authz.From(ctx)
-	id, err := insert(ctx, s.pool, caller.ID, in.Body.Title, in.Body.Body)
+	note, err := insert(ctx, s.pool, authz.From(ctx).ID, in.Body.Title, in.Body.Body)
 	if err != nil {
 		return nil, err
 	}
-	r, err := find(ctx, s.pool, caller.ID, id, "")
-	if err != nil {
-		return nil, err
-	}
-	return &createOutput{Location: "/v1/notes/" + id.String(), noteOutput: *output(r.note.Note)}, nil
+	return &createOutput{Location: "/v1/notes/" + note.ID.String(), noteOutput: *output(note)}, nil
 }
 
 // checkPlace answers for an organization and a notebook that a request names. There are no

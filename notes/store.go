@@ -141,14 +141,15 @@ func (s *Service) listDead(ctx context.Context, caller uuid.UUID, everybody bool
 	return pgx.CollectRows(rows, scan(func(r *row) []any { return append(r.summary(), r.death()...) }))
 }
 
-// insert makes a note and returns its id.
-func insert(ctx context.Context, db querier, owner uuid.UUID, title, body string) (uuid.UUID, error) {
-	id := uuid.Must(uuid.NewV7())
-	_, err := db.Exec(ctx, `insert into notes (id, owner_id, title, body) values ($1, $2, $3, $4)`, id, owner, title, body)
-	if err != nil {
-		return id, fmt.Errorf("making a note: %w", err)
-	}
-	return id, nil
+// insert makes a note of the caller's.
+func insert(ctx context.Context, db querier, caller uuid.UUID, title, body string) (Note, error) {
+	r, err := one(ctx, db, `
+		with n as (insert into notes (id, owner_id, title, body) values (@id, @caller, @title, @body) returning *)
+		select `+summary+`, n.body
+		from n join people o on o.user_id = n.owner_id`,
+		pgx.NamedArgs{"id": uuid.Must(uuid.NewV7()), "caller": caller, "title": title, "body": body},
+		func(r *row) []any { return append(r.summary(), &r.note.Body) })
+	return r.note.Note, err
 }
 
 // update writes what is not nil. The row is locked by the same transaction.

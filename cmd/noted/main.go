@@ -1,24 +1,62 @@
+// Command noted is the one binary: `noted dev` runs the whole product with nothing set up,
+// `noted serve` is production, `noted policy` works on the policy's files.
 package main
 
 import (
-	_ "github.com/alecthomas/kong"
-	_ "github.com/casbin/casbin/v2"
-	_ "github.com/coreos/go-oidc/v3/oidc"
-	_ "github.com/danielgtaylor/huma/v2/adapters/humachi"
-	_ "github.com/fergusstrange/embedded-postgres"
-	_ "github.com/go-chi/chi/v5/middleware"
-	_ "github.com/go-jose/go-jose/v4"
-	_ "github.com/go-jose/go-jose/v4/jwt"
-	_ "github.com/goccy/go-yaml"
-	_ "github.com/google/go-cmp/cmp"
-	_ "github.com/jackc/pgx/v5/pgxpool"
-	_ "github.com/pressly/goose/v3"
-	_ "github.com/prometheus/client_golang/prometheus/promhttp"
-	_ "github.com/swaggest/swgui/v5emb"
-	_ "golang.org/x/oauth2"
-	_ "pgregory.net/rapid"
-	_ "github.com/google/uuid"
-	_ "github.com/go-json-experiment/json"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+
+	"github.com/alecthomas/kong"
 )
 
-func main() {}
+// version is the release; a build may set it: -ldflags "-X main.version=1.2.3".
+var version = "0.1.0-dev"
+
+// cli is the command line: a field for each command.
+type cli struct {
+	Dev     devCommand    `cmd:"" help:"Run everything on this machine with nothing set up: its own PostgreSQL, an OpenID provider with four people, sample notes."`
+	Serve   serveCommand  `cmd:"" help:"Run the server for production."`
+	Policy  policyCommand `cmd:"" help:"Work on model.conf and policy.csv, offline."`
+	Version struct{}      `cmd:"" help:"Say which noted this is."`
+}
+
+// streams are where a command writes: what is asked for on out, everything else on err.
+type streams struct{ out, err io.Writer }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], streams{os.Stdout, os.Stderr}))
+}
+
+// run is main without the process: 0 when all went well, 1 when the command failed, 2 for a
+// command line that makes no sense.
+func run(ctx context.Context, args []string, to streams) int {
+	var c cli
+	parser, err := kong.New(&c, kong.Name("noted"),
+		kong.Description("Notes, kept by the team that writes them."),
+		kong.UsageOnError(), kong.Writers(to.out, to.err), kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(to))
+	if err != nil {
+		_, _ = fmt.Fprintln(to.err, "noted:", err)
+		return 2
+	}
+	command, err := parser.Parse(args)
+	if err != nil {
+		_, _ = fmt.Fprintln(to.err, "noted:", err)
+		return 2
+	}
+	if command.Command() == "version" {
+		_, _ = fmt.Fprintln(to.out, "noted", version, runtime.Version())
+		return 0
+	}
+	if err := command.Run(); err != nil {
+		_, _ = fmt.Fprintln(to.err, "noted:", err)
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,110 @@
+package admin
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/google/uuid"
+
+	"noted/authz"
+	"noted/identity"
+	"noted/internal/audit"
+	"noted/internal/page"
+	"noted/internal/problem"
+)
+
+// Register declares the operations under /v1/admin.
+func (s *Service) Register(api *authz.API) {
+	tags := []string{"Admin"}
+	authz.Register(api, huma.Operation{
+		OperationID: "list-users", Method: http.MethodGet, Path: "/v1/admin/users", Summary: "Accounts, the newest first", Tags: tags,
+	}, authz.Permission{Object: "user:any", Act: "read"}, s.listUsers)
+	authz.RegisterOn(api, huma.Operation{
+		OperationID: "get-user", Method: http.MethodGet, Path: "/v1/admin/users/{id}", Summary: "One account", Tags: tags,
+	}, "user", "read", s.users.FindUser, getUser)
+	authz.RegisterOn(api, huma.Operation{
+		OperationID: "lock-user", Method: http.MethodPost, Path: "/v1/admin/users/{id}/lock", Summary: "Shut an account out", Tags: tags,
+		DefaultStatus: http.StatusNoContent, Errors: []int{http.StatusConflict},
+	}, "user", "lock", s.users.FindUser, s.lock)
+	authz.RegisterOn(api, huma.Operation{
+		OperationID: "unlock-user", Method: http.MethodPost, Path: "/v1/admin/users/{id}/unlock", Summary: "Let an account in again", Tags: tags,
+		DefaultStatus: http.StatusNoContent, Errors: []int{http.StatusConflict},
+	}, "user", "lock", s.users.FindUser, s.unlock)
+	authz.Register(api, huma.Operation{
+		OperationID: "list-audit", Method: http.MethodGet, Path: "/v1/admin/audit", Summary: "The security record, the newest first", Tags: tags,
+	}, authz.Permission{Object: "audit:any", Act: "read"}, s.listAudit)
+}
+
+type usersOutput struct{ Body page.Of[identity.User] }
+
+func (s *Service) listUsers(ctx context.Context, in *struct{ page.Query }) (*usersOutput, error) {
+	const list = "users"
+	after, err := in.After(list)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := s.users.Users(ctx, after, in.Limit+1)
+	if err != nil {
+		return nil, err
+	}
+	return &usersOutput{page.Make(rows, in.Limit, list, func(u identity.User) page.Position {
+		return page.Position{At: u.CreatedAt, ID: u.ID}
+	})}, nil
+}
+
+type userOutput struct{ Body identity.User }
+
+func getUser(_ context.Context, _ *authz.PathID, found authz.Found[identity.User]) (*userOutput, error) {
+	return &userOutput{found.Thing}, nil
+}
+
+func (s *Service) lock(ctx context.Context, _ *authz.PathID, found authz.Found[identity.User]) (*struct{}, error) {
+	return nil, s.setLocked(ctx, found.Thing.ID, true)
+}
+
+func (s *Service) unlock(ctx context.Context, _ *authz.PathID, found authz.Found[identity.User]) (*struct{}, error) {
+	return nil, s.setLocked(ctx, found.Thing.ID, false)
+}
+
+func (s *Service) setLocked(ctx context.Context, user uuid.UUID, locked bool) error {
+	caller := authz.From(ctx)
+	if user == caller.ID {
+		return problem.New(http.StatusConflict, "You cannot lock or unlock yourself")
+	}
+	return s.users.SetLocked(ctx, identity.ActorOf(caller), user, locked)
+}
+
+type auditInput struct {
+	page.Query
+	Actor  string    `query:"actor" format:"uuid" doc:"Only what this user or key did"`
+	Action string    `query:"action" pattern:"^[a-z]+\\.[a-z_]+$" maxLength:"50" doc:"Only this, such as key.create"`
+	Since  time.Time `query:"since" doc:"Only from this time on"`
+}
+
+type auditOutput struct{ Body page.Of[audit.Item] }
+
+func (s *Service) listAudit(ctx context.Context, in *auditInput) (*auditOutput, error) {
+	filter := audit.Filter{Action: in.Action, Since: in.Since}
+	if in.Actor != "" {
+		actor, err := uuid.Parse(in.Actor)
+		if err != nil {
+			return nil, problem.Invalid("query.actor", "is not a UUID")
+		}
+		filter.Actor = actor
+	}
+	list := fmt.Sprintf("audit %s %s %d", filter.Actor, filter.Action, filter.Since.UnixNano())
+	after, err := in.After(list)
+	if err != nil {
+		return nil, err
+	}
+	items, err := audit.List(ctx, s.pool, filter, after, in.Limit+1)
+	if err != nil {
+		return nil, err
+	}
+	return &auditOutput{page.Make(items, in.Limit, list, func(item audit.Item) page.Position {
+		return page.Position{At: item.At, ID: item.ID}
+	})}, nil
+}

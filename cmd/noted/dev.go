@@ -1,0 +1,279 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"noted/authz"
+	"noted/identity"
+	"noted/internal/audit"
+	"noted/internal/devidp"
+	"noted/internal/localpg"
+	"noted/internal/server"
+	"noted/keys"
+)
+
+// devPeople are the people of `noted dev`, and the roles they are given in memory.
+var devPeople = []struct{ name, role string }{{"alice", ""}, {"bob", ""}, {"mona", "moderator"}, {"ada", "admin"}}
+
+const (
+	devProvider = "dev"
+	devKeyName  = "noted dev" // each start revokes the last start's key of this name
+	devKeyRole  = "key-admin"
+)
+
+type devCommand struct {
+	Config configFile `help:"A YAML file with settings, and with providers beside the one of dev." type:"existingfile"`
+	Data   string     `help:"The folder that keeps everything between two starts; in your data folder if left out." type:"path"`
+	Empty  bool       `help:"Make no sample notes."`
+	server.Settings
+}
+
+// Run serves until SIGINT or SIGTERM, or until its PostgreSQL ends.
+func (c *devCommand) Run(ctx context.Context, to streams) error {
+	if err := server.CheckLoopback(c.Listen); err != nil {
+		return err
+	}
+	providers, err := c.Config.providers()
+	if err != nil {
+		return err
+	}
+	policy, err := loadPolicy(c.Model, c.Policy, devGroupings()...)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stopDatabase, err := c.startDatabase(ctx, to, cancel)
+	if err != nil {
+		return err
+	}
+	defer stopDatabase()
+
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Listen)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	c.PublicURL = "http://" + listener.Addr().String()
+	if err := c.Check(); err != nil {
+		return fmt.Errorf("the configuration cannot work:\n%w", err)
+	}
+	provider, issuer, err := c.startProvider(ctx)
+	if err != nil {
+		return err
+	}
+	srv, err := server.Open(ctx, server.Options{
+		Settings: c.Settings, Providers: append([]*identity.Provider{provider}, providers...), Policy: policy,
+		Log: server.NewLogger(to.err, c.LogLevel, false), Version: version, Dev: true,
+	})
+	if err != nil {
+		return err
+	}
+	defer srv.Close()
+	people, first, err := c.meetPeople(ctx, srv, issuer)
+	if err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	go func() { done <- srv.Run(ctx, listener, nil) }()
+	if first && !c.Empty {
+		if err := writeSamples(ctx, c.PublicURL, people); err != nil {
+			cancel(err)
+			return errors.Join(fmt.Errorf("writing sample notes: %w", err), <-done)
+		}
+	}
+	announce(to, c.PublicURL, people)
+	err = <-done
+	if cause := context.Cause(ctx); errors.Is(cause, errDatabaseEnded) {
+		err = errors.Join(cause, err)
+	}
+	return err
+}
+
+func devGroupings() []authz.Grouping {
+	var list []authz.Grouping
+	for _, p := range devPeople {
+		if p.role != "" {
+			list = append(list, authz.Grouping{Who: devProvider + ":" + p.name, Role: p.role})
+		}
+	}
+	return list
+}
+
+var errDatabaseEnded = errors.New("PostgreSQL ended by itself; its log stands above")
+
+// startDatabase starts a private PostgreSQL in the data folder and sets DatabaseURL, unless a
+// server is named.
+func (c *devCommand) startDatabase(ctx context.Context, to streams, cancel context.CancelCauseFunc) (stop func(), err error) {
+	if c.Data == "" {
+		if c.Data, err = dataFolder(); err != nil {
+			return nil, err
+		}
+	}
+	if err := os.MkdirAll(c.Data, 0o700); err != nil {
+		return nil, fmt.Errorf("data: %w", err)
+	}
+	if c.DatabaseURL != "" {
+		return func() {}, nil
+	}
+	log, err := os.OpenFile(filepath.Join(c.Data, "postgresql.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("data: %w", err)
+	}
+	postgres, err := localpg.Start(ctx, localpg.Options{Data: c.Data, Durable: true, Log: log})
+	if err != nil {
+		return nil, errors.Join(err, log.Close())
+	}
+	c.DatabaseURL = postgres.URL("postgres")
+	go func() {
+		<-postgres.Done()
+		cancel(errDatabaseEnded)
+	}()
+	return func() {
+		if err := errors.Join(postgres.Stop(), log.Close()); err != nil {
+			_, _ = fmt.Fprintln(to.err, "noted: stopping PostgreSQL:", err)
+		}
+	}, nil
+}
+
+// dataFolder is where `noted dev` keeps its data if it is not told (XDG Base Directory).
+func dataFolder() (string, error) {
+	if base := os.Getenv("XDG_DATA_HOME"); base != "" {
+		return filepath.Join(base, "noted-dev"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", fmt.Errorf("no home folder; name a folder with --data: %w", err)
+	}
+	return filepath.Join(home, ".local", "share", "noted-dev"), nil
+}
+
+// startProvider serves the dev provider, on the port of the last start if that is free, and
+// returns how noted knows it. oldIssuer is where it was at the last start.
+func (c *devCommand) startProvider(ctx context.Context) (provider *identity.Provider, oldIssuer string, err error) {
+	note := filepath.Join(c.Data, "dev-issuer")
+	last, err := os.ReadFile(note) //nolint:gosec // in our own data folder
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, "", fmt.Errorf("data: %w", err)
+	}
+	oldIssuer = strings.TrimSpace(string(last))
+	host, _, _ := net.SplitHostPort(c.Listen) // CheckLoopback has read it
+	listener, err := listenAgain(ctx, oldIssuer, host)
+	if err != nil {
+		return nil, "", fmt.Errorf("dev provider: %w", err)
+	}
+	issuer := "http://" + listener.Addr().String()
+	people := make([]devidp.Person, len(devPeople))
+	for i, p := range devPeople {
+		people[i] = devidp.Person{Subject: p.name, Name: p.name, Email: devEmail(p.name), EmailVerified: true}
+	}
+	secret := string(identity.NewToken())
+	handler, err := devidp.New(devidp.Config{
+		Issuer: issuer, ClientID: "noted", ClientSecret: secret, People: people,
+		RedirectURIs:           []string{c.PublicURL + "/auth/callback/" + devProvider},
+		PostLogoutRedirectURIs: []string{c.PublicURL + "/"},
+	})
+	if err != nil {
+		return nil, "", fmt.Errorf("dev provider: %w", err)
+	}
+	srv := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second}
+	go func() { _ = srv.Serve(listener) }()
+	context.AfterFunc(ctx, func() { _ = srv.Close() })
+	if err := os.WriteFile(note+".new", []byte(issuer+"\n"), 0o600); err != nil {
+		return nil, "", fmt.Errorf("data: %w", err)
+	}
+	return &identity.Provider{
+		ID: devProvider, Name: "dev", Issuer: issuer, ClientID: "noted", ClientSecret: secret,
+		Scopes: []string{"openid", "email", "profile"}, EmailDomains: []string{"dev.example"}, GroupsClaims: []string{"groups"},
+	}, oldIssuer, nil
+}
+
+// listenAgain takes the address of oldIssuer, else a free port of host.
+func listenAgain(ctx context.Context, oldIssuer, host string) (net.Listener, error) {
+	config := &net.ListenConfig{}
+	if u, err := url.Parse(oldIssuer); err == nil && u.Host != "" {
+		if listener, err := config.Listen(ctx, "tcp", u.Host); err == nil {
+			return listener, nil
+		}
+	}
+	return config.Listen(ctx, "tcp", net.JoinHostPort(host, "0"))
+}
+
+func devEmail(name string) string { return name + "@dev.example" }
+
+// person is one of the four with this start's key.
+type person struct {
+	name string
+	key  keys.Token
+}
+
+// meetPeople moves the identities of the last start's issuer to this one's, signs the four in
+// and gives each a fresh key. first tells whether they were new.
+func (c *devCommand) meetPeople(ctx context.Context, srv *server.Server, oldIssuer string) (people []person, first bool, err error) {
+	issuer := srv.Identity.Issuer(devProvider)
+	if oldIssuer != "" && oldIssuer != issuer {
+		if err := srv.Identity.MoveIssuer(ctx, oldIssuer, issuer); err != nil {
+			return nil, false, err
+		}
+	}
+	// The note is valid only now that the identities are where it says.
+	note := filepath.Join(c.Data, "dev-issuer")
+	if err := os.Rename(note+".new", note); err != nil {
+		return nil, false, fmt.Errorf("data: %w", err)
+	}
+	for _, p := range devPeople {
+		var user uuid.UUID
+		err := pgx.BeginFunc(ctx, srv.Pool, func(tx pgx.Tx) error {
+			var made bool
+			var err error
+			user, _, made, err = identity.SaveIdentity(ctx, tx, identity.Identity{
+				Issuer: issuer, Subject: p.name, Email: devEmail(p.name), EmailVerified: true,
+			}, p.name)
+			first = first || made
+			return err
+		})
+		var failure *identity.Failure
+		if err != nil && (!errors.As(err, &failure) || failure.Reason != identity.ReasonLocked) {
+			return nil, first, fmt.Errorf("signing %s in: %w", p.name, err)
+		}
+		// Somebody whom ada locked gets a key all the same; it fails as it should.
+		key, err := srv.Keys.Replace(ctx, audit.Actor{ID: user, Kind: "user", Name: p.name}, devKeyName, devKeyRole)
+		if err != nil {
+			return nil, first, err
+		}
+		people = append(people, person{p.name, key})
+	}
+	return people, first, nil
+}
+
+// announce says that requests are served: what programs read on standard output, what people
+// read on standard error.
+func announce(to streams, address string, people []person) {
+	alice, ada := people[0].key, people[len(people)-1].key
+	_, _ = fmt.Fprintf(to.err, `
+noted runs at %[1]s . Open it and sign in as alice, bob, mona (moderator) or ada (admin), or try:
+
+  curl -H 'Authorization: Bearer %[2]s' %[1]s/v1/notes
+
+  curl -H 'Authorization: Bearer %[3]s' %[1]s/v1/deadzone
+
+The first lists alice's notes, the second what waits in the Dead Zone, which only ada may see.
+Every operation can be tried at %[1]s/docs . Ctrl-C stops; the data stays.
+
+`, address, alice, ada)
+	for _, p := range people {
+		_, _ = fmt.Fprintf(to.out, "key %s %s\n", p.name, p.key)
+	}
+	_, _ = fmt.Fprintf(to.out, "ready %s\n", address)
+}

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+
+	"github.com/alecthomas/kong"
+
+	"noted"
+	"noted/authz"
+	"noted/identity"
+	"noted/internal/server"
+)
+
+// configFile is --config: its scalars are defaults for the flags of the same name.
+type configFile string
+
+// BeforeResolve lets kong ask the file for whatever no flag and no variable says.
+func (configFile) BeforeResolve(ctx *kong.Context, trace *kong.Path) error {
+	name, _ := ctx.FlagValue(trace.Flag).(configFile)
+	scalars, _, err := server.ReadFile(string(name))
+	if err != nil {
+		return err
+	}
+	ctx.AddResolver(kong.ResolverFunc(func(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
+		for _, env := range flag.Envs {
+			if _, set := os.LookupEnv(env); set {
+				return nil, nil //nolint:nilnil // kong's way to say: not here
+			}
+		}
+		value, ok := scalars[strings.ReplaceAll(flag.Name, "-", "_")]
+		if !ok || value == nil {
+			return nil, nil //nolint:nilnil // as above
+		}
+		return value, nil
+	}))
+	return nil
+}
+
+// providers are those of the file, if one is named.
+func (f configFile) providers() ([]*identity.Provider, error) {
+	if f == "" {
+		return nil, nil
+	}
+	_, entries, err := server.ReadFile(string(f))
+	if err != nil {
+		return nil, err
+	}
+	providers, err := server.Providers(entries)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f, err)
+	}
+	return providers, nil
+}
+
+type serveCommand struct {
+	Config configFile `help:"The YAML file with the settings and the providers." type:"existingfile"`
+	server.Settings
+}
+
+// Run serves until SIGINT or SIGTERM.
+func (c *serveCommand) Run(ctx context.Context, to streams) error {
+	providers, err := c.Config.providers()
+	if err != nil {
+		return err
+	}
+	if len(providers) == 0 {
+		err = errors.New("providers: nobody could sign in; name one in the file that --config gives")
+	}
+	if err := errors.Join(err, c.Check()); err != nil {
+		return fmt.Errorf("the configuration cannot work:\n%w", err)
+	}
+	policy, err := loadPolicy(c.Model, c.Policy)
+	if err != nil {
+		return err
+	}
+	if !c.AllowNoAdmin && !policy.Held("admin") {
+		return errors.New("no g line of the policy makes anybody an admin; add one (g, you@example.com, admin) or set allow_no_admin: true")
+	}
+	log := server.NewLogger(to.err, c.LogLevel, true)
+	c.PublicURL = strings.TrimSuffix(c.PublicURL, "/")
+	srv, err := server.Open(ctx, server.Options{Settings: c.Settings, Providers: providers, Policy: policy, Log: log, Version: version})
+	if err != nil {
+		return err
+	}
+	defer srv.Close()
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Listen)
+	if err != nil {
+		return fmt.Errorf("listen: %w", err)
+	}
+	var metrics net.Listener
+	if c.MetricsListen != "" {
+		if metrics, err = (&net.ListenConfig{}).Listen(ctx, "tcp", c.MetricsListen); err != nil {
+			return fmt.Errorf("metrics_listen: %w", err)
+		}
+	}
+	log.Info("serving", "listen", listener.Addr().String(), "public_url", c.PublicURL, "policy", policy.Hash, "version", version)
+	return srv.Run(ctx, listener, metrics)
+}
+
+// loadPolicy reads the named files, else those of the current folder, else the shipped ones.
+func loadPolicy(modelName, policyName string, added ...authz.Grouping) (*authz.Policy, error) {
+	model, err := source(modelName, "model.conf", noted.Model)
+	if err != nil {
+		return nil, err
+	}
+	policy, err := source(policyName, "policy.csv", noted.Policy)
+	if err != nil {
+		return nil, err
+	}
+	return authz.Load(model, policy, added...)
+}
+
+func source(name, usual string, shipped []byte) (authz.Source, error) {
+	explicit := name != ""
+	if !explicit {
+		name = usual
+	}
+	text, err := os.ReadFile(name) //nolint:gosec // the operator names it
+	switch {
+	case err == nil:
+		return authz.Source{Name: name, Text: text}, nil
+	case !explicit && errors.Is(err, os.ErrNotExist):
+		return authz.Source{Name: usual + " as shipped", Text: shipped}, nil
+	}
+	return authz.Source{}, err
+}

@@ -1,0 +1,50 @@
+package identity
+
+import (
+	"hash/maphash"
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// limiter counts failures by address, in a table of fixed size: however many addresses fail,
+// it grows no further. Two addresses that share a place share its count, which refuses
+// nobody who has a valid credential. Each replica counts for itself.
+type limiter struct {
+	perMinute int
+	seed      maphash.Seed
+	mu        sync.Mutex
+	places    [1 << 14]struct {
+		minute int64
+		count  int
+	}
+}
+
+func newLimiter(perMinute int) *limiter {
+	return &limiter{perMinute: perMinute, seed: maphash.MakeSeed()}
+}
+
+// count notes a failure; it returns how long the address should wait when it has had more than
+// its share in this minute, else 0. An IPv6 address counts as its /64, which is what one
+// customer has; addresses that are not known count together.
+func (l *limiter) count(ip netip.Addr, now time.Time) time.Duration {
+	if l.perMinute == 0 {
+		return 0
+	}
+	bits := 64
+	if ip.Is4() {
+		bits = 32
+	}
+	network, _ := ip.Prefix(bits) // the zero Prefix for an unknown address
+	minute := now.Unix() / 60
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	place := &l.places[maphash.Comparable(l.seed, network)%uint64(len(l.places))]
+	if place.minute != minute {
+		place.minute, place.count = minute, 0
+	}
+	if place.count++; place.count <= l.perMinute {
+		return 0
+	}
+	return time.Unix((minute+1)*60, 0).Sub(now)
+}

@@ -1,0 +1,90 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"noted/authz"
+	"noted/internal/audit"
+	"noted/internal/page"
+	"noted/internal/problem"
+)
+
+// User is an account, as those who run the place see it.
+type User struct {
+	ID           uuid.UUID  `json:"id"`
+	Name         string     `json:"name"`
+	Email        *string    `json:"email"`
+	Locked       bool       `json:"locked"`
+	Roles        []string   `json:"roles" nullable:"false" doc:"The platform roles in force"`
+	CreatedAt    time.Time  `json:"created_at"`
+	LastSignInAt *time.Time `json:"last_sign_in_at"`
+}
+
+// errNoUser is 404.
+var errNoUser = problem.NotFound("user")
+
+const selectUsers = `select user_id, name, nullif(email, ''), locked, created_at, last_sign_in_at, identities from people`
+
+func (s *Service) scanUser(row pgx.CollectableRow) (User, error) {
+	var u User
+	var identities []Identity
+	err := row.Scan(&u.ID, &u.Name, &u.Email, &u.Locked, &u.CreatedAt, &u.LastSignInAt, &identities)
+	u.Roles = s.RolesOf(identities)
+	u.CreatedAt = u.CreatedAt.UTC()
+	if u.LastSignInAt != nil {
+		*u.LastSignInAt = u.LastSignInAt.UTC()
+	}
+	return u, err
+}
+
+// Users returns up to limit accounts, the newest first, after the position.
+func (s *Service) Users(ctx context.Context, after page.Position, limit int) ([]User, error) {
+	rows, err := s.pool.Query(ctx, selectUsers+`
+		where ($1::timestamptz is null or (created_at, user_id) < ($1, $2))
+		order by created_at desc, user_id desc limit $3`, after.TimeOrNull(), after.ID, limit)
+	if err != nil {
+		return nil, fmt.Errorf("listing users: %w", err)
+	}
+	return pgx.CollectRows(rows, s.scanUser)
+}
+
+// FindUser loads an account; its relation to any caller is Any. 404 when there is none.
+func (s *Service) FindUser(ctx context.Context, _ *authz.Principal, id uuid.UUID) (User, authz.Relation, error) {
+	rows, err := s.pool.Query(ctx, selectUsers+` where user_id = $1`, id)
+	if err != nil {
+		return User{}, authz.None, fmt.Errorf("finding a user: %w", err)
+	}
+	u, err := pgx.CollectExactlyOneRow(rows, s.scanUser)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return u, authz.None, errNoUser
+	}
+	return u, authz.Any, err
+}
+
+// SetLocked shuts an account out, or lets it in again, and records it. From the moment this
+// returns every session, key and sign-in of theirs fails; unlocking gives back the keys, and
+// the sessions not expired meanwhile. Doing it twice is no error and one record.
+func (s *Service) SetLocked(ctx context.Context, actor *audit.Actor, user uuid.UUID, locked bool) error {
+	action := audit.UserUnlock
+	if locked {
+		action = audit.UserLock
+	}
+	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `
+			update users set locked_at = case when $2 then now() end
+			where id = $1 and (locked_at is not null) <> $2`, user, locked)
+		if err != nil {
+			return fmt.Errorf("locking a user: %w", err)
+		}
+		if tag.RowsAffected() == 0 {
+			return nil
+		}
+		return audit.Record(ctx, tx, audit.Event{Actor: actor, Action: action, Object: "user", Target: user.String()})
+	})
+}

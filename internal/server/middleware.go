@@ -1,0 +1,202 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"noted/internal/problem"
+	"noted/internal/request"
+)
+
+// metrics of the server; rooms register their own.
+type metrics struct {
+	requests *prometheus.HistogramVec
+	failures *prometheus.CounterVec
+}
+
+func newMetrics(registry prometheus.Registerer) metrics {
+	m := metrics{
+		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "noted_http_request_duration_seconds", Help: "Answered requests by route and status.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10},
+		}, []string{"method", "route", "status"}),
+		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "noted_auth_failures_total", Help: "Failed authentications by reason.",
+		}, []string{"reason"}),
+	}
+	registry.MustRegister(m.requests, m.failures)
+	return m
+}
+
+// arrive gives each request its id, its client's address and its logger. It believes no
+// header but X-Forwarded-For of a trusted proxy, which chi's middleware before it has read.
+func arrive(log *slog.Logger) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			ip, err := netip.ParseAddr(middleware.GetClientIP(r.Context()))
+			if err != nil {
+				ip = netip.Addr{}
+			}
+			info := request.New(r, ip, log)
+			w.Header().Set("X-Request-Id", info.ID)
+			next.ServeHTTP(w, r.WithContext(request.With(r.Context(), info)))
+		})
+	}
+}
+
+// headers that every answer carries (OWASP's list for APIs and pages). A page that needs
+// another policy sets its own.
+func securityHeaders(https bool) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			h := w.Header()
+			h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'")
+			h.Set("X-Content-Type-Options", "nosniff")
+			h.Set("X-Frame-Options", "DENY")
+			h.Set("Referrer-Policy", "no-referrer")
+			h.Set("Cross-Origin-Opener-Policy", "same-origin")
+			h.Set("Cross-Origin-Resource-Policy", "same-origin")
+			if https {
+				h.Set("Strict-Transport-Security", "max-age=31536000")
+			}
+			if strings.HasPrefix(r.URL.Path, "/v1/") || strings.HasPrefix(r.URL.Path, "/auth/") {
+				h.Set("Cache-Control", "no-store")
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
+}
+
+// observe logs each request and counts it, by the route's pattern and never by its path,
+// query or headers: those hold ids, codes and credentials.
+func (m metrics) observe(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		recorded := middleware.NewWrapResponseWriter(w, r.ProtoMajor)
+		next.ServeHTTP(recorded, r)
+		info := request.From(r.Context())
+		took := time.Since(info.Arrived)
+		status := recorded.Status()
+		if status == 0 {
+			status = http.StatusOK
+		}
+		route := chi.RouteContext(r.Context()).RoutePattern()
+		if route == "" || route == "/*" {
+			route = "unknown"
+		}
+		method := r.Method
+		if !slices.Contains(methods, method) {
+			method = "other"
+		}
+		m.requests.WithLabelValues(method, route, strconv.Itoa(status)).Observe(took.Seconds())
+		level := slog.LevelInfo
+		if route == "/healthz" || route == "/readyz" || route == "/metrics" {
+			level = slog.LevelDebug
+		}
+		info.Log.LogAttrs(r.Context(), level, "request",
+			slog.String("method", method), slog.String("route", route), slog.Int("status", status),
+			slog.Int("bytes", recorded.BytesWritten()), slog.Duration("took", took), slog.String("ip", info.IP.String()))
+	})
+}
+
+// methods that routes may have.
+var methods = []string{
+	http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions,
+}
+
+// recoverer turns a panic into a 500 and a log line with the stack.
+func recoverer(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			switch v := recover(); v {
+			case nil:
+			case http.ErrAbortHandler:
+				panic(v)
+			default:
+				request.From(r.Context()).Log.LogAttrs(r.Context(), slog.LevelError, "panic", slog.Any("value", v), slog.String("stack", string(debug.Stack())))
+				problem.Write(w, r, fmt.Errorf("panic: %v", v))
+			}
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+// sameOrigin refuses state-changing requests that a browser says come from another site.
+func sameOrigin(publicURL string) (func(http.Handler) http.Handler, error) {
+	protection := http.NewCrossOriginProtection()
+	if err := protection.AddTrustedOrigin(publicURL); err != nil {
+		return nil, fmt.Errorf("public_url: %w", err)
+	}
+	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		problem.Write(w, r, problem.New(http.StatusForbidden, "A browser sent this from another site; send it from %s", publicURL))
+	}))
+	return protection.Handler, nil
+}
+
+// notFound answers for routes that there are not.
+func notFound(w http.ResponseWriter, r *http.Request) {
+	problem.Write(w, r, problem.New(http.StatusNotFound, "There is nothing at this address; /docs lists what there is"))
+}
+
+// methodNotAllowed answers for a route that does not take the method, and says which it takes
+// (RFC 9110, 15.5.6).
+func methodNotAllowed(router chi.Routes) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		var allowed []string
+		for _, method := range methods {
+			if router.Match(chi.NewRouteContext(), method, r.URL.Path) {
+				allowed = append(allowed, method)
+				if method == http.MethodGet {
+					allowed = append(allowed, http.MethodHead)
+				}
+			}
+		}
+		problem.Write(w, r, problem.New(http.StatusMethodNotAllowed, "This address takes %s", strings.Join(allowed, ", ")).
+			With("Allow", strings.Join(allowed, ", ")))
+	}
+}
+
+// NewLogger writes JSON lines, or text for people. Requests log no path, query or header.
+func NewLogger(out io.Writer, levelName string, json bool) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(levelName)) // checked by the enum
+	options := &slog.HandlerOptions{Level: level}
+	if json {
+		return slog.New(slog.NewJSONHandler(out, options))
+	}
+	return slog.New(slog.NewTextHandler(out, options))
+}
+
+// background runs work until ctx ends; Close waits for it.
+type background struct {
+	cancel context.CancelFunc
+	done   []chan struct{}
+}
+
+func (b *background) run(ctx context.Context, work func(context.Context)) {
+	done := make(chan struct{})
+	b.done = append(b.done, done)
+	go func() {
+		defer close(done)
+		work(ctx)
+	}()
+}
+
+func (b *background) stop() {
+	b.cancel()
+	for _, done := range b.done {
+		<-done
+	}
+}

@@ -1,0 +1,132 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"noted/internal/migrate"
+	"noted/internal/problem"
+)
+
+// hookOnce points huma's global error hooks here, before the first API is made.
+var hookOnce = sync.OnceFunc(problem.Huma)
+
+type statusOutput struct {
+	Body struct {
+		Status string `json:"status" example:"ok"`
+	}
+}
+
+type readyOutput struct {
+	Body struct {
+		Status     string `json:"status" example:"ready"`
+		Policy     string `json:"policy" doc:"The hash of the policy in force"`
+		Migrations int64  `json:"migrations" doc:"The schema's version"`
+	}
+}
+
+type versionOutput struct {
+	Body struct {
+		Version string `json:"version"`
+		Go      string `json:"go"`
+	}
+}
+
+// registerPublic declares the operations about the process itself.
+func (s *Server) registerPublic(api huma.API) {
+	tags := []string{"The server"}
+	huma.Register(api, huma.Operation{
+		OperationID: "health", Method: http.MethodGet, Path: "/healthz", Summary: "Whether the process runs", Tags: tags,
+	}, func(context.Context, *struct{}) (*statusOutput, error) {
+		out := &statusOutput{}
+		out.Body.Status = "ok"
+		return out, nil
+	})
+	huma.Register(api, huma.Operation{
+		OperationID: "ready", Method: http.MethodGet, Path: "/readyz", Summary: "Whether requests can be served", Tags: tags,
+		Errors: []int{http.StatusServiceUnavailable},
+	}, s.ready)
+	huma.Register(api, huma.Operation{
+		OperationID: "version", Method: http.MethodGet, Path: "/version", Summary: "Which noted this is", Tags: tags,
+	}, func(context.Context, *struct{}) (*versionOutput, error) {
+		out := &versionOutput{}
+		out.Body.Version, out.Body.Go = s.options.Version, runtime.Version()
+		return out, nil
+	})
+	if s.options.Dev {
+		s.router.Method(http.MethodGet, "/metrics", s.metricsHandler())
+	}
+	document := sync.OnceValues(func() ([]byte, error) { return json.Marshal(s.openapi) })
+	s.router.Get("/openapi.json", func(w http.ResponseWriter, r *http.Request) {
+		body, err := document()
+		if err != nil {
+			problem.Write(w, r, err)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(body)
+	})
+}
+
+// ready asks the database whether it answers and has the schema that this binary was made for.
+func (s *Server) ready(ctx context.Context, _ *struct{}) (*readyOutput, error) {
+	if s.draining.Load() {
+		return nil, problem.New(http.StatusServiceUnavailable, "The server is stopping")
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	out := &readyOutput{}
+	err := s.Pool.QueryRow(ctx, `select coalesce(max(version_id), 0) from goose_db_version`).Scan(&out.Body.Migrations)
+	if err != nil {
+		s.options.Log.LogAttrs(ctx, slog.LevelError, "not ready", slog.Any("error", err))
+		return nil, problem.New(http.StatusServiceUnavailable, "The database cannot be reached")
+	}
+	if out.Body.Migrations != migrate.Version() {
+		return nil, problem.New(http.StatusServiceUnavailable, "The database has schema version %d, this binary needs %d", out.Body.Migrations, migrate.Version())
+	}
+	out.Body.Status, out.Body.Policy = "ready", s.options.Policy.Hash
+	return out, nil
+}
+
+// document adds to the OpenAPI document what is no huma operation: redirects and forms.
+func (s *Server) document() {
+	tags := []string{"Signing in"}
+	query := func(name, doc string) *huma.Param {
+		return &huma.Param{Name: name, In: "query", Description: doc, Schema: &huma.Schema{Type: huma.TypeString}}
+	}
+	plain := func(doc string) *huma.Response { return &huma.Response{Description: doc} }
+	s.openapi.AddOperation(&huma.Operation{
+		OperationID: "login", Method: http.MethodGet, Path: "/auth/login", Summary: "Send the browser to a provider", Tags: tags,
+		Parameters: []*huma.Param{
+			query("provider", "Its id; may be left out when there is one alone"),
+			query("return_to", "A local path to come back to"),
+			query("login_hint", "Passed on to the provider"),
+		},
+		Responses: map[string]*huma.Response{
+			"302": plain("To the provider"), "404": plain("No such provider"), "503": plain("The provider cannot be reached"),
+		},
+	})
+	s.openapi.AddOperation(&huma.Operation{
+		OperationID: "callback", Method: http.MethodGet, Path: "/auth/callback/{provider}", Summary: "Take the browser back from the provider", Tags: tags,
+		Parameters: []*huma.Param{
+			{Name: "provider", In: "path", Required: true, Schema: &huma.Schema{Type: huma.TypeString}},
+			query("code", "From the provider"), query("state", "From the provider"), query("iss", "From the provider (RFC 9207)"),
+		},
+		Responses: map[string]*huma.Response{
+			"303": plain("Signed in; back to return_to"), "401": plain("Authentication failed"), "404": plain("No such provider"),
+		},
+	})
+	s.openapi.AddOperation(&huma.Operation{
+		OperationID: "logout", Method: http.MethodPost, Path: "/auth/logout", Summary: "End this session", Tags: tags,
+		Responses: map[string]*huma.Response{
+			"204": plain("Signed out"), "303": plain("Signed out; for browsers, by way of the provider"),
+		},
+	})
+}

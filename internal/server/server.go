@@ -1,0 +1,268 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humachi"
+	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"noted/admin"
+	"noted/authz"
+	"noted/identity"
+	"noted/internal/migrate"
+	"noted/internal/strictjson"
+	"noted/keys"
+	"noted/notes"
+	"noted/web"
+)
+
+// Options is what a server is made from.
+type Options struct {
+	Settings  Settings // checked
+	Providers []*identity.Provider
+	Policy    *authz.Policy
+	Log       *slog.Logger
+	Version   string
+	// Dev serves /metrics on the same address and logs for people.
+	Dev bool
+}
+
+// Server is noted. Its rooms are open to cmd/noted, which makes the people of `noted dev`.
+type Server struct {
+	Pool     *pgxpool.Pool
+	Identity *identity.Service
+	Keys     *keys.Service
+	Notes    *notes.Service
+
+	options  Options
+	router   *chi.Mux
+	openapi  *huma.OpenAPI
+	registry *prometheus.Registry
+	draining atomic.Bool
+	work     *background
+}
+
+// publicRoutes read no credential. A route that is not here and declares no permission stops
+// the start.
+var publicRoutes = map[string]bool{
+	"GET /":                         true, // looks at the session, never fails for it
+	"GET /static/*":                 true,
+	"GET /docs":                     true,
+	"GET /docs/*":                   true,
+	"GET /openapi.json":             true,
+	"GET /healthz":                  true,
+	"GET /readyz":                   true,
+	"GET /version":                  true,
+	"GET /metrics":                  true, // in dev; serve has metrics_listen
+	"GET /auth/providers":           true,
+	"GET /auth/login":               true,
+	"GET /auth/callback/{provider}": true,
+	"POST /auth/logout":             true, // looks at the session, never fails for it
+}
+
+// Open migrates the database and wires the rooms. Close it after Run.
+func Open(ctx context.Context, options Options) (*Server, error) {
+	settings := options.Settings
+	if err := migrate.Up(ctx, settings.DatabaseURL); err != nil {
+		return nil, err
+	}
+	pool, err := pgxpool.New(ctx, settings.DatabaseURL)
+	if err != nil {
+		return nil, fmt.Errorf("database_url: %w", err)
+	}
+	s := &Server{Pool: pool, options: options, registry: prometheus.NewRegistry()}
+	if err := s.wire(); err != nil {
+		pool.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Server) wire() error {
+	settings := s.options.Settings
+	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m := newMetrics(s.registry)
+	s.Keys = keys.New(s.Pool, keys.Config{MaxAge: settings.KeyMaxAge, OwnerMaxAbsence: settings.KeyOwnerMaxAbsence})
+	s.Identity = identity.New(s.Pool, s.options.Policy, s.Keys, identity.Config{
+		Providers: s.options.Providers, PublicURL: settings.PublicURL,
+		Floor: settings.AuthFailureFloor, FailuresPerMinute: settings.AuthFailuresPerMinute,
+		SessionIdle: settings.SessionIdle, SessionAbsolute: settings.SessionAbsolute, GroupMaxAge: settings.GroupMaxAge,
+		FailurePage: web.FailurePage(),
+	}, func(reason string) { m.failures.WithLabelValues(reason).Inc() })
+	s.Notes = notes.New(s.Pool, notes.Config{Retention: settings.DeadZoneRetention, PurgeEvery: settings.DeadZonePurgeEvery}, s.options.Log, s.registry)
+
+	router, err := s.newRouter(m)
+	if err != nil {
+		return err
+	}
+	s.router = router
+
+	hookOnce()
+	config := s.humaConfig()
+	s.openapi = config.OpenAPI
+	public := humachi.New(router, config)
+	s.registerPublic(public)
+	s.Identity.RegisterPublic(public)
+	router.Get("/auth/login", s.Identity.Login)
+	router.Get("/auth/callback/{provider}", s.Identity.Callback)
+	router.Post("/auth/logout", s.Identity.Logout)
+	web.Mount(router, s.Identity)
+
+	api := authz.NewAPI(humachi.New(router.With(s.Identity.Authenticate), config))
+	s.Identity.Register(api)
+	s.Keys.Register(api, s.Identity.Policy)
+	s.Notes.Register(api)
+	admin.New(s.Pool, s.Identity).Register(api)
+	s.document()
+	return errors.Join(api.Err(), checkRoutes(router, api.Declared()))
+}
+
+// newRouter is the path of a request up to authentication.
+func (s *Server) newRouter(m metrics) (*chi.Mux, error) {
+	protect, err := sameOrigin(s.options.Settings.PublicURL)
+	if err != nil {
+		return nil, err
+	}
+	clientIP := middleware.ClientIPFromRemoteAddr
+	if trusted := s.options.Settings.TrustedProxies; len(trusted) > 0 {
+		clientIP = middleware.ClientIPFromXFF(trusted...)
+	}
+	router := chi.NewRouter()
+	router.Use(clientIP, arrive(s.options.Log), m.observe, recoverer,
+		securityHeaders(strings.HasPrefix(s.options.Settings.PublicURL, "https:")), protect, middleware.GetHead)
+	router.NotFound(notFound)
+	router.MethodNotAllowed(methodNotAllowed(router))
+	return router, nil
+}
+
+// checkRoutes refuses a route that is neither public nor declared with a permission, whoever
+// added it and however.
+func checkRoutes(router chi.Routes, declared map[string]string) error {
+	var errs []error
+	err := chi.Walk(router, func(method, route string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
+		key := method + " " + route
+		if declared[key] == "" && !publicRoutes[key] {
+			errs = append(errs, fmt.Errorf("%s declares no permission and is not among the public routes", key))
+		}
+		if declared[key] != "" && publicRoutes[key] {
+			errs = append(errs, fmt.Errorf("%s declares a permission and is among the public routes", key))
+		}
+		return nil
+	})
+	return errors.Join(append(errs, err)...)
+}
+
+// humaConfig is huma without its own pages, hooks and links, reading JSON strictly.
+func (s *Server) humaConfig() huma.Config {
+	config := huma.DefaultConfig("noted", s.options.Version)
+	config.Info.Description = "A note-taking backend that a team runs itself. Every operation names the permission it needs."
+	config.CreateHooks = nil
+	config.OpenAPIPath, config.DocsPath, config.SchemasPath = "", "", ""
+	config.Formats = map[string]huma.Format{"application/json": strictjson.Format(), "json": strictjson.Format()}
+	config.DefaultFormat = "application/json"
+	config.RejectUnknownQueryParameters = true
+	config.Servers = []*huma.Server{{URL: s.options.Settings.PublicURL}}
+	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
+		"bearer": {Type: "http", Scheme: "bearer", Description: "A session token (nsess_…) or an API key (noted_…)"},
+		"cookie": {Type: "apiKey", In: "cookie", Name: s.Identity.SessionCookie(), Description: "The session that signing in set"},
+	}
+	return config
+}
+
+// Handler serves everything but metrics_listen.
+func (s *Server) Handler() http.Handler { return s.router }
+
+// Run serves on the listener, and metrics on the second one if it is not nil, until ctx ends;
+// then it drains: /readyz says 503, requests under way get ShutdownGrace to finish, nothing
+// new is taken. It returns when all of that, and the background work, is over.
+func (s *Server) Run(ctx context.Context, listener, metricsListener net.Listener) error {
+	workContext, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	s.work = &background{cancel: cancel}
+	defer s.work.stop()
+	s.work.run(workContext, s.Notes.RunPurge)
+	s.work.run(workContext, s.tidy)
+
+	servers := []*http.Server{s.httpServer(s.router)}
+	failed := make(chan error, 2)
+	go func() { failed <- servers[0].Serve(listener) }()
+	if metricsListener != nil {
+		mux := http.NewServeMux()
+		mux.Handle("GET /metrics", s.metricsHandler())
+		servers = append(servers, s.httpServer(mux))
+		go func() { failed <- servers[1].Serve(metricsListener) }()
+	}
+	select {
+	case err := <-failed:
+		return fmt.Errorf("serving: %w", err)
+	case <-ctx.Done():
+	}
+	s.draining.Store(true)
+	s.options.Log.Info("stopping: finishing requests under way")
+	if !s.options.Dev {
+		time.Sleep(drainNotice)
+	}
+	grace, cancelGrace := context.WithTimeout(context.WithoutCancel(ctx), s.options.Settings.ShutdownGrace)
+	defer cancelGrace()
+	var errs []error
+	for _, server := range servers {
+		if err := server.Shutdown(grace); err != nil {
+			errs = append(errs, fmt.Errorf("requests were cut off after shutdown_grace: %w", err), server.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// drainNotice is how long /readyz says 503 before the listener closes, for a load balancer to
+// see it.
+const drainNotice = time.Second
+
+// Close lets go of the database.
+func (s *Server) Close() { s.Pool.Close() }
+
+// httpServer bounds what a slow or greedy client can hold. Reading a body has a deadline of
+// its own in each operation.
+func (s *Server) httpServer(handler http.Handler) *http.Server {
+	return &http.Server{
+		Handler:           handler,
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       70 * time.Second,
+		WriteTimeout:      90 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    32 << 10,
+		ErrorLog:          slog.NewLogLogger(s.options.Log.Handler(), slog.LevelWarn),
+	}
+}
+
+func (s *Server) metricsHandler() http.Handler {
+	return promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{})
+}
+
+// tidy deletes what nobody needs any more, once an hour.
+func (s *Server) tidy(ctx context.Context) {
+	ticker := time.NewTicker(time.Hour)
+	defer ticker.Stop()
+	for {
+		if err := s.Identity.Tidy(ctx, 1000); err != nil && ctx.Err() == nil {
+			s.options.Log.LogAttrs(ctx, slog.LevelError, "tidying", slog.Any("error", err))
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}

@@ -1,0 +1,301 @@
+package server
+
+import (
+	"bytes"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+
+	"noted/identity"
+)
+
+// Settings are the scalars of the configuration: each is a member of the YAML file, a flag
+// (--dead-zone-retention) and an environment variable (NOTED_DEAD_ZONE_RETENTION). A flag
+// wins over a variable, a variable over the file.
+type Settings struct {
+	Listen                string        `yaml:"listen" default:"127.0.0.1:8080" env:"NOTED_LISTEN" help:"Address to serve on, host:port; port 0 picks a free one."`
+	MetricsListen         string        `yaml:"metrics_listen" env:"NOTED_METRICS_LISTEN" help:"Address for /metrics, host:port; none if left out (dev: on the same address)."`
+	PublicURL             string        `yaml:"public_url" name:"public-url" env:"NOTED_PUBLIC_URL" help:"The address people open: https://notes.example (http on loopback only)."`
+	DatabaseURL           string        `yaml:"database_url" name:"database-url" env:"NOTED_DATABASE_URL" help:"PostgreSQL 15 or newer: postgres://user:password@host/database."`
+	Model                 string        `yaml:"model" env:"NOTED_MODEL" help:"Casbin's model file; model.conf here, else the one in the binary."`
+	Policy                string        `yaml:"policy" env:"NOTED_POLICY" help:"The policy file; policy.csv here, else the one in the binary."`
+	TrustedProxies        []string      `yaml:"trusted_proxies" env:"NOTED_TRUSTED_PROXIES" help:"Networks (CIDR) whose X-Forwarded-For is believed."`
+	AuthFailureFloor      time.Duration `yaml:"auth_failure_floor" default:"300ms" env:"NOTED_AUTH_FAILURE_FLOOR" help:"The least time a failed authentication takes."`
+	AuthFailuresPerMinute int           `yaml:"auth_failures_per_minute" default:"60" env:"NOTED_AUTH_FAILURES_PER_MINUTE" help:"Failures of one address before they become 429; 0 is no limit."`
+	SessionIdle           time.Duration `yaml:"session_idle" default:"24h" env:"NOTED_SESSION_IDLE" help:"A session unused for so long ends."`
+	SessionAbsolute       time.Duration `yaml:"session_absolute" default:"168h" env:"NOTED_SESSION_ABSOLUTE" help:"A session this old ends, whatever its use."`
+	KeyMaxAge             time.Duration `yaml:"key_max_age" default:"8760h" env:"NOTED_KEY_MAX_AGE" help:"The longest life of an API key."`
+	KeyOwnerMaxAbsence    time.Duration `yaml:"key_owner_max_absence" default:"2160h" env:"NOTED_KEY_OWNER_MAX_ABSENCE" help:"Keys stop when their owner has not signed in for so long."`
+	GroupMaxAge           time.Duration `yaml:"group_max_age" default:"168h" env:"NOTED_GROUP_MAX_AGE" help:"E-mail and group names count for so long after a sign-in."`
+	AllowNoAdmin          bool          `yaml:"allow_no_admin" env:"NOTED_ALLOW_NO_ADMIN" help:"Start although policy.csv names no admin."`
+	DeadZoneRetention     time.Duration `yaml:"dead_zone_retention" default:"720h" env:"NOTED_DEAD_ZONE_RETENTION" help:"Deleted notes wait so long before they are purged."`
+	DeadZonePurgeEvery    time.Duration `yaml:"dead_zone_purge_every" default:"1h" env:"NOTED_DEAD_ZONE_PURGE_EVERY" help:"Time between two purges."`
+	LogLevel              string        `yaml:"log_level" default:"info" enum:"debug,info,warn,error" env:"NOTED_LOG_LEVEL" help:"debug, info, warn or error."`
+	ShutdownGrace         time.Duration `yaml:"shutdown_grace" default:"20s" env:"NOTED_SHUTDOWN_GRACE" help:"Requests under way get so long to finish."`
+}
+
+// ProviderSettings is one entry of providers in the YAML file.
+type ProviderSettings struct {
+	ID                  string   `yaml:"id"`
+	Name                string   `yaml:"name"`
+	Issuer              string   `yaml:"issuer"`
+	ClientID            string   `yaml:"client_id"`
+	ClientSecret        string   `yaml:"client_secret"`
+	ClientSecretFile    string   `yaml:"client_secret_file"`
+	ClientSecretEnv     string   `yaml:"client_secret_env"`
+	Scopes              []string `yaml:"scopes"`
+	EmailDomains        []string `yaml:"email_domains"`
+	GroupsClaims        []string `yaml:"groups_claims"`
+	AllowedEmailDomains []string `yaml:"allowed_email_domains"`
+	AllowedGroups       []string `yaml:"allowed_groups"`
+	HostedDomains       []string `yaml:"hosted_domains"`
+	AllowEveryone       bool     `yaml:"allow_everyone"`
+	CAFile              string   `yaml:"ca_file"`
+}
+
+// file is the whole YAML file.
+type file struct {
+	Settings  `yaml:",inline"`
+	Providers []ProviderSettings `yaml:"providers"`
+}
+
+// ReadFile reads the YAML file name strictly: an unknown member, a member there twice and a
+// value of the wrong type are errors with name:line:column. It returns the scalars by their
+// YAML names, as they stand there, and the providers.
+func ReadFile(name string) (scalars map[string]any, providers []ProviderSettings, err error) {
+	text, err := os.ReadFile(name) //nolint:gosec // the operator names it
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(bytes.TrimSpace(text)) == 0 {
+		return nil, nil, nil
+	}
+	var f file
+	if err := yaml.UnmarshalWithOptions(text, &f, yaml.Strict()); err != nil {
+		return nil, nil, located(name, err)
+	}
+	if err := yaml.Unmarshal(text, &scalars); err != nil {
+		return nil, nil, located(name, err)
+	}
+	delete(scalars, "providers")
+	return scalars, f.Providers, nil
+}
+
+// located writes a YAML error as name:line:column: what is wrong. It leaves out the library's
+// excerpt of the file, which may show a secret.
+func located(name string, err error) error {
+	var at yaml.Error
+	if errors.As(err, &at) && at.GetToken() != nil && at.GetToken().Position != nil {
+		position := at.GetToken().Position
+		return fmt.Errorf("%s:%d:%d: %s", name, position.Line, position.Column, at.GetMessage())
+	}
+	return fmt.Errorf("%s: %w", name, err)
+}
+
+var providerID = regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
+
+// reservedIDs mean something else in a policy, or belong to `noted dev`.
+var reservedIDs = []string{"dev", "group", "email", "key", "service"}
+
+// Providers checks the entries and makes providers of them. Errors name the entry, the
+// member and what to write.
+func Providers(entries []ProviderSettings) ([]*identity.Provider, error) {
+	var providers []*identity.Provider
+	var errs []error
+	ids, issuers := map[string]bool{}, map[string]bool{}
+	for i, entry := range entries {
+		where := fmt.Sprintf("providers[%d] (%s)", i, entry.ID)
+		provider, err := entry.provider()
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", where, err))
+		}
+		if ids[entry.ID] || issuers[entry.Issuer] {
+			errs = append(errs, fmt.Errorf("%s: its id or issuer is there twice", where))
+		}
+		ids[entry.ID], issuers[entry.Issuer] = true, true
+		providers = append(providers, provider)
+	}
+	return providers, errors.Join(errs...)
+}
+
+func (p ProviderSettings) provider() (*identity.Provider, error) {
+	var errs []error
+	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if !providerID.MatchString(p.ID) {
+		fail("id: write lower-case letters, digits and hyphens, a letter first")
+	}
+	if slices.Contains(reservedIDs, p.ID) {
+		fail("id: %s is reserved; take another", p.ID)
+	}
+	if err := checkIssuer(p.Issuer); err != nil {
+		errs = append(errs, err)
+	}
+	if p.ClientID == "" {
+		fail("client_id: is missing; the provider gave it to you")
+	}
+	secret, err := p.secret()
+	if err != nil {
+		errs = append(errs, err)
+	}
+	gated := len(p.AllowedEmailDomains)+len(p.AllowedGroups)+len(p.HostedDomains) > 0
+	if gated == p.AllowEveryone {
+		fail("say who may sign in: set allowed_email_domains, allowed_groups or hosted_domains, or allow_everyone: true, not both")
+	}
+	if len(p.AllowedGroups) > 0 && len(p.GroupsClaims) == 0 {
+		fail("groups_claims: allowed_groups needs to know which claim names the groups")
+	}
+	var roots *x509.CertPool
+	if p.CAFile != "" {
+		if roots, err = rootsFrom(p.CAFile); err != nil {
+			fail("ca_file: %w", err)
+		}
+	}
+	name, scopes := p.Name, p.Scopes
+	if name == "" {
+		name = p.ID
+	}
+	if len(scopes) == 0 {
+		scopes = []string{"openid", "email", "profile"}
+	}
+	if !slices.Contains(scopes, "openid") {
+		fail("scopes: openid must be among them")
+	}
+	return &identity.Provider{
+		ID: p.ID, Name: name, Issuer: p.Issuer, ClientID: p.ClientID, ClientSecret: secret, Scopes: scopes,
+		EmailDomains: lower(p.EmailDomains), GroupsClaims: p.GroupsClaims, AllowedEmailDomains: lower(p.AllowedEmailDomains),
+		AllowedGroups: p.AllowedGroups, HostedDomains: lower(p.HostedDomains), RootCAs: roots,
+	}, errors.Join(errs...)
+}
+
+// secret takes the client's secret from the one place that is set.
+func (p ProviderSettings) secret() (string, error) {
+	set := 0
+	for _, place := range []string{p.ClientSecret, p.ClientSecretFile, p.ClientSecretEnv} {
+		if place != "" {
+			set++
+		}
+	}
+	if set != 1 {
+		return "", errors.New("client_secret: write one of client_secret, client_secret_file, client_secret_env")
+	}
+	switch {
+	case p.ClientSecretFile != "":
+		text, err := os.ReadFile(p.ClientSecretFile)
+		if err != nil {
+			return "", fmt.Errorf("client_secret_file: %w", err)
+		}
+		if secret := strings.TrimSpace(string(text)); secret != "" {
+			return secret, nil
+		}
+		return "", fmt.Errorf("client_secret_file: %s is empty", p.ClientSecretFile)
+	case p.ClientSecretEnv != "":
+		if secret := os.Getenv(p.ClientSecretEnv); secret != "" {
+			return secret, nil
+		}
+		return "", fmt.Errorf("client_secret_env: the variable %s is not set", p.ClientSecretEnv)
+	}
+	return p.ClientSecret, nil
+}
+
+func checkIssuer(issuer string) error {
+	u, err := url.Parse(issuer)
+	switch {
+	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
+		return errors.New("issuer: write the provider's address as its discovery document has it, such as https://accounts.google.com")
+	case u.Scheme == "https", u.Scheme == "http" && isLoopback(u.Hostname()):
+		return nil
+	}
+	return errors.New("issuer: must be https; http is for a loopback address alone")
+}
+
+func rootsFrom(name string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(name) //nolint:gosec // the operator names it
+	if err != nil {
+		return nil, err
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		roots = x509.NewCertPool()
+	}
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s has no certificate in it", name)
+	}
+	return roots, nil
+}
+
+func lower(list []string) []string {
+	out := make([]string, len(list))
+	for i, s := range list {
+		out[i] = strings.ToLower(s)
+	}
+	return out
+}
+
+// Check refuses settings that cannot work, all at once, each with what to write.
+func (s *Settings) Check() error {
+	var errs []error
+	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	for _, d := range []struct {
+		name  string
+		value time.Duration
+	}{
+		{"session_idle", s.SessionIdle}, {"session_absolute", s.SessionAbsolute}, {"key_max_age", s.KeyMaxAge},
+		{"key_owner_max_absence", s.KeyOwnerMaxAbsence}, {"group_max_age", s.GroupMaxAge}, {"dead_zone_retention", s.DeadZoneRetention},
+		{"dead_zone_purge_every", s.DeadZonePurgeEvery}, {"shutdown_grace", s.ShutdownGrace}, {"auth_failure_floor", s.AuthFailureFloor},
+	} {
+		if d.value <= 0 {
+			fail("%s: must be longer than 0, such as 24h", d.name)
+		}
+	}
+	if s.AuthFailuresPerMinute < 0 {
+		fail("auth_failures_per_minute: must be 0 (no limit) or more")
+	}
+	for _, network := range s.TrustedProxies {
+		if _, err := netip.ParsePrefix(network); err != nil {
+			fail("trusted_proxies: %q is not a network; write it as 10.0.0.0/8 or 127.0.0.1/32", network)
+		}
+	}
+	if s.DatabaseURL == "" {
+		fail("database_url: is missing; write postgres://user:password@host/database")
+	}
+	u, err := url.Parse(s.PublicURL)
+	switch {
+	case err != nil || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
+		fail("public_url: write the address people open, with no path: https://notes.example")
+	case u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname())):
+		fail("public_url: must be https; http is for a loopback address alone")
+	}
+	return errors.Join(errs...)
+}
+
+// isLoopback holds for localhost and for addresses of this machine alone.
+func isLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip, err := netip.ParseAddr(host)
+	return err == nil && ip.IsLoopback()
+}
+
+// CheckLoopback refuses a listening address that others can reach: `noted dev` has people
+// without passwords.
+func CheckLoopback(listen string) error {
+	host, _, err := net.SplitHostPort(listen)
+	if err != nil {
+		return fmt.Errorf("listen: write host:port, such as 127.0.0.1:8080: %w", err)
+	}
+	if !isLoopback(host) {
+		return fmt.Errorf("listen: %s is reachable from other machines, and noted dev lets anybody sign in; use 127.0.0.1, or noted serve", listen)
+	}
+	return nil
+}
