@@ -52,16 +52,15 @@ func (s *Service) Providers() []ProviderItem {
 	return items
 }
 
-type providersOutput struct {
-	Body struct {
-		Items []ProviderItem `json:"items" nullable:"false"`
-	}
+// ProviderList is the answer of /auth/providers.
+type ProviderList struct {
+	Items []ProviderItem `json:"items" nullable:"false"`
 }
 
+type providersOutput struct{ Body ProviderList }
+
 func (s *Service) providers(context.Context, *struct{}) (*providersOutput, error) {
-	out := &providersOutput{}
-	out.Body.Items = s.Providers()
-	return out, nil
+	return &providersOutput{ProviderList{s.Providers()}}, nil
 }
 
 // Me is who is calling.
@@ -72,7 +71,7 @@ type Me struct {
 	Email *string   `json:"email"`
 	Via   string    `json:"via" enum:"session,key"`
 	Roles []string  `json:"roles" nullable:"false" doc:"The platform roles in force"`
-	Key   *MeKey    `json:"key" nullable:"true" doc:"null by session"`
+	Key   *MeKey    `json:"key" doc:"null by session"`
 	Orgs  []MeOrg   `json:"orgs" nullable:"false"`
 }
 

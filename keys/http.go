@@ -69,20 +69,24 @@ func (o operations) get(_ context.Context, _ *authz.PathID, found authz.Found[Ke
 	return &keyOutput{found.Thing}, nil
 }
 
-type createInput struct {
-	Body struct {
-		Name      string                         `json:"name" minLength:"1" maxLength:"100"`
-		Role      strictjson.Optional[string]    `json:"role,omitempty" maxLength:"100" doc:"A key role of the policy; key-reader if left out"`
-		ExpiresAt strictjson.Optional[time.Time] `json:"expires_at,omitempty" doc:"In 90 days if left out"`
-	}
+type createInput struct{ Body NewKey }
+
+// NewKey is what a key is made from.
+type NewKey struct {
+	Name      string                         `json:"name" minLength:"1" maxLength:"100"`
+	Role      strictjson.Optional[string]    `json:"role,omitempty" maxLength:"100" doc:"A key role of the policy; key-reader if left out"`
+	ExpiresAt strictjson.Optional[time.Time] `json:"expires_at,omitempty" doc:"In 90 days if left out"`
 }
 
 type createOutput struct {
 	Location string `header:"Location"`
-	Body     struct {
-		Key
-		Secret Token `json:"secret" doc:"The key itself; it cannot be read again"`
-	}
+	Body     MintedKey
+}
+
+// MintedKey is a new key with its secret.
+type MintedKey struct {
+	Key
+	Secret Token `json:"secret" doc:"The key itself; it cannot be read again"`
 }
 
 func (o operations) create(ctx context.Context, in *createInput) (*createOutput, error) {
@@ -130,9 +134,12 @@ func (o operations) checkExpiry(ctx context.Context, until time.Time) error {
 
 type renameInput struct {
 	authz.PathID
-	Body struct {
-		Name string `json:"name" minLength:"1" maxLength:"100"`
-	}
+	Body KeyName
+}
+
+// KeyName is what may change of a key.
+type KeyName struct {
+	Name string `json:"name" minLength:"1" maxLength:"100"`
 }
 
 func (o operations) rename(ctx context.Context, in *renameInput, found authz.Found[Key]) (*keyOutput, error) {

@@ -81,18 +81,20 @@ func (s *Service) findDeadNote(ctx context.Context, caller *authz.Principal, id 
 	return r.note, r.relation, err
 }
 
-type createInput struct {
-	Body struct {
-		Title      string                         `json:"title" minLength:"1" maxLength:"200"`
-		Body       string                         `json:"body" doc:"At most 1,048,576 bytes of UTF-8"`
-		OrgID      strictjson.Nullable[uuid.UUID] `json:"org_id,omitempty" doc:"Left out or null for a personal note"`
-		NotebookID strictjson.Nullable[uuid.UUID] `json:"notebook_id,omitempty"`
-	}
+type createInput struct{ Body NewNote }
+
+// NewNote is what a note is made from.
+type NewNote struct {
+	Title      string                         `json:"title" minLength:"1" maxLength:"200"`
+	Body       string                         `json:"body" doc:"At most 1,048,576 bytes of UTF-8"`
+	OrgID      strictjson.Nullable[uuid.UUID] `json:"org_id,omitempty" doc:"Left out or null for a personal note"`
+	NotebookID strictjson.Nullable[uuid.UUID] `json:"notebook_id,omitempty"`
 }
 
 type createOutput struct {
 	Location string `header:"Location"`
-	noteOutput
+	ETag     string `header:"ETag"`
+	Body     Note
 }
 
 func (s *Service) create(ctx context.Context, in *createInput) (*createOutput, error) {
@@ -106,7 +108,7 @@ func (s *Service) create(ctx context.Context, in *createInput) (*createOutput, e
 	if err != nil {
 		return nil, err
 	}
-	return &createOutput{Location: "/v1/notes/" + note.ID.String(), noteOutput: *output(note)}, nil
+	return &createOutput{Location: "/v1/notes/" + note.ID.String(), ETag: etag(note.Version), Body: note}, nil
 }
 
 // checkPlace answers for an organization and a notebook that a request names. There are no
@@ -203,11 +205,14 @@ func (s *Service) get(ctx context.Context, _ *authz.PathID, found authz.Found[No
 type changeInput struct {
 	authz.PathID
 	IfMatch string `header:"If-Match" doc:"The ETag that the change is based on"`
-	Body    struct {
-		Title      strictjson.Optional[string]    `json:"title,omitempty" minLength:"1" maxLength:"200"`
-		Body       strictjson.Optional[string]    `json:"body,omitempty" doc:"At most 1,048,576 bytes of UTF-8"`
-		NotebookID strictjson.Nullable[uuid.UUID] `json:"notebook_id,omitempty" doc:"null takes it out of its notebook"`
-	}
+	Body    NoteChange
+}
+
+// NoteChange is what may change of a note; what is left out stays.
+type NoteChange struct {
+	Title      strictjson.Optional[string]    `json:"title,omitempty" minLength:"1" maxLength:"200"`
+	Body       strictjson.Optional[string]    `json:"body,omitempty" doc:"At most 1,048,576 bytes of UTF-8"`
+	NotebookID strictjson.Nullable[uuid.UUID] `json:"notebook_id,omitempty" doc:"null takes it out of its notebook"`
 }
 
 func (s *Service) change(ctx context.Context, in *changeInput, found authz.Found[Note]) (*noteOutput, error) {

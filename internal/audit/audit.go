@@ -46,7 +46,7 @@ type Event struct {
 type Item struct {
 	ID        uuid.UUID  `json:"id"`
 	At        time.Time  `json:"at"`
-	Actor     *Actor     `json:"actor" nullable:"true"`
+	Actor     *Actor     `json:"actor"`
 	Action    string     `json:"action"`
 	Object    string     `json:"object"`
 	Target    string     `json:"target"`

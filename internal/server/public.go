@@ -18,25 +18,28 @@ import (
 // hookOnce points huma's global error hooks here, before the first API is made.
 var hookOnce = sync.OnceFunc(problem.Huma)
 
-type statusOutput struct {
-	Body struct {
-		Status string `json:"status" example:"ok"`
-	}
+type statusOutput struct{ Body Status }
+
+// Status is the answer of /healthz.
+type Status struct {
+	Status string `json:"status" example:"ok"`
 }
 
-type readyOutput struct {
-	Body struct {
-		Status     string `json:"status" example:"ready"`
-		Policy     string `json:"policy" doc:"The hash of the policy in force"`
-		Migrations int64  `json:"migrations" doc:"The schema's version"`
-	}
+type readyOutput struct{ Body Readiness }
+
+// Readiness is the answer of /readyz.
+type Readiness struct {
+	Status     string `json:"status" example:"ready"`
+	Policy     string `json:"policy" doc:"The hash of the policy in force"`
+	Migrations int64  `json:"migrations" doc:"The schema's version"`
 }
 
-type versionOutput struct {
-	Body struct {
-		Version string `json:"version"`
-		Go      string `json:"go"`
-	}
+type versionOutput struct{ Body Version }
+
+// Version is the answer of /version.
+type Version struct {
+	Version string `json:"version"`
+	Go      string `json:"go"`
 }
 
 // registerPublic declares the operations about the process itself.
@@ -97,6 +100,11 @@ func (s *Server) ready(ctx context.Context, _ *struct{}) (*readyOutput, error) {
 
 // document adds to the OpenAPI document what is no huma operation: redirects and forms.
 func (s *Server) document() {
+	// huma cannot say that a member which is an object may be null.
+	for _, member := range []struct{ schema, name string }{{"Me", "key"}, {"Item", "actor"}} {
+		properties := s.openapi.Components.Schemas.Map()[member.schema].Properties
+		properties[member.name] = &huma.Schema{OneOf: []*huma.Schema{properties[member.name], {Type: "null"}}}
+	}
 	tags := []string{"Signing in"}
 	query := func(name, doc string) *huma.Param {
 		return &huma.Param{Name: name, In: "query", Description: doc, Schema: &huma.Schema{Type: huma.TypeString}}

@@ -1,0 +1,285 @@
+package servertest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/cookiejar"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"noted"
+	"noted/authz"
+	"noted/identity"
+	"noted/internal/devidp"
+	"noted/internal/localpg/pgtest"
+	"noted/internal/server"
+)
+
+// Env is a running server.
+type Env struct {
+	URL      string // http://127.0.0.1:PORT
+	Server   *server.Server
+	Pool     *pgxpool.Pool // the server's database
+	Provider *devidp.Provider
+	Issuer   string
+	Log      *Log
+}
+
+// Log keeps what the server logs.
+type Log struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (l *Log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+// String is all that was logged so far.
+func (l *Log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// Floor is the auth_failure_floor of a test's server, unless it sets another.
+const Floor = 30 * time.Millisecond
+
+// Defaults are the settings as `noted serve` has them with nothing configured.
+func Defaults(t testing.TB) server.Settings {
+	t.Helper()
+	var c struct{ server.Settings }
+	parser, err := kong.New(&c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := parser.Parse(nil); err != nil {
+		t.Fatal(err)
+	}
+	return c.Settings
+}
+
+// New starts a server on a fresh database; change may alter its options. It ends with the test.
+func New(t testing.TB, change ...func(*server.Options)) *Env {
+	t.Helper()
+	return NewOn(t, pgtest.URL(t), change...)
+}
+
+// NewOn is New on a given database: two servers may share one. Each has a provider of its own.
+func NewOn(t testing.TB, databaseURL string, change ...func(*server.Options)) *Env {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := &Env{URL: "http://" + listener.Addr().String(), Log: &Log{}}
+	provider := env.startProvider(t)
+	policy, err := authz.Load(
+		authz.Source{Name: "model.conf", Text: noted.Model}, authz.Source{Name: "policy.csv", Text: noted.Policy},
+		authz.Grouping{Who: "dev:ada", Role: "admin"}, authz.Grouping{Who: "dev:mona", Role: "moderator"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	settings := Defaults(t)
+	settings.DatabaseURL, settings.PublicURL = databaseURL, env.URL
+	settings.AuthFailureFloor, settings.AuthFailuresPerMinute = Floor, 0
+	settings.ShutdownGrace = 5 * time.Second
+	options := server.Options{
+		Settings: settings, Providers: []*identity.Provider{provider}, Policy: policy, Dev: true, Version: "test",
+		Log: slog.New(slog.NewTextHandler(env.Log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	}
+	for _, c := range change {
+		c(&options)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	env.Server, err = server.Open(ctx, options)
+	if err != nil {
+		cancel()
+		t.Fatal(err)
+	}
+	env.Pool = env.Server.Pool
+	done := make(chan error, 1)
+	go func() { done <- env.Server.Run(ctx, listener, nil) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("the server ended with: %v", err)
+		}
+		env.Server.Close()
+	})
+	return env
+}
+
+func (e *Env) startProvider(t testing.TB) *identity.Provider {
+	t.Helper()
+	srv := httptest.NewUnstartedServer(nil)
+	e.Issuer = "http://" + srv.Listener.Addr().String()
+	var people []devidp.Person
+	for _, name := range []string{"alice", "bob", "mona", "ada", "carol"} {
+		people = append(people, devidp.Person{Subject: name, Name: name, Email: name + "@dev.example", EmailVerified: true})
+	}
+	var err error
+	e.Provider, err = devidp.New(devidp.Config{
+		Issuer: e.Issuer, ClientID: "noted", ClientSecret: "for this test", People: people,
+		RedirectURIs:           []string{e.URL + "/auth/callback/dev"},
+		PostLogoutRedirectURIs: []string{e.URL + "/"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Config.Handler = e.Provider
+	srv.Start()
+	t.Cleanup(srv.Close)
+	return &identity.Provider{
+		ID: "dev", Name: "dev", Issuer: e.Issuer, ClientID: "noted", ClientSecret: "for this test",
+		Scopes: []string{"openid", "email", "profile"}, EmailDomains: []string{"dev.example"}, GroupsClaims: []string{"groups"},
+	}
+}
+
+// Answer is what came back, read to its end.
+type Answer struct {
+	Status int
+	Header http.Header
+	Body   []byte
+}
+
+// JSON decodes the body.
+func (a Answer) JSON(t testing.TB, into any) {
+	t.Helper()
+	if err := json.Unmarshal(a.Body, into); err != nil {
+		t.Fatalf("%v in %s", err, a.Body)
+	}
+}
+
+// Do sends one request and follows no redirect. token may be empty. body is sent as it is when
+// it is a string or []byte, else as JSON; nil is none. headers are pairs: name, value.
+func (e *Env) Do(t testing.TB, method, path, token string, body any, headers ...string) Answer {
+	t.Helper()
+	var reader io.Reader
+	switch body := body.(type) {
+	case nil:
+	case string:
+		reader = strings.NewReader(body)
+	case []byte:
+		reader = bytes.NewReader(body)
+	default:
+		text, err := json.Marshal(body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reader = bytes.NewReader(text)
+	}
+	r, err := http.NewRequestWithContext(t.Context(), method, e.URL+path, reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if reader != nil {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	if token != "" {
+		r.Header.Set("Authorization", "Bearer "+token)
+	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	return Send(t, http.DefaultTransport, r)
+}
+
+// Send sends r by the transport.
+func Send(t testing.TB, transport http.RoundTripper, r *http.Request) Answer {
+	t.Helper()
+	response, err := transport.RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Answer{response.StatusCode, response.Header, body}
+}
+
+// Browser is a client with cookies, which follows redirects.
+func (e *Env) Browser(t testing.TB) *http.Client {
+	t.Helper()
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &http.Client{Jar: jar, Timeout: 20 * time.Second}
+}
+
+// SignIn signs a person in through the provider and returns the session's token.
+func (e *Env) SignIn(t testing.TB, name string) string {
+	t.Helper()
+	browser := e.Browser(t)
+	response, err := browser.Get(e.URL + "/auth/login?return_to=/version&login_hint=" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = response.Body.Close()
+	for _, cookie := range browser.Jar.Cookies(response.Request.URL) {
+		if cookie.Name == "noted_session" {
+			return cookie.Value
+		}
+	}
+	t.Fatalf("%s is not signed in: %s at %s", name, response.Status, response.Request.URL)
+	return ""
+}
+
+// NewKey makes an API key by a session and returns its id and the key itself.
+func (e *Env) NewKey(t testing.TB, session, role string) (id, token string) {
+	t.Helper()
+	a := e.Do(t, http.MethodPost, "/v1/keys", session, map[string]any{"name": role, "role": role})
+	if a.Status != http.StatusCreated {
+		t.Fatalf("making a key: %d %s", a.Status, a.Body)
+	}
+	var key struct{ ID, Secret string }
+	a.JSON(t, &key)
+	return key.ID, key.Secret
+}
+
+// NewNote writes a note and returns its id.
+func (e *Env) NewNote(t testing.TB, token, title string) string {
+	t.Helper()
+	a := e.Do(t, http.MethodPost, "/v1/notes", token, map[string]any{"title": title, "body": "body of " + title})
+	if a.Status != http.StatusCreated {
+		t.Fatalf("making a note: %d %s", a.Status, a.Body)
+	}
+	var note struct{ ID string }
+	a.JSON(t, &note)
+	return note.ID
+}
+
+// NewDeadNote writes a note, deletes it, and returns its id.
+func (e *Env) NewDeadNote(t testing.TB, token, title string) string {
+	t.Helper()
+	id := e.NewNote(t, token, title)
+	if a := e.Do(t, http.MethodDelete, "/v1/notes/"+id, token, nil); a.Status != http.StatusNoContent {
+		t.Fatalf("deleting a note: %d %s", a.Status, a.Body)
+	}
+	return id
+}
+
+// Exec runs SQL that no client can: it moves time.
+func (e *Env) Exec(t testing.TB, sql string, args ...any) {
+	t.Helper()
+	if _, err := e.Pool.Exec(t.Context(), sql, args...); err != nil {
+		t.Fatal(err)
+	}
+}
