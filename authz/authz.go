@@ -220,9 +220,8 @@ func (p *Principal) Check(permission Permission) error {
 	return problem.Forbidden(permission.String())
 }
 
-// Decide decides on one thing, to which the caller has the given relation. It returns the
-// relation by which it is allowed; Any for somebody else's thing is what the audit record
-// wants to know. Otherwise 404 when the caller may not even read the thing, 403 naming the
+// Decide decides on one thing, to which the caller has the given relation, and returns that
+// relation when it is allowed: Any is what the audit record wants to know. Otherwise 404 when the caller may not even read the thing, 403 naming the
 // permission nearest to the caller when they may see it but not do this.
 func (p *Principal) Decide(kind Kind, act Act, relation Relation) (Relation, error) {
 	relations := reach(kind, relation)
@@ -231,7 +230,7 @@ func (p *Principal) Decide(kind Kind, act Act, relation Relation) (Relation, err
 	}
 	for _, by := range relations {
 		if p.Holds(Permission{ObjectOf(kind, by), act}) {
-			return by, nil
+			return relation, nil
 		}
 	}
 	for _, by := range relations {

@@ -83,9 +83,8 @@ func anyOf(kind Kind, act Act) string {
 	return strings.Join(names, "|") + " " + string(act)
 }
 
-// Found is an operation's target: the thing, and the relation by which the caller is
-// allowed to do this to it. By is Any when nothing but a platform-wide permission on
-// somebody else's thing allows it.
+// Found is an operation's target: the thing, and the caller's relation to it. By is Any for
+// somebody else's thing, which nothing but a platform-wide permission reaches.
 type Found[T any] struct {
 	Thing T
 	By    Relation

@@ -1,0 +1,293 @@
+package notes_test
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"noted/internal/server/servertest"
+)
+
+type note struct {
+	ID, Title, Body string
+	Version         int
+	Owner           struct{ ID, Kind, Name string }
+	OrgID           *string   `json:"org_id"`
+	NotebookID      *string   `json:"notebook_id"`
+	CreatedAt       time.Time `json:"created_at"`
+	UpdatedAt       time.Time `json:"updated_at"`
+}
+
+type list struct {
+	Items      []note
+	NextCursor *string `json:"next_cursor"`
+}
+
+// want is one request whose answer has a known status.
+func want(t *testing.T, status int, a servertest.Answer) servertest.Answer {
+	t.Helper()
+	if a.Status != status {
+		t.Fatalf("want %d, got %d %s", status, a.Status, a.Body)
+	}
+	return a
+}
+
+func TestNoteIsCreatedReadChangedAndDeleted(t *testing.T) {
+	env := servertest.New(t)
+	alice := env.SignIn(t, "alice")
+	a := want(t, 201, env.Do(t, "POST", "/v1/notes", alice, map[string]any{"title": "Tide ☂", "body": ""}))
+	var made note
+	a.JSON(t, &made)
+	if a.Header.Get("Location") != "/v1/notes/"+made.ID || a.Header.Get("ETag") != `"1"` || made.Version != 1 || made.Owner.Name != "alice" || made.Owner.Kind != "user" {
+		t.Errorf("created %s with %v", a.Body, a.Header)
+	}
+	read := want(t, 200, env.Do(t, "GET", "/v1/notes/"+made.ID, alice, nil))
+	if string(read.Body) != string(a.Body) || read.Header.Get("ETag") != `"1"` {
+		t.Errorf("read %s, created %s", read.Body, a.Body)
+	}
+	changed := want(t, 200, env.Do(t, "PATCH", "/v1/notes/"+made.ID, alice, `{"body":"low at noon"}`, "If-Match", `"1"`))
+	var now note
+	changed.JSON(t, &now)
+	if now.Title != "Tide ☂" || now.Body != "low at noon" || now.Version != 2 || !now.UpdatedAt.After(made.UpdatedAt) || !now.CreatedAt.Equal(made.CreatedAt) || changed.Header.Get("ETag") != `"2"` {
+		t.Errorf("changed to %s", changed.Body)
+	}
+	if a := want(t, 412, env.Do(t, "PATCH", "/v1/notes/"+made.ID, alice, `{"body":"lost"}`, "If-Match", `"1"`)); !strings.Contains(string(a.Body), "changed since") {
+		t.Errorf("stale: %s", a.Body)
+	}
+	want(t, 200, env.Do(t, "PATCH", "/v1/notes/"+made.ID, alice, `{"notebook_id":null}`, "If-Match", `"7", "2"`))
+	want(t, 412, env.Do(t, "PATCH", "/v1/notes/"+made.ID, alice, `{"title":"weak"}`, "If-Match", `W/"2"`))
+	want(t, 422, env.Do(t, "PATCH", "/v1/notes/"+made.ID, alice, `{"title":"bare"}`, "If-Match", `2`))
+	want(t, 412, env.Do(t, "DELETE", "/v1/notes/"+made.ID, alice, nil, "If-Match", `"1"`))
+	want(t, 204, env.Do(t, "DELETE", "/v1/notes/"+made.ID, alice, nil, "If-Match", `*`))
+	for _, method := range []string{"GET", "DELETE"} {
+		want(t, 404, env.Do(t, method, "/v1/notes/"+made.ID, alice, nil))
+	}
+	want(t, 404, env.Do(t, "PATCH", "/v1/notes/"+made.ID, alice, `{"title":"dead"}`))
+	var mine list
+	want(t, 200, env.Do(t, "GET", "/v1/notes", alice, nil)).JSON(t, &mine)
+	if len(mine.Items) != 0 || mine.NextCursor != nil {
+		t.Errorf("a deleted note is listed: %+v", mine)
+	}
+}
+
+func TestNoteOutsideItsBoundsIsRefused(t *testing.T) {
+	env := servertest.New(t)
+	alice := env.SignIn(t, "alice")
+	id := env.NewNote(t, alice, "as it was")
+	before := env.Do(t, "GET", "/v1/notes/"+id, alice, nil).Body
+	for name, one := range map[string]struct {
+		status   int
+		location string
+		body     any
+	}{
+		"empty title":            {422, "body.title", map[string]any{"title": "", "body": ""}},
+		"201 characters":         {422, "body.title", map[string]any{"title": strings.Repeat("ä", 201), "body": ""}},
+		"one byte too many":      {422, "body.body", map[string]any{"title": "t", "body": strings.Repeat("x", 1_048_577)}},
+		"half as many, 2 bytes":  {422, "body.body", map[string]any{"title": "t", "body": strings.Repeat("ä", 524_289)}},
+		"notebook of nothing":    {422, "body.notebook_id", map[string]any{"title": "t", "body": "", "notebook_id": "0190b9a0-0000-7000-8000-000000000000"}},
+		"owner is not writable":  {422, "body.owner", map[string]any{"title": "t", "body": "", "owner": "bob"}},
+		"request over 7 MiB":     {413, "", `{"title":"t","body":"` + strings.Repeat("x", 7<<20) + `"}`},
+		"unknown organization":   {404, "", map[string]any{"title": "t", "body": "", "org_id": "0190b9a0-0000-7000-8000-000000000000"}},
+		"version is not ours":    {422, "body.version", map[string]any{"title": "t", "body": "", "version": 7}},
+		"no title":               {422, "body", map[string]any{"body": ""}},
+		"notebook that is no id": {422, "body.notebook_id", map[string]any{"title": "t", "body": "", "notebook_id": "nb"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, target := range []struct{ method, path string }{{"POST", "/v1/notes"}, {"PATCH", "/v1/notes/" + id}} {
+				if target.method == "PATCH" && (name == "unknown organization" || name == "no title" || name == "notebook of nothing") {
+					continue // otherwise there: tested elsewhere
+				}
+				a := want(t, one.status, env.Do(t, target.method, target.path, alice, one.body))
+				if a.Header.Get("Content-Type") != "application/problem+json" || !strings.Contains(string(a.Body), `"`+one.location+`"`) && one.location != "" {
+					t.Errorf("%s: want %q in %s", target.method, one.location, a.Body)
+				}
+			}
+		})
+	}
+	for _, body := range []string{`{"owner":"bob"}`, `{"org_id":null}`, `{"title":null}`, `{"body":null}`} {
+		want(t, 422, env.Do(t, "PATCH", "/v1/notes/"+id, alice, body))
+	}
+	want(t, 404, env.Do(t, "PATCH", "/v1/notes/"+id, alice, `{"notebook_id":"0190b9a0-0000-7000-8000-000000000000"}`))
+	if after := env.Do(t, "GET", "/v1/notes/"+id, alice, nil).Body; string(after) != string(before) {
+		t.Errorf("a refused change changed it: %s", after)
+	}
+	want(t, 201, env.Do(t, "POST", "/v1/notes", alice, map[string]any{"title": strings.Repeat("ä", 200), "body": strings.Repeat("x", 1_048_576), "org_id": nil}))
+	// Six bytes of JSON for each byte of the body: the largest request of all fits.
+	want(t, 201, env.Do(t, "POST", "/v1/notes", alice, `{"title":"t","body":"`+strings.Repeat(`\u0001`, 1_048_576)+`"}`))
+}
+
+// Pages that are read while notes come and go show every note that stayed, once.
+func TestListIsPagedNewestChangeFirst(t *testing.T) {
+	env := servertest.New(t)
+	alice := env.SignIn(t, "alice")
+	var made []string
+	for i := range 7 {
+		made = append(made, env.NewNote(t, alice, fmt.Sprint("note ", i)))
+	}
+	// Rows of the very same time are told apart by id.
+	env.Exec(t, `update notes set updated_at = (select min(updated_at) from notes)`)
+	env.NewNote(t, env.SignIn(t, "bob"), "bob's")
+	seen := map[string]int{}
+	path, pages := "/v1/notes?limit=3", 0
+	for {
+		var page list
+		a := want(t, 200, env.Do(t, "GET", path, alice, nil))
+		a.JSON(t, &page)
+		if strings.Contains(string(a.Body), `"body"`) {
+			t.Errorf("a list shows bodies: %s", a.Body)
+		}
+		pages++
+		for _, n := range page.Items {
+			seen[n.ID]++
+		}
+		if page.NextCursor == nil {
+			break
+		}
+		path = "/v1/notes?limit=3&cursor=" + *page.NextCursor
+	}
+	for _, id := range made {
+		if seen[id] != 1 {
+			t.Errorf("%s was seen %d times", id, seen[id])
+		}
+	}
+	if pages != 3 || len(seen) != 7 {
+		t.Errorf("%d pages, %d notes", pages, len(seen))
+	}
+	want(t, 200, env.Do(t, "PATCH", "/v1/notes/"+made[2], alice, `{"title":"touched"}`))
+	var first list
+	want(t, 200, env.Do(t, "GET", "/v1/notes?limit=1", alice, nil)).JSON(t, &first)
+	if first.Items[0].ID != made[2] {
+		t.Errorf("the newest change is not first: %+v", first)
+	}
+	mona := env.SignIn(t, "mona")
+	var all list
+	want(t, 200, env.Do(t, "GET", "/v1/notes?scope=all&limit=200", mona, nil)).JSON(t, &all)
+	if len(all.Items) != 8 {
+		t.Errorf("mona sees %d notes", len(all.Items))
+	}
+	a := want(t, 403, env.Do(t, "GET", "/v1/notes?scope=all", alice, nil))
+	if !strings.Contains(string(a.Body), `"permission":"note:any read"`) {
+		t.Errorf("got %s", a.Body)
+	}
+	want(t, 422, env.Do(t, "GET", "/v1/notes?scope=all&cursor="+*first.NextCursor, mona, nil))
+}
+
+// auditOf lists "ACTION TARGET DETAIL" of what a person did to notes, the oldest first.
+func auditOf(t *testing.T, env *servertest.Env, name string) []string {
+	t.Helper()
+	rows, err := env.Pool.Query(t.Context(), `
+		select action || ' ' || target || coalesce(nullif(' ' || detail, ' '), '') from audit_events
+		where actor_name = $1 and action like 'note.%' order by at, id`, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	lines := []string{}
+	for rows.Next() {
+		var line string
+		if err := rows.Scan(&line); err != nil {
+			t.Fatal(err)
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+func TestUseOfAnyPermissionOnSomebodyElsesNoteIsRecordedOnce(t *testing.T) {
+	env := servertest.New(t)
+	alice, mona, ada := env.SignIn(t, "alice"), env.SignIn(t, "mona"), env.SignIn(t, "ada")
+	hers, monas, adas := env.NewNote(t, alice, "alice's"), env.NewNote(t, mona, "mona's"), env.NewDeadNote(t, ada, "ada's")
+	want(t, 200, env.Do(t, "GET", "/v1/notes/"+hers, mona, nil))
+	want(t, 200, env.Do(t, "GET", "/v1/notes/"+monas, mona, nil))
+	want(t, 200, env.Do(t, "PATCH", "/v1/notes/"+hers, mona, `{"title":"moderated"}`))
+	want(t, 200, env.Do(t, "GET", "/v1/notes?scope=all", mona, nil))
+	want(t, 200, env.Do(t, "GET", "/v1/notes", mona, nil))
+	want(t, 403, env.Do(t, "DELETE", "/v1/notes/"+hers, mona, nil))
+	if diff := cmp.Diff([]string{
+		"note.read_any " + hers, "note.write_any " + hers, "note.read_any personal notes a list showed 1",
+	}, auditOf(t, env, "mona")); diff != "" {
+		t.Error(diff)
+	}
+	want(t, 204, env.Do(t, "DELETE", "/v1/notes/"+hers, ada, nil))
+	want(t, 200, env.Do(t, "GET", "/v1/deadzone", ada, nil))
+	want(t, 200, env.Do(t, "GET", "/v1/deadzone/"+hers, ada, nil))
+	want(t, 200, env.Do(t, "POST", "/v1/deadzone/"+hers+"/restore", ada, nil))
+	want(t, 200, env.Do(t, "GET", "/v1/deadzone/"+adas, ada, nil))
+	want(t, 200, env.Do(t, "GET", "/v1/deadzone", ada, nil)) // nothing of others in it now
+	want(t, 204, env.Do(t, "DELETE", "/v1/deadzone/"+adas, ada, nil))
+	if diff := cmp.Diff([]string{
+		"note.delete_any " + hers, "note.read_any personal notes a list showed 1", "note.read_any " + hers, "note.restore_any " + hers,
+		"note.purge " + adas, // a permanent deletion is recorded even of one's own
+	}, auditOf(t, env, "ada")); diff != "" {
+		t.Error(diff)
+	}
+	if lines := auditOf(t, env, "alice"); len(lines) != 0 {
+		t.Errorf("alice's own notes are nobody's business: %v", lines)
+	}
+}
+
+func TestDeadZoneShowsRestoresAndPurges(t *testing.T) {
+	env := servertest.New(t)
+	alice, ada := env.SignIn(t, "alice"), env.SignIn(t, "ada")
+	id := env.NewNote(t, alice, "precious")
+	before := env.Do(t, "GET", "/v1/notes/"+id, alice, nil)
+	want(t, 204, env.Do(t, "DELETE", "/v1/notes/"+id, alice, nil))
+	var dead struct {
+		note
+		DeletedAt time.Time `json:"deleted_at"`
+		DeletedBy struct{ Name string }
+		PurgeAt   time.Time `json:"purge_at"`
+	}
+	a := want(t, 200, env.Do(t, "GET", "/v1/deadzone/"+id, ada, nil))
+	a.JSON(t, &dead)
+	if dead.Body != "body of precious" || !dead.PurgeAt.Equal(dead.DeletedAt.Add(720*time.Hour)) || !strings.Contains(string(a.Body), `"deleted_by":{`) {
+		t.Errorf("got %s", a.Body)
+	}
+	if a := want(t, 200, env.Do(t, "GET", "/v1/deadzone", ada, nil)); strings.Contains(string(a.Body), `"body"`) || !strings.Contains(string(a.Body), id) {
+		t.Errorf("got %s", a.Body)
+	}
+	// Twice at once: one restores, the other finds nothing.
+	answers := make(chan int, 2)
+	for range 2 {
+		go func() { answers <- env.Do(t, "POST", "/v1/deadzone/"+id+"/restore", ada, nil).Status }()
+	}
+	if x, y := <-answers, <-answers; x+y != 604 {
+		t.Errorf("restoring twice gave %d and %d", x, y)
+	}
+	after := want(t, 200, env.Do(t, "GET", "/v1/notes/"+id, alice, nil))
+	if string(after.Body) != string(before.Body) {
+		t.Errorf("restored as %s, was %s", after.Body, before.Body)
+	}
+	want(t, 404, env.Do(t, "GET", "/v1/deadzone/"+id, ada, nil))
+	want(t, 204, env.Do(t, "DELETE", "/v1/notes/"+id, alice, nil))
+	want(t, 204, env.Do(t, "DELETE", "/v1/deadzone/"+id, ada, nil))
+	want(t, 404, env.Do(t, "DELETE", "/v1/deadzone/"+id, ada, nil))
+	var left int
+	if err := env.Pool.QueryRow(t.Context(), `select count(*) from notes where id = $1`, id).Scan(&left); err != nil || left != 0 {
+		t.Errorf("%d rows are left, %v", left, err)
+	}
+}
+
+// Sixteen writers that all read version 1: one wins, nobody's change is lost unseen.
+func TestOneOfManyConditionalChangesWins(t *testing.T) {
+	env := servertest.New(t)
+	alice := env.SignIn(t, "alice")
+	id := env.NewNote(t, alice, "contested")
+	answers := make(chan int, 16)
+	for i := range cap(answers) {
+		go func() {
+			answers <- env.Do(t, http.MethodPatch, "/v1/notes/"+id, alice, map[string]any{"title": fmt.Sprint(i)}, "If-Match", `"1"`).Status
+		}()
+	}
+	counts := map[int]int{}
+	for range cap(answers) {
+		counts[<-answers]++
+	}
+	if counts[200] != 1 || counts[412] != 15 {
+		t.Errorf("got %v", counts)
+	}
+}
