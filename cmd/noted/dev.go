@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -69,7 +70,7 @@ func (c *devCommand) Run(ctx context.Context, to streams) error {
 	if err := c.Check(); err != nil {
 		return fmt.Errorf("the configuration cannot work:\n%w", err)
 	}
-	provider, issuer, err := c.startProvider(ctx)
+	provider, oldIssuers, err := c.startProvider(ctx)
 	if err != nil {
 		return err
 	}
@@ -81,7 +82,7 @@ func (c *devCommand) Run(ctx context.Context, to streams) error {
 		return err
 	}
 	defer srv.Close()
-	people, first, err := c.meetPeople(ctx, srv, issuer)
+	people, first, err := meetPeople(ctx, srv, oldIssuers)
 	if err != nil {
 		return err
 	}
@@ -160,18 +161,24 @@ func dataFolder() (string, error) {
 }
 
 // startProvider serves the dev provider, on the port of the last start if that is free, and
-// returns how noted knows it. oldIssuer is where it was at the last start.
-func (c *devCommand) startProvider(ctx context.Context) (provider *identity.Provider, oldIssuer string, err error) {
+// returns how noted knows it, and under which other issuers it was known at earlier starts.
+// They stand in the data folder, the last one last: a start that is killed half way leaves
+// nobody behind at an issuer that is forgotten.
+func (c *devCommand) startProvider(ctx context.Context) (provider *identity.Provider, old []string, err error) {
 	note := filepath.Join(c.Data, "dev-issuer")
-	last, err := os.ReadFile(note) //nolint:gosec // in our own data folder
+	text, err := os.ReadFile(note) //nolint:gosec // in our own data folder
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, "", fmt.Errorf("data: %w", err)
+		return nil, nil, fmt.Errorf("data: %w", err)
 	}
-	oldIssuer = strings.TrimSpace(string(last))
+	known := strings.Fields(string(text))
+	last := ""
+	if len(known) > 0 {
+		last = known[len(known)-1]
+	}
 	host, _, _ := net.SplitHostPort(c.Listen) // CheckLoopback has read it
-	listener, err := listenAgain(ctx, oldIssuer, host)
+	listener, err := listenAgain(ctx, last, host)
 	if err != nil {
-		return nil, "", fmt.Errorf("dev provider: %w", err)
+		return nil, nil, fmt.Errorf("dev provider: %w", err)
 	}
 	issuer := "http://" + listener.Addr().String()
 	people := make([]devidp.Person, len(devPeople))
@@ -185,18 +192,19 @@ func (c *devCommand) startProvider(ctx context.Context) (provider *identity.Prov
 		PostLogoutRedirectURIs: []string{c.PublicURL + "/"},
 	})
 	if err != nil {
-		return nil, "", fmt.Errorf("dev provider: %w", err)
+		return nil, nil, fmt.Errorf("dev provider: %w", err)
 	}
 	srv := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second}
 	go func() { _ = srv.Serve(listener) }()
 	context.AfterFunc(ctx, func() { _ = srv.Close() })
-	if err := os.WriteFile(note+".new", []byte(issuer+"\n"), 0o600); err != nil {
-		return nil, "", fmt.Errorf("data: %w", err)
+	old = slices.DeleteFunc(known, func(one string) bool { return one == issuer })
+	if err := os.WriteFile(note, []byte(strings.Join(append(slices.Clone(old), issuer), "\n")+"\n"), 0o600); err != nil {
+		return nil, nil, fmt.Errorf("data: %w", err)
 	}
 	return &identity.Provider{
 		ID: devProvider, Name: "dev", Issuer: issuer, ClientID: "noted", ClientSecret: secret,
 		Scopes: []string{"openid", "email", "profile"}, EmailDomains: []string{"dev.example"}, GroupsClaims: []string{"groups"},
-	}, oldIssuer, nil
+	}, old, nil
 }
 
 // listenAgain takes the address of oldIssuer, else a free port of host.
@@ -218,19 +226,14 @@ type person struct {
 	key  keys.Token
 }
 
-// meetPeople moves the identities of the last start's issuer to this one's, signs the four in
-// and gives each a fresh key. first tells whether they were new.
-func (c *devCommand) meetPeople(ctx context.Context, srv *server.Server, oldIssuer string) (people []person, first bool, err error) {
+// meetPeople moves the identities of earlier issuers to this start's, signs the four in and
+// gives each a fresh key. first tells whether they were new.
+func meetPeople(ctx context.Context, srv *server.Server, oldIssuers []string) (people []person, first bool, err error) {
 	issuer := srv.Identity.Issuer(devProvider)
-	if oldIssuer != "" && oldIssuer != issuer {
-		if err := srv.Identity.MoveIssuer(ctx, oldIssuer, issuer); err != nil {
+	for _, old := range oldIssuers {
+		if err := srv.Identity.MoveIssuer(ctx, old, issuer); err != nil {
 			return nil, false, err
 		}
-	}
-	// The note is valid only now that the identities are where it says.
-	note := filepath.Join(c.Data, "dev-issuer")
-	if err := os.Rename(note+".new", note); err != nil {
-		return nil, false, fmt.Errorf("data: %w", err)
 	}
 	for _, p := range devPeople {
 		var user uuid.UUID

@@ -41,6 +41,9 @@ func newMetrics(registry prometheus.Registerer) metrics {
 	return m
 }
 
+// requestTimeout ends the work of a request; it is longer than any body may take to arrive.
+const requestTimeout = 80 * time.Second
+
 // arrive gives each request its id, its client's address and its logger. It believes no
 // header but X-Forwarded-For of a trusted proxy, which chi's middleware before it has read.
 func arrive(log *slog.Logger) func(http.Handler) http.Handler {
@@ -52,7 +55,10 @@ func arrive(log *slog.Logger) func(http.Handler) http.Handler {
 			}
 			info := request.New(r, ip, log)
 			w.Header().Set("X-Request-Id", info.ID)
-			next.ServeHTTP(w, r.WithContext(request.With(r.Context(), info)))
+			// A database that hangs must not hold requests for ever.
+			ctx, cancel := context.WithTimeout(request.With(r.Context(), info), requestTimeout)
+			defer cancel()
+			next.ServeHTTP(w, r.WithContext(ctx))
 		})
 	}
 }
@@ -66,7 +72,7 @@ func securityHeaders(https bool) func(http.Handler) http.Handler {
 			h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'")
 			h.Set("X-Content-Type-Options", "nosniff")
 			h.Set("X-Frame-Options", "DENY")
-			h.Set("Referrer-Policy", "no-referrer")
+			h.Set("Referrer-Policy", "same-origin") // no-referrer would make browsers send Origin: null with our own forms
 			h.Set("Cross-Origin-Opener-Policy", "same-origin")
 			h.Set("Cross-Origin-Resource-Policy", "same-origin")
 			if https {

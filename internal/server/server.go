@@ -175,7 +175,7 @@ func (s *Server) humaConfig() huma.Config {
 	config.Formats = map[string]huma.Format{"application/json": strictjson.Format(), "json": strictjson.Format()}
 	config.DefaultFormat = "application/json"
 	config.RejectUnknownQueryParameters = true
-	config.Servers = []*huma.Server{{URL: s.options.Settings.PublicURL}}
+	config.Servers = []*huma.Server{{URL: "/"}}
 	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"bearer": {Type: "http", Scheme: "bearer", Description: "A session token (nsess_…) or an API key (noted_…)"},
 		"cookie": {Type: "apiKey", In: "cookie", Name: s.Identity.SessionCookie(), Description: "The session that signing in set"},
