@@ -3,14 +3,18 @@ package web
 import (
 	"bytes"
 	"embed"
+	"fmt"
 	"html/template"
+	"io/fs"
 	"net/http"
+	"strings"
 
 	"github.com/go-chi/chi/v5"
 	"github.com/swaggest/swgui/v5/static"
 	"github.com/vearutop/statigz"
 
 	"noted/identity"
+	"noted/internal/problem"
 )
 
 var (
@@ -45,21 +49,27 @@ func Mount(router chi.Router, users *identity.Service) {
 	router.Get("/", func(w http.ResponseWriter, r *http.Request) {
 		page(w, render("home", map[string]any{"Principal": users.Peek(r), "Providers": users.Providers()}))
 	})
-	assets := http.FileServerFS(files)
-	router.Get("/static/*", func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/static/" { // no listing
-			http.NotFound(w, r)
-			return
-		}
-		w.Header().Set("Cache-Control", "max-age=300")
-		assets.ServeHTTP(w, r)
-	})
+	asset(router, "/static/", files, "static/%s", http.FileServerFS(files))
 	docs := render("docs", nil)
 	router.Get("/docs", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Security-Policy", docsCSP)
 		page(w, docs)
 	})
-	router.Get("/docs/*", http.StripPrefix("/docs/", statigz.FileServer(static.FS)).ServeHTTP)
+	asset(router, "/docs/", static.FS, "%s.gz", http.StripPrefix("/docs/", statigz.FileServer(static.FS)))
+}
+
+// asset serves the files below a path; any other name there, a folder's too, is a problem
+// like every unknown address. stored is how a name stands in the file system.
+func asset(router chi.Router, path string, in fs.FS, stored string, serve http.Handler) {
+	router.Get(path+"*", func(w http.ResponseWriter, r *http.Request) {
+		info, err := fs.Stat(in, fmt.Sprintf(stored, strings.TrimPrefix(r.URL.Path, path)))
+		if err != nil || info.IsDir() {
+			problem.Write(w, r, problem.New(http.StatusNotFound, "There is no such file"))
+			return
+		}
+		w.Header().Set("Cache-Control", "max-age=300")
+		serve.ServeHTTP(w, r)
+	})
 }
 
 func page(w http.ResponseWriter, body []byte) {
