@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -26,7 +27,19 @@ import (
 // row, says so and waits to be killed. An empty folder is said as "temporary".
 const parentVariable = "LOCALPG_TEST_PARENT"
 
+// With stubborn as its first argument it is a program that only SIGQUIT ends.
+const stubborn = "stubborn"
+
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == stubborn {
+		signal.Ignore(syscall.SIGINT)
+		quit := make(chan os.Signal, 1)
+		signal.Notify(quit, syscall.SIGQUIT)
+		fmt.Println("running")
+		<-quit
+		fmt.Println("got SIGQUIT")
+		os.Exit(1)
+	}
 	data := os.Getenv(parentVariable)
 	if data == "" {
 		os.Exit(m.Run())
@@ -447,22 +460,23 @@ func childrenOf(t *testing.T, parent int) (children []int) {
 
 func TestGuardTurnsToSIGQUITWhenSIGINTIsNotEnough(t *testing.T) {
 	t.Parallel() // it waits out the guard's 6 seconds
-	ready, err := os.MkdirTemp("", "guard-test-")
-	if err != nil {
-		t.Fatal(err)
-	}
 	log := &tail{}
-	script := `trap "" INT; trap "echo got QUIT; exit 3" QUIT; rmdir "$1"; while :; do sleep 0.1; done`
-	// Like PostgreSQL, and unlike a shell, it must be able to handle what the guard's shell has ignored for it: env -i
-	// is no help there, so the script runs in a shell that starts with the defaults.
-	p, err := guard(account{}, log, "", "/bin/sh", "-c", script, "sh", ready)
+	p, err := guard(account{}, log, "", binary(t), stubborn)
 	if err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, time.Minute, "the command runs", func() bool { return !exists(ready) })
+	defer p.end()
+	eventually(t, time.Minute, "the command runs", func() bool { return strings.Contains(log.String(), "running") })
 	p.end()
-	<-p.done
-	if !strings.Contains(log.String(), "got QUIT") {
+	eventually(t, time.Minute, "the command has ended", func() bool {
+		select {
+		case <-p.done:
+			return true
+		default:
+			return false
+		}
+	})
+	if !strings.Contains(log.String(), "got SIGQUIT") {
 		t.Errorf("it ended by %v, printing %q", p.err, log)
 	}
 }

@@ -18,6 +18,7 @@ func without(t *testing.T) {
 	cache := openFolderForAll(t)
 	t.Setenv("HOME", cache) // macOS
 	t.Setenv("XDG_CACHE_HOME", cache)
+	t.Setenv("TMPDIR", cache) // embedded-postgres leaves an empty log file there
 }
 
 func TestNoProgramsAndNoNetworkTellsWhatToDo(t *testing.T) {
