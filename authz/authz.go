@@ -113,9 +113,6 @@ func actsOf(object Object) []Act {
 // Set is a set of permissions of the vocabulary.
 type Set uint64
 
-// everything is what a session narrows its user by: nothing is taken away.
-const everything = ^Set(0)
-
 // Has tells whether p is in the set. A permission outside the vocabulary is in none.
 func (s Set) Has(p Permission) bool { return s&bitOf[p] != 0 }
 

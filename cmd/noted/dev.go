@@ -198,7 +198,7 @@ func (c *devCommand) startProvider(ctx context.Context) (provider *identity.Prov
 	go func() { _ = srv.Serve(listener) }()
 	context.AfterFunc(ctx, func() { _ = srv.Close() })
 	old = slices.DeleteFunc(known, func(one string) bool { return one == issuer })
-	if err := os.WriteFile(note, []byte(strings.Join(append(slices.Clone(old), issuer), "\n")+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(note, []byte(strings.Join(append(slices.Clone(old), issuer), "\n")+"\n"), 0o600); err != nil { //nolint:gosec // in our own data folder
 		return nil, nil, fmt.Errorf("data: %w", err)
 	}
 	return &identity.Provider{

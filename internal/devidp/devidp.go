@@ -220,7 +220,7 @@ func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // discovery serves OpenID Connect Discovery 1.0, section 3.
-func (p *Provider) discovery(w http.ResponseWriter, r *http.Request) {
+func (p *Provider) discovery(w http.ResponseWriter, _ *http.Request) {
 	doc := map[string]any{
 		"issuer":                                p.config.Issuer,
 		"authorization_endpoint":                p.config.Issuer + "/authorize",
@@ -246,7 +246,7 @@ func (p *Provider) discovery(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusOK, doc)
 }
 
-func (p *Provider) jwks(w http.ResponseWriter, r *http.Request) {
+func (p *Provider) jwks(w http.ResponseWriter, _ *http.Request) {
 	p.mu.Lock()
 	key := p.key.Public()
 	p.mu.Unlock()
@@ -378,7 +378,7 @@ func (p *Provider) redirectBack(w http.ResponseWriter, r *http.Request, redirect
 		lie(answer)
 	}
 	// 303 and not 307: the browser must not post the form on to the client (RFC 9700, 4.12).
-	http.Redirect(w, r, withQuery(redirectURI, answer), http.StatusSeeOther)
+	http.Redirect(w, r, withQuery(redirectURI, answer), http.StatusSeeOther) //nolint:gosec,forbidigo // redirectURI is one of the client's own
 }
 
 // issue remembers a grant under a new code.
@@ -549,7 +549,7 @@ func (p *Provider) endSession(w http.ResponseWriter, r *http.Request) {
 	if state := v.Get("state"); state != "" {
 		answer.Set("state", state)
 	}
-	http.Redirect(w, r, withQuery(to, answer), http.StatusSeeOther)
+	http.Redirect(w, r, withQuery(to, answer), http.StatusSeeOther) //nolint:gosec,forbidigo // to is one of the client's own
 }
 
 // oursForClient says whether an ID token names this provider and its client. It checks neither the

@@ -71,7 +71,7 @@ func (t *tail) Write(p []byte) (int, error) {
 	}
 	t.mu.Unlock()
 	if t.to != nil {
-		t.to.Write(p)
+		_, _ = t.to.Write(p)
 	}
 	return len(p), nil
 }

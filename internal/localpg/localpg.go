@@ -56,14 +56,15 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	s := &Server{log: &tail{to: o.Log}}
 	s.stop = sync.OnceValue(s.end)
 	if err := s.start(ctx, o); err != nil {
-		s.stop()
+		_ = s.stop() // what failed first is what matters
 		return nil, fmt.Errorf("start PostgreSQL: %w", err)
 	}
 	return s, nil
 }
 
 func (s *Server) start(ctx context.Context, o Options) (err error) {
-	cluster, as := "", account{}
+	var cluster string
+	var as account
 	if o.Data == "" {
 		if as, err = accountFor(""); err != nil {
 			return err
@@ -223,7 +224,7 @@ func (s *Server) awaitReady(ctx context.Context) error {
 		}
 		select {
 		case <-s.process.done:
-			return fmt.Errorf("it ended at once (%v); its last words:\n%s", s.process.err, s.log)
+			return fmt.Errorf("it ended at once (%w); its last words:\n%s", s.process.err, s.log)
 		case <-ctx.Done():
 			return fmt.Errorf("it does not answer: %w (%w); its last words:\n%s", err, ctx.Err(), s.log)
 		case <-time.After(5 * time.Millisecond):

@@ -250,7 +250,7 @@ func download(cache, final string) (err error) {
 			return err
 		}
 		mine := info.Mode().Perm() & 0o500
-		return os.Chmod(path, info.Mode().Perm()|mine>>3|mine>>6)
+		return os.Chmod(path, info.Mode().Perm()|mine>>3|mine>>6) //nolint:gosec // in a folder that nobody else writes
 	})
 	if err != nil {
 		return err

@@ -2,7 +2,6 @@ package request
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"mime"
 	"net/http"
@@ -36,7 +35,7 @@ func From(ctx context.Context) *Info {
 	if info, ok := ctx.Value(contextKey{}).(*Info); ok {
 		return info
 	}
-	return &Info{Arrived: time.Now(), Log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	return &Info{Arrived: time.Now(), Log: slog.New(slog.DiscardHandler)}
 }
 
 // New describes r, which came from ip.

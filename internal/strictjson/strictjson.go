@@ -1,6 +1,7 @@
 package strictjson
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"reflect"
@@ -63,14 +64,15 @@ func markNUL(v any) any {
 // readable drops the library's name from its errors, and Go's types.
 func readable(err error) error {
 	text := err.Error()
-	if syntactic, ok := err.(*jsontext.SyntacticError); ok {
+	var syntactic *jsontext.SyntacticError
+	if errors.As(err, &syntactic) {
 		text = fmt.Sprintf("%v at byte %d", syntactic.Err, syntactic.ByteOffset)
 		if pointer := string(syntactic.JSONPointer); pointer != "" && len(pointer) < 100 {
 			text += " within " + pointer
 		}
 	}
 	text = strings.TrimPrefix(text, "json: ")
-	return fmt.Errorf("%s", strings.ToValidUTF8(strings.ReplaceAll(text, "jsontext: ", ""), "\uFFFD"))
+	return errors.New(strings.ToValidUTF8(strings.ReplaceAll(text, "jsontext: ", ""), "\uFFFD"))
 }
 
 // Optional is a member that may be left out, but not be null: null is a 422. The zero
