@@ -24,8 +24,12 @@ func cookieNamesFor(publicURL string) cookieNames {
 // set makes a cookie that scripts cannot read and that cross-site POSTs do not carry. It lives
 // for life; a negative life deletes it.
 func (c cookieNames) set(w http.ResponseWriter, name, value string, life time.Duration) {
+	maxAge := int(life.Seconds())
+	if life < 0 {
+		maxAge = -1
+	}
 	http.SetCookie(w, &http.Cookie{ //nolint:gosec // Secure is left out on loopback http alone, where browsers would drop it
-		Name: name, Value: value, Path: "/", MaxAge: int(life.Seconds()),
+		Name: name, Value: value, Path: "/", MaxAge: maxAge,
 		HttpOnly: true, Secure: c.secure, SameSite: http.SameSiteLaxMode,
 	})
 }

@@ -110,8 +110,9 @@ func (s *Service) Names(identities []Identity) []string {
 		if identity.AgeSeconds >= s.config.GroupMaxAge.Seconds() {
 			continue
 		}
-		if email := strings.ToLower(identity.Email); identity.EmailVerified && isPlainEmail(email) && provider.isAuthoritativeFor(email) {
-			names = append(names, email)
+		// Plain ASCII first: lowering makes an ASCII k of the Kelvin sign, and so another's name.
+		if identity.EmailVerified && isPlainEmail(identity.Email) && provider.isAuthoritativeFor(identity.Email) {
+			names = append(names, strings.ToLower(identity.Email))
 		}
 		for _, group := range identity.Groups {
 			names = append(names, "group:"+provider.ID+":"+group)

@@ -31,6 +31,7 @@ func (l *limiter) count(ip netip.Addr, now time.Time) time.Duration {
 	if l.perMinute == 0 {
 		return 0
 	}
+	ip = ip.Unmap()
 	bits := 64
 	if ip.Is4() {
 		bits = 32

@@ -84,16 +84,24 @@ func (p *Provider) ask(ctx context.Context, redirectURL string) (*endpoints, err
 		return nil, fmt.Errorf("discovering provider %s at %s: %w", p.ID, p.Issuer, err)
 	}
 	var more struct {
-		EndSession  string `json:"end_session_endpoint"`
-		SendsIssuer bool   `json:"authorization_response_iss_parameter_supported"`
+		AuthMethods []string `json:"token_endpoint_auth_methods_supported"`
+		EndSession  string   `json:"end_session_endpoint"`
+		SendsIssuer bool     `json:"authorization_response_iss_parameter_supported"`
 	}
 	if err := provider.Claims(&more); err != nil {
 		return nil, fmt.Errorf("discovering provider %s: %w", p.ID, err)
 	}
+	endpoint := provider.Endpoint()
+	// Said, not tried out: oauth2 would send the code, which counts once, twice. The default is
+	// basic (Discovery 1.0, 3).
+	endpoint.AuthStyle = oauth2.AuthStyleInHeader
+	if len(more.AuthMethods) > 0 && !slices.Contains(more.AuthMethods, "client_secret_basic") {
+		endpoint.AuthStyle = oauth2.AuthStyleInParams
+	}
 	return &endpoints{
 		client: client,
 		oauth: oauth2.Config{
-			ClientID: p.ClientID, ClientSecret: p.ClientSecret, Endpoint: provider.Endpoint(),
+			ClientID: p.ClientID, ClientSecret: p.ClientSecret, Endpoint: endpoint,
 			RedirectURL: redirectURL, Scopes: p.Scopes,
 		},
 		verifier:    provider.Verifier(&oidc.Config{ClientID: p.ClientID}),
@@ -151,14 +159,35 @@ func (b *limitedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// claims are what noted reads of an ID token beyond what go-oidc checks.
+// claims are what noted reads of an ID token for its gates and its log, beyond the sign-in.
 type claims struct {
-	Name              string `json:"name"`
-	PreferredUsername string `json:"preferred_username"`
-	Email             string `json:"email"`
-	EmailVerified     any    `json:"email_verified"` // only JSON true counts
-	AuthorizedParty   string `json:"azp"`
-	HostedDomain      string `json:"hd"`
+	HostedDomain string
+	// MissingGroups are the configured groups_claims that the token does not have.
+	MissingGroups []string
+}
+
+// read are the claims that noted or go-oidc reads. Their names are case-sensitive (RFC 7519,
+// 10.1.1), but encoding/json, by which go-oidc reads, takes "SUB" for "sub".
+var read = []string{
+	"iss", "sub", "aud", "exp", "iat", "nonce", "azp", "name", "preferred_username", "email", "email_verified", "hd",
+}
+
+// checkClaims refuses a token with a claim that differs from one of read in its case alone, or
+// that should be a string and is none.
+func checkClaims(all map[string]any) error {
+	for name := range all {
+		for _, known := range read {
+			if name != known && strings.EqualFold(name, known) {
+				return fmt.Errorf("claim %.20q is not %q", name, known)
+			}
+		}
+	}
+	for _, name := range []string{"azp", "name", "preferred_username", "email", "hd"} {
+		if _, ok := all[name].(string); !ok && all[name] != nil {
+			return fmt.Errorf("claim %s is no string", name)
+		}
+	}
+	return nil
 }
 
 // verify checks an ID token as OpenID Connect Core 3.1.3.7 has it: go-oidc the signature, the
@@ -171,33 +200,42 @@ func (p *Provider) verify(ctx context.Context, e *endpoints, raw, nonce string, 
 		return signIn{}, c, err
 	}
 	var all map[string]any
-	if err := errors.Join(token.Claims(&c), token.Claims(&all)); err != nil {
+	if err := token.Claims(&all); err != nil {
 		return signIn{}, c, fmt.Errorf("claims: %w", err)
 	}
+	if err := checkClaims(all); err != nil {
+		return signIn{}, c, err
+	}
+	claim := func(name string) string { s, _ := all[name].(string); return s }
+	c.HostedDomain = claim("hd")
 	switch {
 	case nonce == "" || token.Nonce != nonce:
 		return signIn{}, c, errors.New("nonce does not match")
 	case len(token.Audience) != 1 || token.Audience[0] != p.ClientID:
 		return signIn{}, c, fmt.Errorf("audience %q is not noted alone", token.Audience)
-	case all["azp"] != nil && c.AuthorizedParty != p.ClientID:
-		return signIn{}, c, fmt.Errorf("azp %q is not noted", c.AuthorizedParty)
+	case all["azp"] != nil && claim("azp") != p.ClientID:
+		return signIn{}, c, fmt.Errorf("azp %.100q is not noted", all["azp"])
 	case token.IssuedAt.After(now.Add(time.Minute)):
 		return signIn{}, c, fmt.Errorf("iat %v is in the future", token.IssuedAt)
 	case !isSubject(token.Subject):
 		return signIn{}, c, errors.New("sub is not 1 to 255 ASCII characters")
 	}
-	verified, _ := c.EmailVerified.(bool)
+	verified, _ := all["email_verified"].(bool) // only JSON true counts
 	var groups []string
 	for _, path := range p.GroupsClaims {
-		groups = append(groups, stringsAt(all, path)...)
+		found, ok := stringsAt(all, path)
+		if !ok {
+			c.MissingGroups = append(c.MissingGroups, path)
+		}
+		groups = append(groups, found...)
 	}
 	slices.Sort(groups)
 	return signIn{
 		Identity: Identity{
-			Issuer: p.Issuer, Subject: token.Subject, Email: text(c.Email, 320), EmailVerified: verified,
+			Issuer: p.Issuer, Subject: token.Subject, Email: text(claim("email"), 320), EmailVerified: verified,
 			Groups: slices.Compact(groups),
 		},
-		Name:    firstOf(text(c.Name, 255), text(c.PreferredUsername, 255), text(c.Email, 255), token.Subject),
+		Name:    firstOf(text(claim("name"), 255), text(claim("preferred_username"), 255), text(claim("email"), 255), token.Subject),
 		IDToken: raw,
 	}, c, nil
 }
@@ -215,7 +253,7 @@ func (p *Provider) admit(in signIn, c claims) error {
 	if len(p.AllowedGroups) > 0 && !slices.ContainsFunc(in.Groups, func(g string) bool { return slices.Contains(p.AllowedGroups, g) }) {
 		return errors.New("allowed_groups: in none of them")
 	}
-	if len(p.HostedDomains) > 0 && !slices.Contains(p.HostedDomains, strings.ToLower(c.HostedDomain)) {
+	if len(p.HostedDomains) > 0 && (!isSubject(c.HostedDomain) || !slices.Contains(p.HostedDomains, strings.ToLower(c.HostedDomain))) {
 		return errors.New("hosted_domains: hd is another one or missing")
 	}
 	return nil
@@ -225,10 +263,10 @@ func (p *Provider) isAuthoritativeFor(email string) bool {
 	return slices.Contains(p.EmailDomains, domainOf(email))
 }
 
-// domainOf is what follows the last @, in lower case; empty without one.
+// domainOf is what follows the last @, in lower case; empty for what is no plain e-mail.
 func domainOf(email string) string {
 	i := strings.LastIndexByte(email, '@')
-	if i <= 0 {
+	if i <= 0 || !isPlainEmail(email) {
 		return ""
 	}
 	return strings.ToLower(email[i+1:])
@@ -253,27 +291,27 @@ func text(s string, limit int) string {
 	return s
 }
 
-// stringsAt are the strings at a path of names with dots between, a list or a single one.
-func stringsAt(all map[string]any, path string) []string {
+// stringsAt are the strings at a path of names with dots between, a list or a single one; ok
+// is false when there is no such claim.
+func stringsAt(all map[string]any, path string) (found []string, ok bool) {
 	var value any = all
 	for _, name := range strings.Split(path, ".") {
 		object, ok := value.(map[string]any)
 		if !ok {
-			return nil
+			return nil, false
 		}
 		value = object[name]
 	}
-	var found []string
 	if one, ok := value.(string); ok {
 		value = []any{one}
 	}
-	list, _ := value.([]any)
+	list, ok := value.([]any)
 	for _, item := range list {
 		if s, ok := item.(string); ok && text(s, 255) != "" {
 			found = append(found, s)
 		}
 	}
-	return found
+	return found, ok
 }
 
 func firstOf(candidates ...string) string {

@@ -124,6 +124,10 @@ func (s *Service) finish(r *http.Request, provider *Provider) (f flow, token Tok
 	if err := provider.admit(in, claims); err != nil {
 		return f, "", expires, &Failure{Reason: ReasonGate, Err: err}
 	}
+	if len(claims.MissingGroups) > 0 {
+		request.From(ctx).Log.LogAttrs(ctx, slog.LevelWarn, "the ID token has no such groups claim, so it gives no group roles",
+			slog.String("provider", provider.ID), slog.Any("claims", claims.MissingGroups))
+	}
 	token, expires, err = s.beginSession(ctx, in)
 	return f, token, expires, err
 }

@@ -172,7 +172,8 @@ func (s *Service) listSessions(ctx context.Context, caller *authz.Principal, aft
 func (s *Service) findOwnSession(ctx context.Context, caller *authz.Principal, id uuid.UUID) (uuid.UUID, authz.Relation, error) {
 	err := s.pool.QueryRow(ctx, `
 		select id from sessions
-		where id = $1 and user_id = $2 and ended_at is null and expires_at > now()`, id, caller.ID).Scan(&id)
+		where id = $1 and user_id = $2 and ended_at is null and expires_at > now()
+			and last_used_at > now() - $3::interval`, id, caller.ID, s.config.SessionIdle).Scan(&id)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return id, authz.None, errNoSession
 	}

@@ -11,7 +11,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
-	"github.com/pressly/goose/v3/lock"
 )
 
 // Files are the migrations, sql/NNNNN_name.sql.
@@ -39,26 +38,37 @@ func Up(ctx context.Context, url string) error {
 	if err != nil {
 		return err
 	}
+	// Held by a connection of its own, and let go with it: an advisory lock waits in line, where
+	// goose's own would ask again every few seconds.
+	lock, err := db.Conn(ctx)
+	if err != nil {
+		return fmt.Errorf("reaching the database: %w", err)
+	}
+	defer func() {
+		_, _ = lock.ExecContext(context.WithoutCancel(ctx), `select pg_advisory_unlock($1)`, lockID)
+		_ = lock.Close()
+	}()
+	if _, err := lock.ExecContext(ctx, `select pg_advisory_lock($1)`, lockID); err != nil {
+		return fmt.Errorf("waiting for another replica's migration: %w", err)
+	}
 	if err := refuseNewer(ctx, provider); err != nil {
 		return err
 	}
 	if _, err := provider.Up(ctx); err != nil {
 		return fmt.Errorf("migrating the database: %w", err)
 	}
-	// A newer replica may have migrated between the first look and ours.
-	return refuseNewer(ctx, provider)
+	return nil
 }
+
+// lockID is the advisory lock under which noted migrates; any number that nobody else takes.
+const lockID = 0x6e6f746564 // "noted"
 
 func newProvider(db *sql.DB) (*goose.Provider, error) {
 	files, err := fs.Sub(Files, "sql")
 	if err != nil {
 		return nil, err
 	}
-	locker, err := lock.NewPostgresSessionLocker()
-	if err != nil {
-		return nil, err
-	}
-	provider, err := goose.NewProvider(goose.DialectPostgres, db, files, goose.WithSessionLocker(locker), goose.WithAllowOutofOrder(false))
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, files, goose.WithAllowOutofOrder(false))
 	if err != nil {
 		return nil, fmt.Errorf("reading the migrations: %w", err)
 	}

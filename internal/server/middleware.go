@@ -169,6 +169,10 @@ func methodNotAllowed(router chi.Routes) http.HandlerFunc {
 				}
 			}
 		}
+		if allowed == nil { // a method that chi does not know, at an address that there is not
+			notFound(w, r)
+			return
+		}
 		problem.Write(w, r, problem.New(http.StatusMethodNotAllowed, "This address takes %s", strings.Join(allowed, ", ")).
 			With("Allow", strings.Join(allowed, ", ")))
 	}

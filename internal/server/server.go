@@ -198,12 +198,15 @@ func (s *Server) Run(ctx context.Context, listener, metricsListener net.Listener
 
 	servers := []*http.Server{s.httpServer(s.router)}
 	failed := make(chan error, 2)
-	go func() { failed <- servers[0].Serve(listener) }()
+	serve := func(server *http.Server, on net.Listener) {
+		go func() { failed <- server.Serve(on) }()
+	}
+	serve(servers[0], listener)
 	if metricsListener != nil {
 		mux := http.NewServeMux()
 		mux.Handle("GET /metrics", s.metricsHandler())
 		servers = append(servers, s.httpServer(mux))
-		go func() { failed <- servers[1].Serve(metricsListener) }()
+		serve(servers[1], metricsListener)
 	}
 	select {
 	case err := <-failed:

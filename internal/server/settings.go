@@ -9,12 +9,15 @@ import (
 	"net/netip"
 	"net/url"
 	"os"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
 
 	"noted/identity"
 )
@@ -80,6 +83,9 @@ func ReadFile(name string) (scalars map[string]any, providers []ProviderSettings
 	if len(bytes.TrimSpace(text)) == 0 {
 		return nil, nil, nil
 	}
+	if err := checkTree(name, text); err != nil {
+		return nil, nil, err
+	}
 	var f file
 	if err := yaml.UnmarshalWithOptions(text, &f, yaml.Strict()); err != nil {
 		return nil, nil, located(name, err)
@@ -89,6 +95,53 @@ func ReadFile(name string) (scalars map[string]any, providers []ProviderSettings
 	}
 	delete(scalars, "providers")
 	return scalars, f.Providers, nil
+}
+
+// checkTree refuses what the decoder passes over or does not locate: a second document, of
+// which nothing would be read, and a duration that is none.
+func checkTree(name string, text []byte) error {
+	tree, err := parser.ParseBytes(text, 0)
+	if err != nil {
+		return located(name, err)
+	}
+	if len(tree.Docs) > 1 {
+		second := tree.Docs[1]
+		line := 1
+		if second.Start != nil {
+			line = second.Start.Position.Line
+		}
+		return fmt.Errorf("%s:%d:1: a second document starts here; write one", name, line)
+	}
+	if len(tree.Docs) == 0 {
+		return nil
+	}
+	mapping, ok := tree.Docs[0].Body.(*ast.MappingNode)
+	if !ok {
+		return nil // the decoder says what it wants
+	}
+	durations := durationSettings()
+	for _, entry := range mapping.Values {
+		value, ok := entry.Value.(*ast.StringNode)
+		if !ok || !slices.Contains(durations, entry.Key.String()) {
+			continue
+		}
+		if _, err := time.ParseDuration(value.Value); err != nil {
+			at := value.GetToken().Position
+			return fmt.Errorf("%s:%d:%d: %s: %q is no duration; write it as 90s, 15m or 24h", name, at.Line, at.Column, entry.Key, value.Value)
+		}
+	}
+	return nil
+}
+
+// durationSettings are the YAML names of the settings that are durations.
+func durationSettings() []string {
+	var names []string
+	for field := range reflect.TypeFor[Settings]().Fields() {
+		if field.Type == reflect.TypeFor[time.Duration]() {
+			names = append(names, field.Tag.Get("yaml"))
+		}
+	}
+	return names
 }
 
 // located writes a YAML error as name:line:column: what is wrong. It leaves out the library's

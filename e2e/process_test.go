@@ -1,0 +1,313 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// noted is the path of the binary under test.
+var noted string
+
+func TestMain(m *testing.M) { os.Exit(build(m)) }
+
+// build makes the binary once for all tests, in a folder that every user of the machine may read: some tests
+// run it as another user.
+func build(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "noted-e2e-bin-")
+	if err == nil {
+		defer func() { _ = os.RemoveAll(dir) }()
+		err = os.Chmod(dir, 0o755) //nolint:gosec // as said above
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "a folder for the binary:", err)
+		return 1
+	}
+	noted = filepath.Join(dir, "noted")
+	if out, err := exec.Command("go", "build", "-race", "-o", noted, "../cmd/noted").CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "building the binary: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+const (
+	// startLimit, exitLimit and settleLimit are generous, since the tests share two cores with others: they
+	// bound a hang and measure nothing.
+	startLimit  = time.Minute
+	exitLimit   = 30 * time.Second
+	settleLimit = 10 * time.Second
+	// lifeLimit ends a process that a test forgot.
+	lifeLimit = 4 * time.Minute
+)
+
+// command says how to run the binary. Nothing of the test's own environment is passed on but PATH: a
+// NOTED_… variable of the developer must not change a test.
+type command struct {
+	args    []string
+	env     []string            // beside PATH and HOME
+	dir     string              // its working folder; empty: a fresh one
+	as      *syscall.Credential // nil: the test's own user
+	wrapper []string            // a command line that runs the binary
+}
+
+// process is a running noted.
+type process struct {
+	cmd            *exec.Cmd
+	stdout, stderr output
+	done           chan struct{}
+	err            error // how it ended; to be read after done
+}
+
+// output keeps what a process prints.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// start runs the binary. At the end of the test it is stopped, and whatever the test was about, it must have
+// met neither a data race nor a panic.
+func start(t *testing.T, c command) *process {
+	t.Helper()
+	if c.dir == "" {
+		c.dir = publicFolder(t, c.as)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), lifeLimit)
+	argv := slices.Concat(c.wrapper, []string{noted}, c.args)
+	p := &process{cmd: exec.CommandContext(ctx, argv[0], argv[1:]...), done: make(chan struct{})} //nolint:gosec // the binary just built
+	p.cmd.Dir = c.dir
+	// The race detector would wait a second at each exit.
+	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + c.dir, "GORACE=atexit_sleep_ms=50"}, c.env...)
+	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.as}
+	// Whatever inherits its output must not keep Wait waiting.
+	p.cmd.WaitDelay = 5 * time.Second
+	if err := p.cmd.Start(); err != nil {
+		cancel()
+		t.Fatalf("running %q: %v", argv, err)
+	}
+	go func() {
+		defer cancel()
+		p.err = p.cmd.Wait()
+		close(p.done)
+	}()
+	t.Cleanup(func() {
+		p.signal(syscall.SIGTERM)
+		if !p.endsWithin(exitLimit) {
+			t.Errorf("noted %q does not end %s after SIGTERM", c.args, exitLimit)
+			p.signal(syscall.SIGKILL)
+			<-p.done
+		}
+		text := p.stderr.String()
+		for _, bad := range []string{"WARNING: DATA RACE", "panic: ", "fatal error: "} {
+			if at := strings.Index(text, bad); at >= 0 {
+				t.Errorf("noted %q printed:\n%s", c.args, text[at:min(len(text), at+8000)])
+			}
+		}
+		if t.Failed() {
+			t.Logf("noted %q (%v) printed on standard error, at the end:\n%s", c.args, p.err, text[max(0, len(text)-4000):])
+		}
+	})
+	return p
+}
+
+// run runs the binary to its end and returns its exit code.
+func run(t *testing.T, c command) (code int, p *process) {
+	t.Helper()
+	p = start(t, c)
+	return p.exit(t), p
+}
+
+// signal is lost on a process that has ended, which is no error.
+func (p *process) signal(s os.Signal) { _ = p.cmd.Process.Signal(s) }
+
+func (p *process) ended() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+func (p *process) endsWithin(limit time.Duration) bool {
+	select {
+	case <-p.done:
+		return true
+	case <-time.After(limit):
+		return false
+	}
+}
+
+// exit waits for the end and returns the exit code; -1 after a signal.
+func (p *process) exit(t *testing.T) int {
+	t.Helper()
+	if !p.endsWithin(exitLimit) {
+		t.Fatalf("noted has not ended in %s", exitLimit)
+	}
+	var exit *exec.ExitError
+	if p.err != nil && !errors.As(p.err, &exit) {
+		t.Fatalf("noted ended with: %v", p.err)
+	}
+	return p.cmd.ProcessState.ExitCode()
+}
+
+// stop ends it as an operator does.
+func (p *process) stop(t *testing.T) {
+	t.Helper()
+	p.signal(syscall.SIGTERM)
+	if code := p.exit(t); code != 0 {
+		t.Fatalf("after SIGTERM the exit code is %d, want 0", code)
+	}
+}
+
+// await polls until ok, and fails when the process ends or the limit is reached before.
+func (p *process) await(t *testing.T, limit time.Duration, what string, ok func() bool) {
+	t.Helper()
+	eventually(t, limit, what, func() bool {
+		if ok() {
+			return true
+		}
+		if p.ended() {
+			t.Fatalf("noted ended (%v) before this came true: %s", p.err, what)
+		}
+		return false
+	})
+}
+
+// eventually polls until ok, and fails after the limit.
+func eventually(t *testing.T, limit time.Duration, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(limit); !ok(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %s: %s", limit, what)
+		}
+	}
+}
+
+// publicFolder is a folder of the test's own that other accounts can reach, unlike those of t.TempDir: run by
+// root, noted runs PostgreSQL as another user. It belongs to as.
+func publicFolder(t *testing.T, as *syscall.Credential) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "noted-e2e-")
+	if err == nil {
+		err = os.Chmod(dir, 0o755) //nolint:gosec // as said above
+	}
+	if err == nil && as != nil {
+		err = os.Chown(dir, int(as.Uid), int(as.Gid))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// missing skips the test because the machine has not got what it needs, unless NOTED_TEST_REQUIRE asks for it.
+func missing(t *testing.T, what, why string) {
+	t.Helper()
+	if slices.Contains(strings.Split(os.Getenv("NOTED_TEST_REQUIRE"), ","), what) {
+		t.Fatalf("NOTED_TEST_REQUIRE asks for %s: %s", what, why)
+	}
+	t.Skipf("%s: %s", what, why)
+}
+
+// ordinaryUser is whom to run as to be no root: nobody for a test that root runs, else the test's own user.
+func ordinaryUser(t *testing.T) *syscall.Credential {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	u, err := user.Lookup("nobody")
+	if err != nil {
+		missing(t, "root", err.Error())
+	}
+	uid, uidErr := strconv.ParseUint(u.Uid, 10, 32)
+	gid, gidErr := strconv.ParseUint(u.Gid, 10, 32)
+	if err := errors.Join(uidErr, gidErr); err != nil {
+		t.Fatal(err)
+	}
+	return &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
+}
+
+// running is a process of the machine, as /proc shows it.
+type running struct {
+	pid     int
+	command string
+	root    bool
+}
+
+// rootUID finds root among the real, effective, saved and file system user of a process (proc_pid_status(5)).
+var rootUID = regexp.MustCompile(`(?m)^Uid:.*\t0\b`)
+
+// clusterProcesses are those that work on the cluster of a data folder of `noted dev`: PostgreSQL and what
+// guards it. The cluster is in the folder, or where the file place in it says.
+func clusterProcesses(t *testing.T, data string) []running {
+	t.Helper()
+	clusters := []string{filepath.Join(data, "pg")}
+	if place, err := os.ReadFile(filepath.Join(data, "place")); err == nil { //nolint:gosec // the test's folder
+		clusters = append(clusters, filepath.Join(strings.TrimSpace(string(place)), "pg"))
+	}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		t.Skip("needs /proc:", err)
+	}
+	var found []running
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue
+		}
+		proc := filepath.Join("/proc", entry.Name())
+		// A process may end between two looks; then it is none of those that are left.
+		raw, _ := os.ReadFile(filepath.Join(proc, "cmdline")) //nolint:gosec // in /proc
+		line := strings.TrimSpace(strings.ReplaceAll(string(raw), "\x00", " "))
+		folder, _ := os.Readlink(filepath.Join(proc, "cwd"))
+		// PostgreSQL's own children write over their command lines, but stay in the folder.
+		if !slices.ContainsFunc(clusters, func(c string) bool { return strings.Contains(line, c) || folder == c }) {
+			continue
+		}
+		status, _ := os.ReadFile(filepath.Join(proc, "status")) //nolint:gosec // in /proc
+		found = append(found, running{pid, line, rootUID.Match(status)})
+	}
+	return found
+}
+
+// clusterIsGone waits until no process works on the data folder's cluster.
+func clusterIsGone(t *testing.T, data string) {
+	t.Helper()
+	var left []running
+	eventually(t, settleLimit, "no PostgreSQL is left", func() bool {
+		left = clusterProcesses(t, data)
+		return len(left) == 0
+	})
+}

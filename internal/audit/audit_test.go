@@ -1,0 +1,220 @@
+package audit_test
+
+import (
+	"log/slog"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"noted/internal/audit"
+	"noted/internal/localpg/pgtest"
+	"noted/internal/page"
+	"noted/internal/request"
+)
+
+var (
+	ada   = &audit.Actor{ID: uuid.MustParse("0199a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a01"), Kind: "user", Name: "ada"}
+	alice = &audit.Actor{ID: uuid.MustParse("0199a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a02"), Kind: "user", Name: "alice"}
+)
+
+func targets(items []audit.Item) string {
+	var list []string
+	for _, item := range items {
+		list = append(list, item.Target)
+	}
+	return strings.Join(list, " ")
+}
+
+func TestAnEventIsReadBackWithTheRequestItBelongsTo(t *testing.T) {
+	pool := pgtest.Pool(t)
+	ctx := request.With(t.Context(), &request.Info{ID: "r-1", IP: netip.MustParseAddr("2001:db8::1"), Log: slog.New(slog.DiscardHandler)})
+	err := audit.Record(ctx, pool,
+		audit.Event{Actor: ada, Action: audit.UserLock, Object: "user", Target: "x", Detail: "why"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := audit.Record(t.Context(), pool, audit.Event{Action: audit.NotePurge, Object: "note", Target: "y", Failure: true}); err != nil {
+		t.Fatal(err)
+	}
+	items, err := audit.List(ctx, pool, audit.Filter{}, page.Position{}, 10)
+	if err != nil || len(items) != 2 {
+		t.Fatalf("%v, %v", items, err)
+	}
+	nobody, somebody := items[0], items[1]
+	if nobody.Actor != nil || nobody.IP != nil || nobody.RequestID != "" || nobody.Outcome != "failure" {
+		t.Errorf("outside a request: %+v", nobody)
+	}
+	if somebody.IP == nil || *somebody.IP != "2001:db8::1" || somebody.At.Location() != time.UTC || time.Since(somebody.At) > time.Minute {
+		t.Errorf("got %+v", somebody)
+	}
+	want := audit.Item{ID: somebody.ID, At: somebody.At, IP: somebody.IP, Actor: ada, Action: "user.lock", Object: "user", Target: "x", Outcome: "success", RequestID: "r-1", Detail: "why"}
+	if diff := cmp.Diff(want, somebody); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestFiltersSelectByActorActionAndTime(t *testing.T) {
+	pool := pgtest.Pool(t)
+	for _, e := range []struct {
+		actor  *audit.Actor
+		action audit.Action
+		at     string
+		target string
+	}{
+		{ada, audit.UserLock, "2026-01-01T00:00:00Z", "a"},
+		{ada, audit.KeyCreate, "2026-01-02T00:00:00Z", "b"},
+		{alice, audit.KeyCreate, "2026-01-03T00:00:00Z", "c"},
+		{nil, audit.NotePurge, "2026-01-04T00:00:00Z", "d"},
+	} {
+		insertAt(t, pool, e.actor, e.action, e.at, e.target)
+	}
+	noon := time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC)
+	for _, c := range []struct {
+		name   string
+		filter audit.Filter
+		want   string
+	}{
+		{"all", audit.Filter{}, "d c b a"},
+		{"one actor", audit.Filter{Actor: ada.ID}, "b a"},
+		{"one action", audit.Filter{Action: "key.create"}, "c b"},
+		{"both", audit.Filter{Actor: alice.ID, Action: "key.create"}, "c"},
+		{"a stranger", audit.Filter{Actor: uuid.New()}, ""},
+		{"no such action", audit.Filter{Action: "key.%"}, ""},
+		{"since, the moment itself too", audit.Filter{Since: noon}, "d c b"},
+		{"since a microsecond later", audit.Filter{Since: noon.Add(time.Microsecond)}, "d c"},
+		{"since, in another zone", audit.Filter{Since: noon.In(time.FixedZone("", 5*3600))}, "d c b"},
+		{"all three", audit.Filter{Actor: ada.ID, Action: "key.create", Since: noon}, "b"},
+	} {
+		items, err := audit.List(t.Context(), pool, c.filter, page.Position{}, 10)
+		if err != nil || targets(items) != c.want {
+			t.Errorf("%s: %q, %v; want %q", c.name, targets(items), err, c.want)
+		}
+	}
+}
+
+func insertAt(t *testing.T, db audit.Execer, actor *audit.Actor, action audit.Action, at, target string) {
+	t.Helper()
+	var id *uuid.UUID
+	var kind, name *string
+	if actor != nil {
+		id, kind, name = &actor.ID, &actor.Kind, &actor.Name
+	}
+	_, err := db.Exec(t.Context(), `
+		insert into audit_events (id, at, actor_id, actor_kind, actor_name, action, object, target, outcome)
+		values (gen_random_uuid(), $1::text::timestamptz, $2, $3, $4, $5, 'x', $6, 'success')`, at, id, kind, name, string(action), target)
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Rows of one transaction have one time: only the id tells a page where to go on.
+func TestPagesOfRowsWithOneTimeShowEachRowOnce(t *testing.T) {
+	pool := pgtest.Pool(t)
+	err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
+		for range 10 {
+			if err := audit.Record(t.Context(), tx, audit.Event{Actor: ada, Action: audit.SessionEnd, Object: "session", Target: "s"}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[uuid.UUID]bool{}
+	var after page.Position
+	var last audit.Item
+	for range 4 {
+		items, err := audit.List(t.Context(), pool, audit.Filter{}, after, 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, item := range items {
+			if seen[item.ID] {
+				t.Errorf("%s is there twice", item.ID)
+			}
+			if last.ID != uuid.Nil && !item.At.Equal(last.At) {
+				t.Errorf("the times differ: %v, %v", item.At, last.At)
+			}
+			seen[item.ID], last = true, item
+			// Through a cursor, as a client takes it.
+			position, err := page.Query{Cursor: page.Position{At: item.At, ID: item.ID}.Cursor("x")}.After("x")
+			if err != nil {
+				t.Fatal(err)
+			}
+			after = position
+		}
+	}
+	if len(seen) != 10 {
+		t.Errorf("the pages showed %d rows of 10", len(seen))
+	}
+}
+
+func TestARowStandsOrFallsWithItsTransaction(t *testing.T) {
+	pool := pgtest.Pool(t)
+	_ = pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
+		if err := audit.Record(t.Context(), tx, audit.Event{Action: audit.UserLock, Object: "user", Target: "x"}); err != nil {
+			t.Fatal(err)
+		}
+		return pgx.ErrNoRows // whatever went wrong afterwards
+	})
+	if items, err := audit.List(t.Context(), pool, audit.Filter{}, page.Position{}, 10); err != nil || len(items) != 0 {
+		t.Errorf("got %v, %v", items, err)
+	}
+}
+
+func TestFailuresOfOneSubjectAreRecordedOnceAMinute(t *testing.T) {
+	pool := pgtest.Pool(t)
+	fail := func(object, target string) {
+		if err := audit.RecordFailure(t.Context(), pool, audit.Event{Actor: ada, Object: object, Target: target, Detail: "wrong_secret"}); err != nil {
+			t.Error(err)
+		}
+	}
+	count := func() (n int) {
+		items, err := audit.List(t.Context(), pool, audit.Filter{Action: "auth.fail"}, page.Position{}, 100)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, item := range items {
+			if item.Outcome != "failure" {
+				t.Errorf("the outcome is %s", item.Outcome)
+			}
+		}
+		return len(items)
+	}
+	var group sync.WaitGroup
+	for range 20 {
+		group.Go(func() { fail("key", "k1") })
+	}
+	group.Wait()
+	if n := count(); n != 1 {
+		t.Fatalf("20 failures at once are %d rows", n)
+	}
+	fail("key", "k2")
+	fail("user", "k1") // a user of that id is another subject
+	if n := count(); n != 3 {
+		t.Errorf("three subjects are %d rows", n)
+	}
+	age := func(seconds int) {
+		if _, err := pool.Exec(t.Context(), `update audit_failures set last_at = now() - make_interval(secs => $1) where subject = 'key:k1'`, seconds); err != nil {
+			t.Fatal(err)
+		}
+	}
+	age(55)
+	fail("key", "k1")
+	if n := count(); n != 3 {
+		t.Errorf("within the minute: %d rows", n)
+	}
+	age(60)
+	fail("key", "k1")
+	fail("key", "k1")
+	if n := count(); n != 4 {
+		t.Errorf("after the minute: %d rows", n)
+	}
+}
