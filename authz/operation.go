@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"mime"
 	"net/http"
 	"net/url"
 	"slices"
@@ -67,7 +68,7 @@ func register[I, O any](a *API, op huma.Operation, needs string, check func(*Pri
 		if answer(ctx, check(From(ctx.Context()))) {
 			next(ctx)
 		}
-	}, strictQuery)
+	}, strictInput)
 	huma.Register(a.huma, op, handler)
 }
 
@@ -119,7 +120,7 @@ func RegisterOn[T, I, O any](a *API, op huma.Operation, kind Kind, act Act,
 		if answer(ctx, err) {
 			next(huma.WithValue(ctx, foundKey{}, found))
 		}
-	}, strictQuery)
+	}, strictInput)
 	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
 		found, ok := ctx.Value(foundKey{}).(Found[T])
 		if !ok {
@@ -158,9 +159,9 @@ func answer(ctx huma.Context, err error) bool {
 	return false
 }
 
-// strictQuery refuses what huma passes over: a parameter sent twice, an empty one, and a
-// query that is none. (Unknown names are huma's.)
-func strictQuery(ctx huma.Context, next func(huma.Context)) {
+// strictInput refuses what huma passes over: a parameter sent twice, an empty one, a query that
+// is none, and a media type that only looks like JSON. (Unknown names are huma's.)
+func strictInput(ctx huma.Context, next func(huma.Context)) {
 	u := ctx.URL()
 	query, err := url.ParseQuery(u.RawQuery)
 	if err != nil {
@@ -175,6 +176,12 @@ func strictQuery(ctx huma.Context, next func(huma.Context)) {
 			return
 		case values[0] == "":
 			answer(ctx, problem.Invalid(location, "is empty; leave it out or give it a value"))
+			return
+		}
+	}
+	if body := ctx.Header("Content-Type"); body != "" && ctx.Operation().RequestBody != nil {
+		if media, _, err := mime.ParseMediaType(body); err != nil || media != "application/json" {
+			answer(ctx, problem.New(http.StatusUnsupportedMediaType, "The body must be JSON: Content-Type: application/json"))
 			return
 		}
 	}

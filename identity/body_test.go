@@ -161,8 +161,8 @@ func TestOnlyJSONIsTakenForABody(t *testing.T) {
 			{"application/jsonx", "415"},
 			{"text/json", "4xx or good"},
 			{"garbage", "415"},
-			{";", "415"},
-			{"", "4xx or good"}, // none at all
+			{";", "4xx or good"}, // no media type in it
+			{"", "4xx or good"},  // none at all
 		} {
 			r, err := http.NewRequestWithContext(t.Context(), way[0], env.URL+way[1], strings.NewReader(good))
 			if err != nil {

@@ -77,6 +77,19 @@ func TestAnIPv6AddressCountsAsItsNetwork(t *testing.T) {
 	}
 }
 
+// An IPv4 client may come as ::ffff:a.b.c.d, all of which is one /64.
+func TestAnIPv4AddressInIPv6DressIsOneAddress(t *testing.T) {
+	l := newLimiter(1)
+	at := time.Unix(1_800_000_000, 0)
+	l.count(netip.MustParseAddr("::ffff:192.0.2.1"), at)
+	if wait := l.count(netip.MustParseAddr("::ffff:192.0.2.2"), at); wait > 0 {
+		t.Errorf("all of IPv4 shares one count: %v", wait)
+	}
+	if wait := l.count(netip.MustParseAddr("192.0.2.1"), at); wait == 0 {
+		t.Error("the same address in the other dress has a count of its own")
+	}
+}
+
 func TestUnknownAddressesCountTogether(t *testing.T) {
 	l := newLimiter(1)
 	at := time.Unix(1_800_000_000, 0)

@@ -166,11 +166,9 @@ type claims struct {
 	MissingGroups []string
 }
 
-// read are the claims that noted or go-oidc reads. Their names are case-sensitive (RFC 7519,
-// 10.1.1), but encoding/json, by which go-oidc reads, takes "SUB" for "sub".
-var read = []string{
-	"iss", "sub", "aud", "exp", "iat", "nonce", "azp", "name", "preferred_username", "email", "email_verified", "hd",
-}
+// read are the claims that go-oidc reads. Their names are case-sensitive (RFC 7519, 10.1.1),
+// but encoding/json, by which it reads, takes "SUB" for "sub".
+var read = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "nonce"}
 
 // checkClaims refuses a token with a claim that differs from one of read in its case alone, or
 // that should be a string and is none.

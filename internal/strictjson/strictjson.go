@@ -71,6 +71,10 @@ func readable(err error) error {
 			text += " within " + pointer
 		}
 	}
+	var semantic *json.SemanticError
+	if errors.As(err, &semantic) { // its text names types of Go
+		text = fmt.Sprintf("the value at %q cannot be read", string(semantic.JSONPointer))
+	}
 	text = strings.TrimPrefix(text, "json: ")
 	return errors.New(strings.ToValidUTF8(strings.ReplaceAll(text, "jsontext: ", ""), "\uFFFD"))
 }
