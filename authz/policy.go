@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/casbin/casbin/v2"
 	"github.com/casbin/casbin/v2/model"
@@ -144,19 +145,34 @@ func parse(file Source) ([]line, error) {
 	var lines []line
 	var errs []error
 	text := bytes.TrimPrefix(file.Text, []byte("\xef\xbb\xbf"))
-	for i, raw := range strings.Split(string(text), "\n") {
+	for number, raw := range strings.Split(string(text), "\n") {
 		raw = strings.TrimSpace(raw)
 		if raw == "" || strings.HasPrefix(raw, "#") {
 			continue
 		}
-		fields, err := fieldsOf(raw)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s:%d: %w", file.Name, i+1, err))
+		if i, r := invisible(raw); i >= 0 {
+			errs = append(errs, fmt.Errorf("%s:%d:%d: the character U+%04X cannot be seen; take it out", file.Name, number+1, i+1, r))
 			continue
 		}
-		lines = append(lines, line{number: i + 1, kind: fields[0], fields: fields[1:]})
+		fields, err := fieldsOf(raw)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s:%d: %w", file.Name, number+1, err))
+			continue
+		}
+		lines = append(lines, line{number: number + 1, kind: fields[0], fields: fields[1:]})
 	}
 	return lines, errors.Join(errs...)
+}
+
+// invisible finds the first character that does not print, which would make a line mean other
+// than it looks; its place in bytes, or -1. A tab is white space like any other.
+func invisible(raw string) (int, rune) {
+	for i, r := range raw {
+		if !unicode.IsPrint(r) && r != '\t' {
+			return i, r
+		}
+	}
+	return -1, 0
 }
 
 func fieldsOf(raw string) ([]string, error) {
@@ -200,7 +216,49 @@ func check(name string, lines []line) error {
 		}
 		seen[key] = l.number
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, checkInclusion(name, lines)...)...)
+}
+
+// maxInclusion is how many roles deep Casbin follows g lines; it cuts off what is deeper.
+const maxInclusion = 10
+
+// checkInclusion refuses roles that include themselves, and chains deeper than Casbin follows.
+func checkInclusion(name string, lines []line) []error {
+	includes := map[string][]line{}
+	for _, l := range lines {
+		if l.kind == "g" && len(l.fields) == 2 {
+			includes[l.fields[0]] = append(includes[l.fields[0]], l)
+		}
+	}
+	var errs []error
+	depth := map[string]int{} // of the longest chain below; -1 while it is being followed
+	var follow func(who string) int
+	follow = func(who string) int {
+		if known, ok := depth[who]; ok {
+			return known
+		}
+		depth[who] = -1
+		longest := 0
+		for _, l := range includes[who] {
+			below := follow(l.fields[1])
+			if below < 0 {
+				errs = append(errs, fmt.Errorf("%s:%d: %q includes itself by way of %q", name, l.number, who, l.fields[1]))
+				continue
+			}
+			longest = max(longest, below+1)
+			if below+1 == maxInclusion+1 {
+				errs = append(errs, fmt.Errorf("%s:%d: from %q on, roles include roles more than %d deep; Casbin would not follow", name, l.number, who, maxInclusion))
+			}
+		}
+		depth[who] = longest
+		return longest
+	}
+	for _, l := range lines {
+		if len(l.fields) > 0 {
+			follow(l.fields[0])
+		}
+	}
+	return errs
 }
 
 func (l line) check(roles map[string]bool) error {
@@ -217,11 +275,14 @@ func (l line) check(roles map[string]bool) error {
 		if !slices.Contains(acts, act) {
 			return fmt.Errorf("unknown act %q for %s; it takes %s", act, object, join(acts))
 		}
-		return nil
+		return checkFamily(role, Permission{object, act})
 	case l.kind == "g" && len(l.fields) == 2:
 		who, role := l.fields[0], l.fields[1]
 		if isName(role) || !roles[role] {
 			return fmt.Errorf("no p or g line defines the role %q", role)
+		}
+		if prefix, _, _ := strings.Cut(who, ":"); isName(who) && slices.Contains(nobody, prefix) {
+			return fmt.Errorf("a name that starts with %q names nobody; write provider:subject, an e-mail, or group:provider:value", prefix+":")
 		}
 		if isName(who) && family(role) != "" {
 			return fmt.Errorf("%q is held in %s, not by a g line", role, family(role))
@@ -251,6 +312,32 @@ func family(role string) string {
 	return ""
 }
 
+// nobody are prefixes that are no provider's and no group's.
+var nobody = []string{"email", "key", "service"}
+
+// inOrganizations are the kinds and objects that are judged by a role in an organization.
+var inOrganizations = []Object{
+	"note:org", "note:restricted", "deadzone:org", "notebook", "notebook:restricted", "member", "invitation", "grant", "key:org", "audit:org",
+}
+
+// checkFamily refuses a permission that roles of this family cannot hold: nothing would ever
+// ask for it, or it would reach further than the family does. Inclusion never crosses families.
+func checkFamily(role string, p Permission) error {
+	organization := slices.Contains(inOrganizations, p.Object) || p.Object == "org" && p.Act != "create"
+	kind := p.Object.Kind()
+	switch {
+	case strings.HasPrefix(role, "key-"):
+		if kind == "key" || kind == "session" || kind == "identity" {
+			return fmt.Errorf("the key role %q cannot hold %q; no API key may touch keys, sessions or sign-ins", role, p)
+		}
+	case family(role) == "" && organization:
+		return fmt.Errorf("%q is decided in an organization; a platform role such as %q cannot hold it", p, role)
+	case family(role) != "" && !organization:
+		return fmt.Errorf("%q is decided outside organizations; %q, held in %s, cannot hold it", p, role, family(role))
+	}
+	return nil
+}
+
 func objects() string {
 	var names []string
 	for _, entry := range vocabulary {
@@ -274,6 +361,12 @@ func checkModel(file Source) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", file.Name, err)
 	}
+	for i, raw := range strings.Split(string(file.Text), "\n") {
+		raw = strings.TrimSpace(raw)
+		if strings.HasPrefix(raw, "[") && !slices.Contains(sections, raw) {
+			return fmt.Errorf("%s:%d: the section %s is not supported; there are %s", file.Name, i+1, raw, strings.Join(sections, ", "))
+		}
+	}
 	for _, want := range []struct{ section, key, value string }{
 		{"r", "r", "sub,obj,act"},
 		{"p", "p", "sub,obj,act"},
@@ -292,6 +385,9 @@ func checkModel(file Source) error {
 	}
 	return nil
 }
+
+// sections of a model.
+var sections = []string{"[request_definition]", "[policy_definition]", "[role_definition]", "[policy_effect]", "[matchers]"}
 
 // adapter hands Casbin lines that were read and checked already.
 type adapter []line
@@ -353,24 +449,14 @@ func compile(enforcer *casbin.Enforcer, lines []line) (*Policy, error) {
 	return policy, nil
 }
 
-// checkCompiled refuses what no inclusion may bring about: a key that makes keys, and a
-// right to everybody's things for everyone who signs in.
+// checkCompiled refuses what no inclusion may bring about: a right to everybody's things for
+// everyone who signs in.
 func checkCompiled(name string, policy *Policy) error {
 	var errs []error
-	for role, set := range policy.sets {
-		for _, p := range permissions {
-			if !set.Has(p) {
-				continue
-			}
-			kind := p.Object.Kind()
-			if strings.HasPrefix(role, "key-") && (kind == "key" || kind == "session" || kind == "identity") {
-				errs = append(errs, fmt.Errorf("%s: the key role %q holds %q; no API key may touch keys, sessions or sign-ins", name, role, p))
-			}
-			if role == User && strings.HasSuffix(string(p.Object), ":any") {
-				errs = append(errs, fmt.Errorf("%s: everyone who signs in is a %q, which holds %q; give that to another role", name, role, p))
-			}
+	for _, p := range permissions {
+		if policy.sets[User].Has(p) && strings.HasSuffix(string(p.Object), ":any") {
+			errs = append(errs, fmt.Errorf("%s: everyone who signs in is a %q, which holds %q; give that to another role", name, User, p))
 		}
 	}
-	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
 	return errors.Join(errs...)
 }

@@ -86,7 +86,7 @@ func TestVocabularyIsThatOfTheModelAndFitsIntoASet(t *testing.T) {
 	for object := range objects {
 		for act := range acts {
 			p := authz.Permission{Object: object, Act: act}
-			_, err := load(t, fmt.Sprintf("p, user, self, read\np, %s, %s, %s\n", roleFor(object), object, act))
+			_, err := load(t, fmt.Sprintf("p, user, self, read\np, %s, %s, %s\n", roleFor(p), object, act))
 			if inside[p] != (err == nil) {
 				t.Errorf("%s: %v", p, err)
 			}
@@ -114,9 +114,13 @@ func TestVocabularyIsThatOfTheModelAndFitsIntoASet(t *testing.T) {
 	}
 }
 
-// roleFor is a role whose family may hold the object.
-func roleFor(object authz.Object) string {
-	switch object {
+// roleFor is a role whose family may hold the permission. Creating an organization is asked
+// outside of one.
+func roleFor(p authz.Permission) string {
+	if p.Object == "org" && p.Act != "create" {
+		return "org-tester"
+	}
+	switch p.Object {
 	case "note:org", "note:restricted", "deadzone:org", "notebook", "notebook:restricted", "member", "invitation", "grant", "key:org", "audit:org":
 		return "org-tester"
 	}
@@ -190,7 +194,7 @@ func TestBadPoliciesAreRefusedWithTheirLine(t *testing.T) {
 		{"a key role with an organization's keys", "p, key-writer, key:org, read", 0, `"key:org read"`},
 		{"a key role that ends sessions", "p, key-writer, session:own, delete", 0, `"session:own delete"`},
 		{"a key role that links sign-ins", "p, key-writer, identity:own, write", 0, `"identity:own write"`},
-		{"a key role that makes keys by inclusion", "p, key-maker, key:own, write\ng, key-writer, key-maker\ng, key-reader, key-writer", 0, `"key-reader" holds "key:own write"`},
+		{"a key role that makes keys by inclusion", "p, key-maker, key:own, write\ng, key-writer, key-maker\ng, key-reader, key-writer", 0, `"key-maker" cannot hold "key:own write"`},
 		{"everyone reading everything", "p, user, note:any, read", 0, `"note:any read"`},
 		{"everyone reading everything by inclusion", "g, user, admin", 0, `"note:any read"`},
 		{"everyone purging by inclusion of an inclusion", "p, cleaner, deadzone:any, purge\ng, helper, cleaner\ng, user, helper", 0, `"deadzone:any purge"`},
@@ -424,8 +428,8 @@ func TestABOMAndCRLFAndQuotesAreReadAsMeant(t *testing.T) {
 
 func TestTheHashTellsPoliciesApart(t *testing.T) {
 	hash := func(policy string, added ...authz.Grouping) string { return mustLoad(t, policy, added...).Hash }
-	if hash(good) != hash(good) || len(hash(good)) != 64 {
-		t.Errorf("got %q", hash(good))
+	if first, again := hash(good), hash(good); first != again || len(first) != 64 {
+		t.Errorf("got %q and %q", first, again)
 	}
 	if hash(good) == hash(good+"# \n") || hash(good) == hash(good, authz.Grouping{Who: "dev:eve", Role: "admin"}) {
 		t.Error("another policy has the same hash")
@@ -571,12 +575,11 @@ func TestAnExpectationThatDoesNotHoldIsNamed(t *testing.T) {
 
 // FuzzLoad asks for no panic, and that what is taken never breaks the rules that nothing else checks.
 func FuzzLoad(f *testing.F) {
-	f.Add(string(noted.Policy))
 	for _, seed := range []string{good, "", "p", "g,,", "p, user, note:own, read # x", "g, a, b\ng, b, a", "\xef\xbb\xbfp, a, self, read", "p, \"user, note:own, read", "g, user, admin\np, admin, note:any, read"} {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		if len(text) > 8192 {
+		if len(text) > 600 {
 			return // Casbin's time, not ours
 		}
 		policy, err := load(t, text)

@@ -213,6 +213,8 @@ func (p *Provider) verify(ctx context.Context, e *endpoints, raw, nonce string, 
 		return signIn{}, c, fmt.Errorf("audience %q is not noted alone", token.Audience)
 	case all["azp"] != nil && claim("azp") != p.ClientID:
 		return signIn{}, c, fmt.Errorf("azp %.100q is not noted", all["azp"])
+	case token.IssuedAt.Unix() <= 0:
+		return signIn{}, c, errors.New("iat is missing")
 	case token.IssuedAt.After(now.Add(time.Minute)):
 		return signIn{}, c, fmt.Errorf("iat %v is in the future", token.IssuedAt)
 	case !isSubject(token.Subject):

@@ -64,7 +64,7 @@ func (c *devCommand) Run(ctx context.Context, to streams) error {
 
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Listen)
 	if err != nil {
-		return fmt.Errorf("listen: %w", err)
+		return fmt.Errorf("listen: %w; --listen 127.0.0.1:0 takes a free port", err)
 	}
 	c.PublicURL = "http://" + listener.Addr().String()
 	if err := c.Check(); err != nil {

@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 
-	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 )
@@ -25,11 +25,11 @@ var ErrNewer = errors.New("the database belongs to a newer noted")
 // It waits for a replica that is migrating at the same time. It returns ErrNewer,
 // and changes nothing, when the schema is newer than this binary knows.
 func Up(ctx context.Context, url string) error {
-	config, err := pgx.ParseConfig(url)
+	config, err := pgxpool.ParseConfig(url) // which knows what is the pool's, such as pool_max_conns
 	if err != nil {
 		return fmt.Errorf("database_url: %w", err)
 	}
-	db := stdlib.OpenDB(*config)
+	db := stdlib.OpenDB(*config.ConnConfig)
 	defer func() { _ = db.Close() }()
 	if err := db.PingContext(ctx); err != nil {
 		return fmt.Errorf("reaching the database: %w", err)

@@ -179,8 +179,10 @@ func fromHuma(ctx context.Context, status int, msg string, errs []error) *Error 
 		return From(ctx, errors.Join(append([]error{errors.New(msg)}, errs...)...))
 	case http.StatusUnsupportedMediaType:
 		return New(status, "The body must be JSON: Content-Type: application/json")
-	case http.StatusRequestEntityTooLarge, http.StatusRequestTimeout:
-		return New(status, "%s", msg)
+	case http.StatusRequestEntityTooLarge:
+		return New(status, "The body is too large for this operation")
+	case http.StatusRequestTimeout:
+		return New(status, "The body took too long to arrive")
 	case http.StatusBadRequest:
 		for _, err := range errs {
 			var detail huma.ErrorDetailer

@@ -50,8 +50,9 @@ func arrive(log *slog.Logger) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			ip, err := netip.ParseAddr(middleware.GetClientIP(r.Context()))
-			if err != nil {
-				ip = netip.Addr{}
+			if err != nil { // a proxy's own request, or a header that is garbage: the peer is known all the same
+				peer, _ := netip.ParseAddrPort(r.RemoteAddr)
+				ip = peer.Addr().Unmap()
 			}
 			info := request.New(r, ip, log)
 			w.Header().Set("X-Request-Id", info.ID)

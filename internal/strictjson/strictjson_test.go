@@ -184,7 +184,7 @@ func duplicate(text string) (string, error) {
 		return twice, err
 	}
 	if _, err := d.Token(); err != io.EOF {
-		return "", fmt.Errorf("something follows: %v", err)
+		return "", fmt.Errorf("something follows: %w", err)
 	}
 	return "", nil
 }
