@@ -157,3 +157,15 @@ func TestReplicasThatFindNothingToDoDoNotWaitForEachOther(t *testing.T) {
 		t.Errorf("four starts at once on a migrated database took %v", took)
 	}
 }
+
+// What is the pool's in the connection string is no setting of PostgreSQL's.
+func TestPoolOptionsOfTheURLAreNoObstacle(t *testing.T) {
+	url := pgtest.URL(t)
+	joint := "?"
+	if strings.Contains(url, "?") {
+		joint = "&"
+	}
+	if err := migrate.Up(t.Context(), url+joint+"pool_max_conns=7"); err != nil {
+		t.Fatal(err)
+	}
+}
