@@ -624,9 +624,9 @@ func TestAClientsAddressComesOnlyFromConfiguredProxies(t *testing.T) {
 		{"203.0.113.9", []string{"X-Forwarded-For", "198.51.100.1", "X-Forwarded-For", "203.0.113.9"}},
 		{"203.0.113.9", []string{"X-Forwarded-For", "198.51.100.1, 203.0.113.9, 10.1.2.3"}},
 		{"2001:db8::9", []string{"X-Forwarded-For", "2001:db8::9"}},
-		// The last address was written by the proxy; who cannot be read there is nobody known,
-		// and not whoever the client wrote before.
-		{"", []string{"X-Forwarded-For", "203.0.113.9, nonsense"}},
+		// The last address was written by the proxy; where that cannot be read, the proxy is all that
+		// is known, and never whoever the client wrote before.
+		{"127.0.0.1", []string{"X-Forwarded-For", "203.0.113.9, nonsense"}},
 		{"203.0.113.9", []string{"X-Forwarded-For", "203.0.113.9", "X-Real-IP", "198.51.100.1", "Forwarded", "for=198.51.100.1"}},
 	} {
 		if got := lastAddress(t, env, session, test.headers...); got != test.want {
