@@ -69,7 +69,18 @@ func register[I, O any](a *API, op huma.Operation, needs string, check func(*Pri
 			next(ctx)
 		}
 	}, strictInput)
-	huma.Register(a.huma, op, handler)
+	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
+		out, err := handler(ctx, in)
+		return answered(ctx, out, err)
+	})
+}
+
+// answered makes any error of a handler a problem, so that huma sends its status and headers.
+func answered[O any](ctx context.Context, out *O, err error) (*O, error) {
+	if err != nil {
+		return nil, problem.From(ctx, err)
+	}
+	return out, nil
 }
 
 func takes(kind Kind, act Act) bool {
@@ -126,7 +137,8 @@ func RegisterOn[T, I, O any](a *API, op huma.Operation, kind Kind, act Act,
 		if !ok {
 			return nil, fmt.Errorf("%s: nothing was decided", op.OperationID)
 		}
-		return handler(ctx, in, found)
+		out, err := handler(ctx, in, found)
+		return answered(ctx, out, err)
 	})
 }
 
@@ -179,13 +191,29 @@ func strictInput(ctx huma.Context, next func(huma.Context)) {
 			return
 		}
 	}
-	if body := ctx.Header("Content-Type"); body != "" && ctx.Operation().RequestBody != nil {
-		if media, _, err := mime.ParseMediaType(body); err != nil || media != "application/json" {
-			answer(ctx, problem.New(http.StatusUnsupportedMediaType, "The body must be JSON: Content-Type: application/json"))
-			return
-		}
+	if ctx.Operation().RequestBody != nil && !isJSON(ctx) {
+		answer(ctx, problem.New(http.StatusUnsupportedMediaType, "The body must be plain JSON: Content-Type: application/json, with no Content-Encoding"))
+		return
 	}
 	next(ctx)
+}
+
+// isJSON tells whether a request says that its body is JSON, or nothing. It spells the type as
+// huma looks it up.
+func isJSON(ctx huma.Context) bool {
+	r, _ := humachi.Unwrap(ctx)
+	if r.Header.Get("Content-Encoding") != "" {
+		return false
+	}
+	if r.Header.Get("Content-Type") == "" {
+		return true
+	}
+	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || media != "application/json" {
+		return false
+	}
+	r.Header.Set("Content-Type", media)
+	return true
 }
 
 func (a *API) fail(op huma.Operation, format string, args ...any) {

@@ -3,6 +3,7 @@ package identity
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -99,6 +100,45 @@ func (s *Service) resolveKey(ctx context.Context, token string) (*authz.Principa
 func (s *Service) principal(person Person, p authz.Principal) *authz.Principal {
 	p.ID, p.Kind, p.Name, p.Email = person.ID, "user", person.Name, person.Email
 	return authz.NewPrincipal(p, s.policy, s.Names(person.Identities))
+}
+
+// Confirm asks once more, in the transaction that writes, whether the caller's credential still
+// holds: a request may have waited for its body while its session was ended, its key revoked
+// or its user locked. What is confirmed stays so until tx ends. The error is the one answer.
+func (s *Service) Confirm(ctx context.Context, tx pgx.Tx) error {
+	caller := authz.From(ctx)
+	reason, err := s.confirm(ctx, tx, caller)
+	if err != nil {
+		return fmt.Errorf("confirming the credential: %w", err)
+	}
+	if reason == "" {
+		return nil
+	}
+	failure := failureOf(reason, Person{ID: caller.ID, Name: caller.Name})
+	failure.service = s
+	return failure
+}
+
+func (s *Service) confirm(ctx context.Context, tx pgx.Tx, caller *authz.Principal) (Reason, error) {
+	var lives bool
+	err := tx.QueryRow(ctx, `select locked_at is null from users where id = $1 for share`, caller.ID).Scan(&lives)
+	if err != nil {
+		return "", err
+	}
+	if !lives {
+		return ReasonLocked, nil
+	}
+	if caller.Via == authz.ViaKey {
+		if lives, err = s.keys.KeyLives(ctx, tx, caller.Key); err != nil || lives {
+			return "", err
+		}
+		return ReasonRevokedKey, nil
+	}
+	err = tx.QueryRow(ctx, `select ended_at is null and expires_at > now() from sessions where id = $1 for share`, caller.Session).Scan(&lives)
+	if err != nil || lives {
+		return "", err
+	}
+	return ReasonEndedSession, nil
 }
 
 // failureOf concerns a known person.

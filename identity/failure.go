@@ -46,6 +46,17 @@ type Failure struct {
 	Object, Target string
 	Actor          *audit.Actor
 	Err            error // more for the log; never a token
+
+	service *Service // of a failure that shows only while the request is served
+}
+
+// Late answers for a credential that ended while its request was served, as fail does.
+func (f *Failure) Late(ctx context.Context) *problem.Error {
+	if f.service != nil {
+		f.service.note(ctx, f)
+		f.service.waitFloor(ctx)
+	}
+	return problem.Unauthorized()
 }
 
 // Error is for the log.

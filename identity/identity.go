@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"noted/authz"
@@ -54,6 +55,9 @@ type Service struct {
 // because keys imports identity.
 type KeyVerifier interface {
 	VerifyKey(ctx context.Context, token string) (KeyCredential, error)
+	// KeyLives tells, in a transaction, whether a key is still neither revoked nor expired, and
+	// holds it so until the transaction ends.
+	KeyLives(ctx context.Context, tx pgx.Tx, id uuid.UUID) (bool, error)
 }
 
 // KeyCredential is a live API key and the person for whom it acts.

@@ -6,7 +6,6 @@ import (
 	"crypto/subtle"
 	"encoding/base64"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"github.com/go-chi/chi/v5"
+	"github.com/go-json-experiment/json"
 	"golang.org/x/oauth2"
 
 	"noted/internal/problem"
@@ -34,6 +34,9 @@ type flow struct {
 	Verifier string `json:"v"` // PKCE (RFC 7636, 4.1)
 	ReturnTo string `json:"r"`
 }
+
+// maxFlow is how large a flow may be in bytes, so that its cookie is kept.
+const maxFlow = 2800
 
 // flowLife is how long somebody may take at the provider.
 const flowLife = 10 * time.Minute
@@ -60,6 +63,13 @@ func (s *Service) Login(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		problem.Write(w, r, err)
 		return
+	}
+	if len(value) > maxFlow { // a browser drops a cookie of over 4,096 bytes
+		f.ReturnTo = "/"
+		if value, err = json.Marshal(f); err != nil {
+			problem.Write(w, r, err)
+			return
+		}
 	}
 	options := []oauth2.AuthCodeOption{oidc.Nonce(f.Nonce), oauth2.S256ChallengeOption(f.Verifier)}
 	if hint := request.Text(query.Get("login_hint"), 255); hint != "" {

@@ -17,15 +17,17 @@ import (
 	"noted/internal/strictjson"
 )
 
-// operations are the room's handlers; policy says which key roles there are.
+// operations are the room's handlers; policy says which key roles there are, confirm whether
+// the caller's credential still holds.
 type operations struct {
 	*Service
-	policy func() *authz.Policy
+	policy  func() *authz.Policy
+	confirm func(context.Context, pgx.Tx) error
 }
 
 // Register declares the operations of /v1/keys.
-func (s *Service) Register(api *authz.API, policy func() *authz.Policy) {
-	o := operations{s, policy}
+func (s *Service) Register(api *authz.API, users *identity.Service) {
+	o := operations{s, users.Policy, users.Confirm}
 	tags := []string{"API keys"}
 	authz.Register(api, huma.Operation{
 		OperationID: "list-keys", Method: http.MethodGet, Path: "/v1/keys", Summary: "Your API keys, the newest first", Tags: tags,
@@ -99,14 +101,18 @@ func (o operations) create(ctx context.Context, in *createInput) (*createOutput,
 	}
 	var until *time.Time
 	if in.Body.ExpiresAt.Sent {
-		until = &in.Body.ExpiresAt.Value
-		if err := o.checkExpiry(ctx, *until); err != nil {
-			return nil, err
-		}
+		exact := in.Body.ExpiresAt.Value.Truncate(time.Microsecond) // as PostgreSQL keeps it
+		until = &exact
 	}
 	caller := authz.From(ctx)
 	out := &createOutput{}
 	err := pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error {
+		if err := o.confirm(ctx, tx); err != nil {
+			return err
+		}
+		if err := o.checkExpiry(ctx, tx, until); err != nil {
+			return err
+		}
 		id, token, err := o.mint(ctx, tx, identity.ActorOf(caller), in.Body.Name, role, min(DefaultAge, o.config.MaxAge), until)
 		out.Body.ID, out.Body.Secret = id, token
 		return err
@@ -119,8 +125,13 @@ func (o operations) create(ctx context.Context, in *createInput) (*createOutput,
 	return out, err
 }
 
-func (o operations) checkExpiry(ctx context.Context, until time.Time) error {
-	now, err := o.now(ctx)
+// checkExpiry judges by the transaction's own time, at which the key is made.
+func (o operations) checkExpiry(ctx context.Context, tx pgx.Tx, until *time.Time) error {
+	if until == nil {
+		return nil
+	}
+	var now time.Time
+	err := tx.QueryRow(ctx, `select now()`).Scan(&now)
 	switch {
 	case err != nil:
 		return err

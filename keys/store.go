@@ -192,11 +192,12 @@ func (s *Service) mint(ctx context.Context, tx pgx.Tx, actor *audit.Actor, name,
 	return id, token, err
 }
 
-// now is the database's clock, by which every expiry is judged.
-func (s *Service) now(ctx context.Context) (time.Time, error) {
-	var now time.Time
-	err := s.pool.QueryRow(ctx, `select now()`).Scan(&now)
-	return now, err
+// KeyLives is identity.KeyVerifier's.
+func (s *Service) KeyLives(ctx context.Context, tx pgx.Tx, id uuid.UUID) (lives bool, err error) {
+	err = tx.QueryRow(ctx, `
+		select revoked_at is null and exists (select from key_secrets where key_id = $1 and expires_at > now())
+		from keys where id = $1 for share`, id).Scan(&lives)
+	return lives, err
 }
 
 // rename names a key of the owner's.

@@ -21,7 +21,8 @@ import (
 )
 
 // Register declares the operations on notes.
-func (s *Service) Register(api *authz.API) {
+func (s *Service) Register(api *authz.API, users *identity.Service) {
+	s.confirm = users.Confirm
 	tags := []string{"Notes"}
 	authz.Register(api, huma.Operation{
 		OperationID: "create-note", Method: http.MethodPost, Path: "/v1/notes", Summary: "Write a new note", Tags: tags,
@@ -104,7 +105,14 @@ func (s *Service) create(ctx context.Context, in *createInput) (*createOutput, e
 	if err := checkPlace(in.Body.OrgID, in.Body.NotebookID); err != nil {
 		return nil, err
 	}
-	note, err := insert(ctx, s.pool, authz.From(ctx).ID, in.Body.Title, in.Body.Body)
+	var note Note
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) (err error) {
+		if err := s.confirm(ctx, tx); err != nil {
+			return err
+		}
+		note, err = insert(ctx, tx, authz.From(ctx).ID, in.Body.Title, in.Body.Body)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -133,8 +141,8 @@ func checkBody(body string) error {
 type listInput struct {
 	page.Query
 	Scope      string `query:"scope" enum:"all" doc:"all: everybody's notes"`
-	OrgID      string `query:"org_id" format:"uuid"`
-	NotebookID string `query:"notebook_id" format:"uuid"`
+	OrgID      string `query:"org_id" format:"uuid" pattern:"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"`
+	NotebookID string `query:"notebook_id" format:"uuid" pattern:"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"`
 }
 
 type listOutput struct{ Body page.Of[Summary] }
@@ -270,6 +278,9 @@ func (s *Service) delete(ctx context.Context, in *deleteInput, found authz.Found
 func (s *Service) write(ctx context.Context, id uuid.UUID, act authz.Act, ifMatch string, do func(pgx.Tx, row, authz.Relation) error) error {
 	caller := authz.From(ctx)
 	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if err := s.confirm(ctx, tx); err != nil {
+			return err
+		}
 		r, err := find(ctx, tx, caller.ID, id, "for update of n")
 		if err != nil {
 			return err

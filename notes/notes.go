@@ -1,10 +1,12 @@
 package notes
 
 import (
+	"context"
 	"log/slog"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -33,6 +35,7 @@ type Service struct {
 	config  Config
 	log     *slog.Logger
 	metrics metrics
+	confirm func(context.Context, pgx.Tx) error // identity's: whether the caller's credential still holds
 }
 
 // New makes the room and registers its metrics.

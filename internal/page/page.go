@@ -54,10 +54,11 @@ func (q Query) After(list string) (Position, error) {
 	if err != nil || len(raw) != size || base64.RawURLEncoding.EncodeToString(raw) != q.Cursor || subtle.ConstantTimeCompare(raw[24:], checksum(list, raw[:24])) != 1 {
 		return Position{}, problem.Invalid("query.cursor", "is not a cursor of this list; start again without it")
 	}
-	return Position{
-		At: time.UnixMicro(int64(binary.BigEndian.Uint64(raw))).UTC(),
-		ID: uuid.UUID(raw[8:24]),
-	}, nil
+	p := Position{At: time.UnixMicro(int64(binary.BigEndian.Uint64(raw))).UTC(), ID: uuid.UUID(raw[8:24])}
+	if p.At.Year() < 1970 || p.At.Year() > 9999 { // a forged one; PostgreSQL has no such time
+		return Position{}, problem.Invalid("query.cursor", "is not a cursor of this list; start again without it")
+	}
+	return p, nil
 }
 
 func checksum(list string, raw []byte) []byte {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/go-json-experiment/json"
@@ -99,6 +100,11 @@ func Unauthorized() *Error {
 // Write answers with err's problem.
 func Write(w http.ResponseWriter, r *http.Request, err error) {
 	e := From(r.Context(), err)
+	if r.ContentLength != 0 {
+		// net/http reads what is left of the body before it answers; a client that holds its body
+		// back would hold back the answer.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(time.Second))
+	}
 	for name, values := range e.headers {
 		w.Header()[name] = values
 	}
@@ -117,6 +123,10 @@ func From(ctx context.Context, err error) *Error {
 	var e *Error
 	if errors.As(err, &e) {
 		return e
+	}
+	var late interface{ Late(context.Context) *Error }
+	if errors.As(err, &late) {
+		return late.Late(ctx)
 	}
 	info := request.From(ctx)
 	switch {
@@ -164,6 +174,9 @@ func Huma() {
 	huma.ValidateStrictCasing = true
 }
 
+// maxFields is how many invalid values a 422 names.
+const maxFields = 50
+
 func fromHuma(ctx context.Context, status int, msg string, errs []error) *Error {
 	for _, err := range errs {
 		var e *Error
@@ -193,15 +206,22 @@ func fromHuma(ctx context.Context, status int, msg string, errs []error) *Error 
 		return New(status, "%s", msg)
 	}
 	e := New(status, "The request has invalid values")
-	for _, err := range errs {
-		field := Field{Message: err.Error()}
+	for i, err := range errs {
+		if i == maxFields {
+			e.Errors = append(e.Errors, Field{Location: "…", Message: fmt.Sprintf("and %d more", len(errs)-i)})
+			break
+		}
+		var field Field
 		var detail huma.ErrorDetailer
 		if errors.As(err, &detail) {
+			// Not its Error(): that prints the value, which may be the whole body.
 			d := detail.ErrorDetail()
 			field = Field{Location: d.Location, Message: d.Message}
 			if _, ok := d.Value.(strictjson.NUL); ok {
 				field.Message = "must not contain the character NUL (U+0000)"
 			}
+		} else {
+			field.Message = err.Error()
 		}
 		// A name that a stranger chose stands in the location.
 		field.Location = request.Text(field.Location, 200)

@@ -124,8 +124,8 @@ func (s *Server) wire() error {
 
 	api := authz.NewAPI(humachi.New(router.With(s.Identity.Authenticate), config))
 	s.Identity.Register(api)
-	s.Keys.Register(api, s.Identity.Policy)
-	s.Notes.Register(api)
+	s.Keys.Register(api, s.Identity)
+	s.Notes.Register(api, s.Identity)
 	admin.New(s.Pool, s.Identity).Register(api)
 	s.document()
 	return errors.Join(api.Err(), checkRoutes(router, api.Declared()))
@@ -245,8 +245,10 @@ func (s *Server) httpServer(handler http.Handler) *http.Server {
 		ReadTimeout:       70 * time.Second,
 		WriteTimeout:      90 * time.Second,
 		IdleTimeout:       2 * time.Minute,
-		MaxHeaderBytes:    32 << 10,
-		ErrorLog:          slog.NewLogLogger(s.options.Log.Handler(), slog.LevelWarn),
+		// OPTIONS * goes through our handlers like any other request.
+		DisableGeneralOptionsHandler: true,
+		MaxHeaderBytes:               32 << 10,
+		ErrorLog:                     slog.NewLogLogger(s.options.Log.Handler(), slog.LevelWarn),
 	}
 }
 

@@ -135,7 +135,7 @@ func (n Nullable[T]) Schema(r huma.Registry) *huma.Schema {
 
 func schemaOf[T any](r huma.Registry) *huma.Schema {
 	if reflect.TypeFor[T]() == reflect.TypeFor[uuid.UUID]() {
-		return &huma.Schema{Type: huma.TypeString, Format: "uuid"}
+		return &huma.Schema{Type: huma.TypeString, Format: "uuid", Pattern: `^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`}
 	}
 	return huma.SchemaFromType(r, reflect.TypeFor[T]())
 }

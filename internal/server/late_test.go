@@ -1,0 +1,185 @@
+package server_test
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"testing"
+	"time"
+
+	"noted/internal/server/servertest"
+)
+
+// held sends a request whose body is not complete, and returns how to finish it.
+func held(t *testing.T, env *servertest.Env, method, path, token, body string) (finish func() servertest.Answer) {
+	t.Helper()
+	reader, writer := io.Pipe()
+	r, err := http.NewRequestWithContext(t.Context(), method, env.URL+path, reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Authorization", "Bearer "+token)
+	r.Header.Set("Content-Type", "application/json")
+	r.ContentLength = int64(len(body))
+	done := make(chan servertest.Answer, 1)
+	go func() { done <- servertest.Send(t, &http.Transport{DisableKeepAlives: true}, r) }()
+	if _, err := io.WriteString(writer, body[:1]); err != nil {
+		t.Fatal(err)
+	}
+	// The server has decided by the time that it asks for the body: the credential was used.
+	time.Sleep(200 * time.Millisecond)
+	return func() servertest.Answer {
+		_, _ = io.WriteString(writer, body[1:])
+		_ = writer.Close()
+		return <-done
+	}
+}
+
+// A stolen session must not outlive its end by a request that was begun before.
+func TestCredentialThatEndsWhileItsRequestWaitsWritesNothing(t *testing.T) {
+	env := servertest.New(t)
+	ada := env.SignIn(t, "ada")
+	const note, key, change = `{"title":"late","body":"late"}`, `{"name":"late","role":"key-writer"}`, `{"title":"late"}`
+	for name, one := range map[string]struct {
+		method, path, body string
+		byKey              bool
+		end                string
+	}{
+		"session ended, key made":   {"POST", "/v1/keys", key, false, "session"},
+		"session ended, note made":  {"POST", "/v1/notes", note, false, "session"},
+		"session ended, changed":    {"PATCH", "/v1/notes/%s", change, false, "session"},
+		"key revoked, note made":    {"POST", "/v1/notes", note, true, "key"},
+		"key revoked, note changed": {"PATCH", "/v1/notes/%s", change, true, "key"},
+		"user locked, note made":    {"POST", "/v1/notes", note, false, "lock"},
+		"user locked, by key":       {"POST", "/v1/notes", note, true, "lock"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			session, other := env.SignIn(t, "bob"), env.SignIn(t, "bob")
+			keyID, keyToken := env.NewKey(t, session, "key-writer")
+			id := env.NewNote(t, session, "as it was")
+			token := session
+			if one.byKey {
+				token = keyToken
+			}
+			path := one.path
+			if strings.Contains(path, "%s") {
+				path = fmt.Sprintf(path, id)
+			}
+			var me struct{ ID string }
+			env.Do(t, "GET", "/v1/me", other, nil).JSON(t, &me)
+			finish := held(t, env, one.method, path, token, one.body)
+			var ended servertest.Answer
+			switch one.end {
+			case "session":
+				ended = env.Do(t, "DELETE", "/v1/me/sessions", other, nil)
+			case "key":
+				ended = env.Do(t, "DELETE", "/v1/keys/"+keyID, other, nil)
+			case "lock":
+				ended = env.Do(t, "POST", "/v1/admin/users/"+me.ID+"/lock", ada, nil)
+				defer env.Do(t, "POST", "/v1/admin/users/"+me.ID+"/unlock", ada, nil)
+			}
+			if ended.Status != http.StatusNoContent {
+				t.Fatalf("ending it: %d %s", ended.Status, ended.Body)
+			}
+			a := finish()
+			if a.Status != http.StatusUnauthorized || string(a.Body) != `{"title":"Unauthorized","status":401,"detail":"Authentication failed"}` || a.Header.Get("WWW-Authenticate") != "Bearer" {
+				t.Errorf("%d %s %v", a.Status, a.Body, a.Header)
+			}
+			var late int
+			err := env.Pool.QueryRow(t.Context(), `select (select count(*) from notes where title = 'late') + (select count(*) from keys where name = 'late')`).Scan(&late)
+			if err != nil || late != 0 {
+				t.Errorf("%d rows were written, %v", late, err)
+			}
+		})
+	}
+}
+
+// The work on a refused body must not grow with its square.
+func TestBodyOfManyUnknownMembersIsRefusedAtOnceAndBriefly(t *testing.T) {
+	env := servertest.New(t)
+	alice := env.SignIn(t, "alice")
+	var body strings.Builder
+	body.WriteString(`{"title":"a","body":""`)
+	for i := range 50_000 {
+		fmt.Fprintf(&body, `,"%x":0`, i)
+	}
+	body.WriteString(`}`)
+	a := env.Do(t, "POST", "/v1/notes", alice, body.String())
+	if a.Status != http.StatusUnprocessableEntity || len(a.Body) > 16<<10 || !strings.Contains(string(a.Body), "more") {
+		t.Errorf("%d, %d bytes", a.Status, len(a.Body))
+	}
+}
+
+// A forged cursor, with the right checksum, of a time that PostgreSQL does not have.
+func TestForgedCursorIsRefused(t *testing.T) {
+	env := servertest.New(t)
+	alice := env.SignIn(t, "alice")
+	for _, micros := range []int64{-300_000_000_000_000_000, -210_866_803_200_000_001, -1 << 63, 1<<63 - 1, 300_000_000_000_000_000} {
+		raw := binary.BigEndian.AppendUint64(nil, uint64(micros))
+		raw = append(raw, make([]byte, 16)...)
+		sum := sha256.Sum256(append([]byte("noted cursor 1 notes \x00"), raw...))
+		cursor := base64.RawURLEncoding.EncodeToString(append(raw, sum[:8]...))
+		if a := env.Do(t, "GET", "/v1/notes?cursor="+cursor, alice, nil); a.Status != http.StatusUnprocessableEntity {
+			t.Errorf("%d: %d %s", micros, a.Status, a.Body)
+		}
+	}
+}
+
+// A key whose end comes while it is made is refused like any end in the past.
+func TestKeyThatEndsWhileItIsMadeIsInvalid(t *testing.T) {
+	env := servertest.New(t)
+	alice := env.SignIn(t, "alice")
+	for i := range 60 {
+		until := time.Now().Add(time.Duration(i) * 100 * time.Microsecond).UTC().Format(time.RFC3339Nano)
+		a := env.Do(t, "POST", "/v1/keys", alice, map[string]any{"name": "brief", "expires_at": until})
+		if a.Status != http.StatusCreated && a.Status != http.StatusUnprocessableEntity {
+			t.Fatalf("%d %s", a.Status, a.Body)
+		}
+	}
+}
+
+// A browser drops a cookie of over 4,096 bytes, and with it the sign-in.
+func TestLongReturnToLosesNoSignIn(t *testing.T) {
+	env := servertest.New(t)
+	for _, path := range []string{"/x?" + strings.Repeat("&a=1", 480), "/x?" + strings.Repeat("&", 2040), "/" + strings.Repeat("é", 1000)} {
+		a := env.Do(t, "GET", "/auth/login?return_to="+url.QueryEscape(path), "", nil)
+		if a.Status != http.StatusFound || len(a.Header.Get("Set-Cookie")) > 4096 {
+			t.Errorf("%d, a cookie of %d bytes", a.Status, len(a.Header.Get("Set-Cookie")))
+		}
+	}
+}
+
+// A client that holds its body back does not hold back the answer, nor the connection.
+func TestRefusalDoesNotWaitForTheBody(t *testing.T) {
+	env := servertest.New(t)
+	reader, writer := io.Pipe()
+	defer func() { _ = writer.Close() }()
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, env.URL+"/v1/notes", reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.ContentLength = 1000
+	done := make(chan int, 1)
+	go func() {
+		response, err := (&http.Transport{}).RoundTrip(r)
+		if err != nil {
+			done <- 0
+			return
+		}
+		_ = response.Body.Close()
+		done <- response.StatusCode
+	}()
+	select {
+	case status := <-done:
+		if status != http.StatusUnauthorized {
+			t.Errorf("got %d", status)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("no answer while the body is held back")
+	}
+}
