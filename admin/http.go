@@ -80,7 +80,7 @@ func (s *Service) setLocked(ctx context.Context, user uuid.UUID, locked bool) er
 type auditInput struct {
 	page.Query
 	Actor  string    `query:"actor" format:"uuid" doc:"Only what this user or key did"`
-	Action string    `query:"action" pattern:"^[a-z]+\\.[a-z_]+$" maxLength:"50" doc:"Only this, such as key.create"`
+	Action string    `query:"action" enum:"session.create,session.end,auth.fail,identity.link,identity.unlink,key.create,key.rotate,key.revoke,user.lock,user.unlock,note.purge,note.read_any,note.write_any,note.delete_any,note.restore_any,policy.reload,org.create,org.delete,member.join,member.change,member.remove,invitation.create,invitation.revoke,grant.set,grant.remove" doc:"Only this"`
 	Since  time.Time `query:"since" doc:"Only from this time on"`
 }
 

@@ -76,6 +76,9 @@ func (s *Service) SetLocked(ctx context.Context, actor *audit.Actor, user uuid.U
 		action = audit.UserLock
 	}
 	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if err := s.Confirm(ctx, tx); err != nil {
+			return err
+		}
 		tag, err := tx.Exec(ctx, `
 			update users set locked_at = case when $2 then now() end
 			where id = $1 and (locked_at is not null) <> $2`, user, locked)

@@ -154,7 +154,13 @@ type KeyName struct {
 }
 
 func (o operations) rename(ctx context.Context, in *renameInput, found authz.Found[Key]) (*keyOutput, error) {
-	if err := o.Service.rename(ctx, authz.From(ctx).ID, found.Thing.ID, in.Body.Name); err != nil {
+	err := pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error {
+		if err := o.confirm(ctx, tx); err != nil {
+			return err
+		}
+		return o.Service.rename(ctx, tx, authz.From(ctx).ID, found.Thing.ID, in.Body.Name)
+	})
+	if err != nil {
 		return nil, err
 	}
 	found.Thing.Name = in.Body.Name

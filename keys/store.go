@@ -201,8 +201,8 @@ func (s *Service) KeyLives(ctx context.Context, tx pgx.Tx, id uuid.UUID) (lives 
 }
 
 // rename names a key of the owner's.
-func (s *Service) rename(ctx context.Context, owner, id uuid.UUID, name string) error {
-	tag, err := s.pool.Exec(ctx, `update keys set name = $3 where id = $1 and user_id = $2 and revoked_at is null`, id, owner, name)
+func (s *Service) rename(ctx context.Context, tx pgx.Tx, owner, id uuid.UUID, name string) error {
+	tag, err := tx.Exec(ctx, `update keys set name = $3 where id = $1 and user_id = $2 and revoked_at is null`, id, owner, name)
 	if err == nil && tag.RowsAffected() == 0 {
 		return errNotFound
 	}

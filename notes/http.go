@@ -375,6 +375,9 @@ func (s *Service) purgeNote(ctx context.Context, _ *authz.PathID, found authz.Fo
 func (s *Service) writeDead(ctx context.Context, id uuid.UUID, act authz.Act, do func(pgx.Tx, row, authz.Relation) error) error {
 	caller := authz.From(ctx)
 	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if err := s.confirm(ctx, tx); err != nil {
+			return err
+		}
 		r, err := s.findDead(ctx, tx, caller.ID, id, "for update of n")
 		if err != nil {
 			return err

@@ -53,6 +53,7 @@ func TestCredentialThatEndsWhileItsRequestWaitsWritesNothing(t *testing.T) {
 		"session ended, key made":   {"POST", "/v1/keys", key, false, "session"},
 		"session ended, note made":  {"POST", "/v1/notes", note, false, "session"},
 		"session ended, changed":    {"PATCH", "/v1/notes/%s", change, false, "session"},
+		"session ended, key named":  {"PATCH", "/v1/keys/%k", `{"name":"late"}`, false, "session"},
 		"key revoked, note made":    {"POST", "/v1/notes", note, true, "key"},
 		"key revoked, note changed": {"PATCH", "/v1/notes/%s", change, true, "key"},
 		"user locked, note made":    {"POST", "/v1/notes", note, false, "lock"},
@@ -66,10 +67,7 @@ func TestCredentialThatEndsWhileItsRequestWaitsWritesNothing(t *testing.T) {
 			if one.byKey {
 				token = keyToken
 			}
-			path := one.path
-			if strings.Contains(path, "%s") {
-				path = fmt.Sprintf(path, id)
-			}
+			path := strings.NewReplacer("%s", id, "%k", keyID).Replace(one.path)
 			var me struct{ ID string }
 			env.Do(t, "GET", "/v1/me", other, nil).JSON(t, &me)
 			finish := held(t, env, one.method, path, token, one.body)
