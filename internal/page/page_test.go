@@ -26,7 +26,7 @@ func refused(err error) bool {
 func TestACursorIsReadBackAsThePositionItWasMadeFrom(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p := page.Position{
-			At: time.UnixMicro(rapid.Int64Range(-62_135_596_800_000_000, 253_402_300_799_999_999).Draw(t, "at")).UTC(),
+			At: time.UnixMicro(rapid.Int64Range(0, 253_402_300_799_999_999).Draw(t, "at")).UTC(),
 			ID: uuid.UUID(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "id")),
 		}
 		list := rapid.String().Draw(t, "list")

@@ -97,7 +97,8 @@ func NewOn(t testing.TB, databaseURL string, change ...func(*server.Options)) *E
 	settings := Defaults(t)
 	settings.DatabaseURL, settings.PublicURL = databaseURL, env.URL
 	settings.AuthFailureFloor, settings.AuthFailuresPerMinute = Floor, 0
-	settings.ShutdownGrace = 5 * time.Second
+	// Shutdown takes a connection on which nothing was ever sent for busy during 5 s.
+	settings.ShutdownGrace = 20 * time.Second
 	options := server.Options{
 		Settings: settings, Providers: []*identity.Provider{provider}, Policy: policy, Dev: true, Version: "test",
 		Log: slog.New(slog.NewTextHandler(env.Log, &slog.HandlerOptions{Level: slog.LevelDebug})),
@@ -115,6 +116,7 @@ func NewOn(t testing.TB, databaseURL string, change ...func(*server.Options)) *E
 	done := make(chan error, 1)
 	go func() { done <- env.Server.Run(ctx, listener, nil) }()
 	t.Cleanup(func() {
+		http.DefaultTransport.(*http.Transport).CloseIdleConnections()
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("the server ended with: %v", err)
