@@ -250,7 +250,7 @@ func TestSigningInAndOutAreInTheRecord(t *testing.T) {
 }
 
 // A database that is away says nothing of the credential.
-func TestADatabaseThatIsAwayIs503AndNoFailure(t *testing.T) {
+func TestAStatementThatFailsIsNoFailedAuthentication(t *testing.T) {
 	env := servertest.New(t)
 	alice := env.SignIn(t, "alice")
 	env.Exec(t, `alter table sessions rename to sessions_away`)
