@@ -24,7 +24,7 @@ func (s *Service) Register(api *authz.API) {
 	}, authz.Permission{Object: "user:any", Act: "read"}, s.listUsers)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "get-user", Method: http.MethodGet, Path: "/v1/admin/users/{id}", Summary: "One account", Tags: tags,
-	}, "user", "read", s.users.FindUser, getUser)
+	}, "user", "read", s.users.FindUser, s.getUser)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "lock-user", Method: http.MethodPost, Path: "/v1/admin/users/{id}/lock", Summary: "Shut an account out", Tags: tags,
 		DefaultStatus: http.StatusNoContent, Errors: []int{http.StatusConflict},
@@ -55,10 +55,11 @@ func (s *Service) listUsers(ctx context.Context, in *struct{ page.Query }) (*use
 	})}, nil
 }
 
-type userOutput struct{ Body identity.User }
+type userOutput struct{ Body identity.UserDetail }
 
-func getUser(_ context.Context, _ *authz.PathID, found authz.Found[identity.User]) (*userOutput, error) {
-	return &userOutput{found.Thing}, nil
+func (s *Service) getUser(ctx context.Context, _ *authz.PathID, found authz.Found[identity.User]) (*userOutput, error) {
+	identities, err := s.users.IdentitiesOf(ctx, found.Thing.ID)
+	return &userOutput{identity.UserDetail{User: found.Thing, Identities: identities}}, err
 }
 
 func (s *Service) lock(ctx context.Context, _ *authz.PathID, found authz.Found[identity.User]) (*struct{}, error) {

@@ -38,6 +38,16 @@ func (a *API) Err() error { return errors.Join(a.errs...) }
 // route lacks a declaration, and for tests.
 func (a *API) Declared() map[string]string { return a.declared }
 
+// DeclarePage notes what a page or a form for people needs, which is no huma operation. Who
+// mounts it checks that.
+func (a *API) DeclarePage(method, path string, needed Permission) {
+	if bitOf[needed] == 0 {
+		a.errs = append(a.errs, fmt.Errorf("%s %s: the permission %q is not in the vocabulary", method, path, needed))
+		return
+	}
+	a.declared[method+" "+path] = needed.String()
+}
+
 // Register declares an operation that has no target: it concerns the caller's own things as
 // a whole (key:own write), or an area (audit:any read).
 func Register[I, O any](a *API, op huma.Operation, needed Permission, handler func(context.Context, *I) (*O, error)) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -40,6 +41,62 @@ func (s *Service) Authenticate(next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r.WithContext(authz.WithPrincipal(r.Context(), principal)))
 	})
+}
+
+// SignedIn is Authenticate for a page for people: a stranger whose browser asks for it, also
+// one whose session has ended, is sent to sign in and back.
+func (s *Service) SignedIn(next http.Handler) http.Handler {
+	authenticated := s.Authenticate(next)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != http.MethodGet && r.Method != http.MethodHead || !request.AcceptsHTML(r) {
+			authenticated.ServeHTTP(w, r)
+			return
+		}
+		token, err := s.tokenOf(r)
+		var principal *authz.Principal
+		if err == nil && token != "" {
+			principal, err = s.resolve(r.Context(), token)
+		}
+		var failure *Failure
+		switch {
+		case principal != nil:
+			next.ServeHTTP(w, r.WithContext(authz.WithPrincipal(r.Context(), principal)))
+		case err == nil:
+			redirect(w, http.StatusSeeOther, s.signInURL(r))
+		case errors.As(err, &failure):
+			if s.settle(w, r, failure) {
+				redirect(w, http.StatusSeeOther, s.signInURL(r))
+			}
+		default:
+			problem.Write(w, r, err)
+		}
+	})
+}
+
+// signInURL leads to the provider and back to the page asked for; with several providers, to the
+// page that lists them.
+func (s *Service) signInURL(r *http.Request) string {
+	at := "/auth/login"
+	if len(s.config.Providers) != 1 {
+		at = "/"
+	}
+	return at + "?return_to=" + url.QueryEscape(LocalPath(r.URL.RequestURI()))
+}
+
+// BySession refuses keys: what it guards is for a person at a browser.
+func BySession(needed authz.Permission, next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		caller := authz.From(r.Context())
+		err := caller.Check(needed)
+		if err == nil && caller.Via != authz.ViaSession {
+			err = problem.Forbidden(needed.String())
+		}
+		if err != nil {
+			problem.Write(w, r, err)
+			return
+		}
+		next(w, r)
+	}
 }
 
 // tokenOf reads the credential; empty with no error when none was sent. (RFC 6750, 2.1.)
@@ -162,4 +219,11 @@ func (s *Service) Peek(r *http.Request) *authz.Principal {
 		return nil
 	}
 	return principal
+}
+
+// peekCookie is Peek by the session cookie alone.
+func (s *Service) peekCookie(r *http.Request) *authz.Principal {
+	alone := r.Clone(r.Context())
+	alone.Header.Del("Authorization")
+	return s.Peek(alone)
 }

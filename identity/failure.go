@@ -36,6 +36,10 @@ const (
 	ReasonCode           Reason = "code_exchange"
 	ReasonIDToken        Reason = "id_token"
 	ReasonGate           Reason = "gate"
+	ReasonReplay         Reason = "token_replayed"
+	ReasonLoggedOut      Reason = "signed_out_at_provider"
+	ReasonDeviceCode     Reason = "device_code"
+	ReasonLogoutToken    Reason = "logout_token"
 	ReasonInternal       Reason = "internal"
 )
 
@@ -112,12 +116,15 @@ func (s *Service) failPage(w http.ResponseWriter, r *http.Request, failure *Fail
 	if !s.settle(w, r, failure) {
 		return
 	}
-	header := w.Header()
-	header.Set("WWW-Authenticate", "Bearer")
-	header.Set("Cache-Control", "no-store")
-	header.Set("Content-Type", "text/html; charset=utf-8")
-	w.WriteHeader(http.StatusUnauthorized)
-	_, _ = w.Write(s.config.FailurePage)
+	w.Header().Set("WWW-Authenticate", "Bearer")
+	s.writePage(w, http.StatusUnauthorized, s.config.Pages.Failure)
+}
+
+func (s *Service) writePage(w http.ResponseWriter, status int, body []byte) {
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.WriteHeader(status)
+	_, _ = w.Write(body)
 }
 
 // note tells the log, the metric and, of a known user or key, the audit record.

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
 
 	"noted/authz"
@@ -28,6 +29,25 @@ func (s *Service) Register(api *authz.API) {
 		OperationID: "end-session", Method: http.MethodDelete, Path: "/v1/me/sessions/{id}", Summary: "End one of your sessions", Tags: []string{"Me"},
 		DefaultStatus: http.StatusNoContent,
 	}, "session", "delete", s.findOwnSession, s.endOne)
+	s.registerIdentities(api)
+}
+
+// RegisterPages declares the pages and forms for people who are signed in by a session: a device's,
+// and the form that confirms a link.
+func (s *Service) RegisterPages(api *authz.API, router chi.Router) {
+	write := authz.Permission{Object: "identity:own", Act: "write"}
+	pages := router.With(s.SignedIn)
+	for _, one := range []struct {
+		method, path string
+		handler      http.HandlerFunc
+	}{
+		{http.MethodGet, "/auth/device", s.ShowDevice},
+		{http.MethodPost, "/auth/device/confirm", s.ConfirmDevice},
+		{http.MethodPost, "/auth/link/confirm", s.ConfirmLink},
+	} {
+		api.DeclarePage(one.method, one.path, write)
+		pages.Method(one.method, one.path, BySession(write, one.handler))
+	}
 }
 
 // RegisterPublic declares GET /auth/providers, which reads no credential.

@@ -35,8 +35,16 @@ type Config struct {
 	SessionIdle, SessionAbsolute time.Duration
 	// GroupMaxAge is how long e-mail and group names count after the sign-in that showed them.
 	GroupMaxAge time.Duration
-	// FailurePage is shown with 401 to a browser whose sign-in failed: the same bytes always.
-	FailurePage []byte
+	Pages Pages
+}
+
+// Pages makes the pages for people. They are handed in because web imports identity.
+type Pages struct {
+	// Failure is shown with 401 to a browser whose sign-in failed: the same bytes always.
+	Failure []byte
+	Device  func(DevicePage) []byte
+	Link    func(LinkPage) []byte
+	Message func(title, text string) []byte
 }
 
 // Service is the identity room.
@@ -48,6 +56,7 @@ type Service struct {
 	failed  func(reason string) // counts a failure by its reason
 	cookies cookieNames
 	limiter *limiter
+	starts  *limiter // of device logins
 }
 
 // KeyVerifier finds the credential that an API key is. The error is a *Failure when the key
@@ -92,6 +101,7 @@ func New(pool *pgxpool.Pool, policy *authz.Policy, keys KeyVerifier, config Conf
 	return &Service{
 		config: config, pool: pool, policy: policy, keys: keys, failed: failed,
 		cookies: cookieNamesFor(config.PublicURL), limiter: newLimiter(config.FailuresPerMinute),
+		starts: newLimiter(deviceStarts),
 	}
 }
 

@@ -1,13 +1,18 @@
 package identity
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -15,6 +20,8 @@ import (
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
+
+	"noted/internal/request"
 )
 
 // Provider is an OpenID provider that noted trusts, as configured. It is discovered when
@@ -36,11 +43,16 @@ type Provider struct {
 	AllowedEmailDomains []string
 	AllowedGroups       []string
 	HostedDomains       []string
+	// AllowedAudiences are other clients of the provider whose ID tokens may be exchanged.
+	AllowedAudiences []string
 	// RootCAs trusts more than the system's certificates; nil for those alone.
 	RootCAs *x509.CertPool
+	// Transport carries the requests; nil for one of its own, which RootCAs is for. Tests set it.
+	Transport http.RoundTripper
 
 	mu        sync.Mutex
 	endpoints *endpoints
+	found     time.Time // when endpoints were
 	tried     time.Time
 	err       error
 }
@@ -56,25 +68,44 @@ type endpoints struct {
 }
 
 const (
-	providerTimeout   = 10 * time.Second // for one exchange with a provider
-	providerBodyLimit = 1 << 20          // bytes of one answer of a provider
-	retryAfter        = time.Second      // between two attempts at discovery
+	providerTimeout    = 10 * time.Second // for one exchange with a provider
+	providerBodyLimit  = 1 << 20          // bytes of one answer of a provider
+	providerHeadLimit  = 64 << 10         // bytes of its headers
+	idTokenLimit       = 128 << 10        // bytes of one ID or logout token
+	retryAfter         = time.Second      // between two attempts at discovery
+	rediscoverAfter    = time.Hour        // what discovery found is asked for anew
+	refetchKeysAfter   = 10 * time.Second // between two fetches of the keys
+	maxClockDifference = time.Minute      // that an iat may be ahead
 )
 
-// discover returns the provider's endpoints (OpenID Connect Discovery 1.0, 4), asking once
-// for all.
+// discover returns the provider's endpoints (OpenID Connect Discovery 1.0, 4), asking once an
+// hour for all. While the provider does not answer then, or not as it should, what was found
+// before stands.
 func (p *Provider) discover(ctx context.Context, redirectURL string) (*endpoints, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.endpoints != nil {
+	if p.endpoints != nil && time.Since(p.found) < rediscoverAfter {
 		return p.endpoints, nil
 	}
 	if p.err != nil && time.Since(p.tried) < retryAfter {
-		return nil, p.err
+		return p.endpoints, p.errUnlessFound()
 	}
 	found, err := p.ask(context.WithoutCancel(ctx), redirectURL)
-	p.endpoints, p.err, p.tried = found, err, time.Now()
-	return found, err
+	p.err, p.tried = err, time.Now()
+	if err == nil {
+		p.endpoints, p.found = found, p.tried
+	} else if p.endpoints != nil {
+		request.From(ctx).Log.LogAttrs(ctx, slog.LevelWarn, "discovery failed; what was found before stands",
+			slog.String("provider", p.ID), slog.Any("error", err))
+	}
+	return p.endpoints, p.errUnlessFound()
+}
+
+func (p *Provider) errUnlessFound() error {
+	if p.endpoints != nil {
+		return nil
+	}
+	return p.err
 }
 
 func (p *Provider) ask(ctx context.Context, redirectURL string) (*endpoints, error) {
@@ -85,6 +116,7 @@ func (p *Provider) ask(ctx context.Context, redirectURL string) (*endpoints, err
 	}
 	var more struct {
 		AuthMethods []string `json:"token_endpoint_auth_methods_supported"`
+		JWKS        string   `json:"jwks_uri"`
 		EndSession  string   `json:"end_session_endpoint"`
 		SendsIssuer bool     `json:"authorization_response_iss_parameter_supported"`
 	}
@@ -92,6 +124,18 @@ func (p *Provider) ask(ctx context.Context, redirectURL string) (*endpoints, err
 		return nil, fmt.Errorf("discovering provider %s: %w", p.ID, err)
 	}
 	endpoint := provider.Endpoint()
+	for _, named := range []struct{ member, address string }{
+		{"authorization_endpoint", endpoint.AuthURL}, {"token_endpoint", endpoint.TokenURL},
+		{"jwks_uri", more.JWKS}, {"end_session_endpoint", more.EndSession},
+	} {
+		if named.address == "" && named.member == "end_session_endpoint" {
+			continue
+		}
+		if err := checkEndpoint(p.Issuer, named.address); err != nil {
+			return nil, fmt.Errorf("discovering provider %s: %s: %w", p.ID, named.member, err)
+		}
+	}
+	client.Transport = &rememberedKeys{next: client.Transport, address: more.JWKS}
 	// Said, not tried out: oauth2 would send the code, which counts once, twice. The default is
 	// basic (Discovery 1.0, 3).
 	endpoint.AuthStyle = oauth2.AuthStyleInHeader
@@ -104,28 +148,97 @@ func (p *Provider) ask(ctx context.Context, redirectURL string) (*endpoints, err
 			ClientID: p.ClientID, ClientSecret: p.ClientSecret, Endpoint: endpoint,
 			RedirectURL: redirectURL, Scopes: p.Scopes,
 		},
-		verifier:    provider.Verifier(&oidc.Config{ClientID: p.ClientID}),
+		// Whose tokens count, verify says: in an exchange, those of other clients may.
+		verifier:    provider.Verifier(&oidc.Config{SkipClientIDCheck: true}),
 		endSession:  more.EndSession,
 		sendsIssuer: more.SendsIssuer,
 	}, nil
 }
 
-// httpClient follows no redirect of a POST, which would carry the code and the client secret
-// along, waits no longer than providerTimeout, and reads no more than providerBodyLimit.
+// checkEndpoint refuses an address that a browser or a secret must not be sent to: anything
+// but https, and http where the issuer itself has it.
+func checkEndpoint(issuer, address string) error {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || u.User != nil || u.Fragment != "" ||
+		u.Scheme != "https" && (u.Scheme != "http" || !strings.HasPrefix(issuer, "http:")) {
+		return fmt.Errorf("%.200q is no https address", address)
+	}
+	return nil
+}
+
+// httpClient follows no redirect: that of a POST would carry the code and the client secret
+// along, and an issuer's documents stand where it says. It waits no longer than
+// providerTimeout, and reads no more than providerBodyLimit.
 func (p *Provider) httpClient() *http.Client {
-	transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // documented to be one
-	if p.RootCAs != nil {
-		transport.TLSClientConfig = &tls.Config{RootCAs: p.RootCAs, MinVersion: tls.VersionTLS12}
+	next := p.Transport
+	if next == nil {
+		transport := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // documented to be one
+		transport.MaxResponseHeaderBytes = providerHeadLimit
+		if p.RootCAs != nil {
+			transport.TLSClientConfig = &tls.Config{RootCAs: p.RootCAs, MinVersion: tls.VersionTLS12}
+		}
+		next = transport
 	}
 	return &http.Client{
-		Timeout:   providerTimeout,
-		Transport: limited{transport},
-		CheckRedirect: func(_ *http.Request, via []*http.Request) error {
-			if via[0].Method != http.MethodGet || len(via) >= 5 {
-				return http.ErrUseLastResponse
-			}
-			return nil
-		},
+		Timeout:       providerTimeout,
+		Transport:     limited{next},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+}
+
+// rememberedKeys lets an unknown key id fetch the keys once in refetchKeysAfter; whoever asks
+// sooner gets the last answer again. go-oidc asks for every unknown one, and anybody can
+// send a token that names one. The first fetch is nobody's guess and does not count.
+type rememberedKeys struct {
+	next    http.RoundTripper
+	address string
+
+	mu       sync.Mutex
+	body     []byte
+	header   http.Header
+	refetch  time.Time
+	hasTried bool
+}
+
+// RoundTrip implements http.RoundTripper.
+func (k *rememberedKeys) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Method != http.MethodGet || r.URL.String() != k.address {
+		return k.next.RoundTrip(r)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.hasTried && time.Since(k.refetch) < refetchKeysAfter {
+		if k.body == nil {
+			return nil, errors.New("the keys could not be fetched just now; they are asked for again in a moment")
+		}
+		return k.answer(r), nil
+	}
+	if k.body != nil {
+		k.refetch, k.hasTried = time.Now(), true
+	}
+	response, err := k.next.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return nil, err
+	}
+	if response.StatusCode != http.StatusOK {
+		if k.body == nil {
+			k.refetch, k.hasTried = time.Now().Add(retryAfter-refetchKeysAfter), true
+		}
+		return nil, fmt.Errorf("the provider's keys: %s", response.Status)
+	}
+	k.body, k.header = body, response.Header
+	return k.answer(r), nil
+}
+
+func (k *rememberedKeys) answer(r *http.Request) *http.Response {
+	return &http.Response{
+		Status: "200 OK", StatusCode: http.StatusOK, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		Header: k.header.Clone(), Body: io.NopCloser(bytes.NewReader(k.body)), ContentLength: int64(len(k.body)), Request: r,
 	}
 }
 
@@ -159,16 +272,24 @@ func (b *limitedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// claims are what noted reads of an ID token for its gates and its log, beyond the sign-in.
+// claims are what noted reads of an ID token beyond the sign-in.
 type claims struct {
 	HostedDomain string
+	SessionID    string // the provider's own session: sid
 	// MissingGroups are the configured groups_claims that the token does not have.
 	MissingGroups []string
+	Seen          SeenClaims
+}
+
+// SeenClaims is what an ID token carried, for those who run the place.
+type SeenClaims struct {
+	Names  []string       `json:"names" nullable:"false" doc:"The names of all claims"`
+	Values map[string]any `json:"values" doc:"The values of those that the provider's configuration names"`
 }
 
 // read are the claims that go-oidc reads. Their names are case-sensitive (RFC 7519, 10.1.1),
 // but encoding/json, by which it reads, takes "SUB" for "sub".
-var read = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "nonce"}
+var read = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "nonce", "jti", "sid", "events"}
 
 // checkClaims refuses a token with a claim that differs from one of read in its case alone, or
 // that should be a string and is none.
@@ -180,7 +301,7 @@ func checkClaims(all map[string]any) error {
 			}
 		}
 	}
-	for _, name := range []string{"azp", "name", "preferred_username", "email", "hd"} {
+	for _, name := range []string{"azp", "sid", "name", "preferred_username", "email", "hd"} {
 		if _, ok := all[name].(string); !ok && all[name] != nil {
 			return fmt.Errorf("claim %s is no string", name)
 		}
@@ -188,42 +309,102 @@ func checkClaims(all map[string]any) error {
 	return nil
 }
 
+// canonical holds for the one spelling of a signed token: three parts, each the unpadded
+// base64url of what it decodes to. Two spellings of one token would count twice (RFC 7515, 2).
+func canonical(raw string) bool {
+	parts := strings.Split(raw, ".")
+	for _, part := range parts {
+		decoded, err := base64.RawURLEncoding.Strict().DecodeString(part)
+		if err != nil || base64.RawURLEncoding.EncodeToString(decoded) != part {
+			return false
+		}
+	}
+	return len(parts) == 3 && len(raw) <= idTokenLimit
+}
+
+// otherTypes are what Keycloak calls, in the claim typ, signed tokens of its own that are no
+// ID tokens.
+var otherTypes = []string{"Bearer", "Refresh", "Offline", "Logout"}
+
+// header is the protected one of a JWS.
+func header(raw string) (typ string, err error) {
+	var h struct {
+		Type string `json:"typ"`
+	}
+	text, err := base64.RawURLEncoding.DecodeString(raw[:strings.IndexByte(raw, '.')])
+	if err == nil {
+		err = json.Unmarshal(text, &h)
+	}
+	return h.Type, err
+}
+
+// signed is a token whose signature, issuer and times hold.
+type signed struct {
+	*oidc.IDToken
+	all map[string]any
+}
+
+func (t signed) text(name string) string { s, _ := t.all[name].(string); return s }
+
 // verify checks an ID token as OpenID Connect Core 3.1.3.7 has it: go-oidc the signature, the
-// issuer, the audience and the expiry; here the rest: nonce, every audience, azp, iat, sub.
-// What it returns is signed by the provider, all of it.
-func (p *Provider) verify(ctx context.Context, e *endpoints, raw, nonce string, now time.Time) (signIn, claims, error) {
-	var c claims
+// issuer and the expiry; here the rest: spelling, type, every audience, azp, iat, sub. What it
+// returns is signed by the provider, all of it. The caller has checked nonce or age.
+func (p *Provider) verify(ctx context.Context, e *endpoints, raw string, now time.Time) (signed, error) {
+	if !canonical(raw) {
+		return signed{}, errors.New("not three parts in base64url, or too long")
+	}
+	typ, err := header(raw)
+	if err != nil || typ != "" && !strings.EqualFold(typ, "JWT") {
+		return signed{}, fmt.Errorf("typ %.50q is no ID token's", typ)
+	}
 	token, err := e.verifier.Verify(oidc.ClientContext(ctx, e.client), raw)
 	if err != nil {
-		return signIn{}, c, err
+		return signed{}, err
 	}
-	var all map[string]any
-	if err := token.Claims(&all); err != nil {
-		return signIn{}, c, fmt.Errorf("claims: %w", err)
+	t := signed{IDToken: token}
+	if err := token.Claims(&t.all); err != nil {
+		return signed{}, fmt.Errorf("claims: %w", err)
 	}
-	if err := checkClaims(all); err != nil {
-		return signIn{}, c, err
+	if err := checkClaims(t.all); err != nil {
+		return signed{}, err
 	}
-	claim := func(name string) string { s, _ := all[name].(string); return s }
-	c.HostedDomain = claim("hd")
+	ours := func(audience string) bool {
+		return audience == p.ClientID || slices.Contains(p.AllowedAudiences, audience)
+	}
 	switch {
-	case nonce == "" || token.Nonce != nonce:
-		return signIn{}, c, errors.New("nonce does not match")
-	case len(token.Audience) != 1 || token.Audience[0] != p.ClientID:
-		return signIn{}, c, fmt.Errorf("audience %q is not noted alone", token.Audience)
-	case all["azp"] != nil && claim("azp") != p.ClientID:
-		return signIn{}, c, fmt.Errorf("azp %.100q is not noted", all["azp"])
+	case t.all["events"] != nil:
+		return signed{}, errors.New("it has events: a logout token is no ID token")
+	case slices.Contains(otherTypes, t.text("typ")):
+		return signed{}, fmt.Errorf("the claim typ says %q", t.text("typ"))
+	case len(token.Audience) == 0 || slices.ContainsFunc(token.Audience, func(a string) bool { return !ours(a) }):
+		return signed{}, fmt.Errorf("audience %.300q is not noted's alone", token.Audience)
+	case t.all["azp"] != nil && !ours(t.text("azp")):
+		return signed{}, fmt.Errorf("azp %.100q is not noted", t.all["azp"])
 	case token.IssuedAt.Unix() <= 0:
-		return signIn{}, c, errors.New("iat is missing")
-	case token.IssuedAt.After(now.Add(time.Minute)):
-		return signIn{}, c, fmt.Errorf("iat %v is in the future", token.IssuedAt)
+		return signed{}, errors.New("iat is missing")
+	case token.IssuedAt.After(now.Add(maxClockDifference)):
+		return signed{}, fmt.Errorf("iat %v is in the future", token.IssuedAt)
 	case !isSubject(token.Subject):
-		return signIn{}, c, errors.New("sub is not 1 to 255 ASCII characters")
+		return signed{}, errors.New("sub is not 1 to 255 ASCII characters")
 	}
-	verified, _ := all["email_verified"].(bool) // only JSON true counts
+	return t, nil
+}
+
+// own refuses a token that is not for noted's own client, as the code flow has it.
+func (p *Provider) own(t signed) error {
+	if !slices.Contains(t.Audience, p.ClientID) || t.all["azp"] != nil && t.text("azp") != p.ClientID {
+		return fmt.Errorf("audience %.300q, azp %.100q: not for noted", t.Audience, t.all["azp"])
+	}
+	return nil
+}
+
+// signInOf reads who a verified token is about.
+func (p *Provider) signInOf(raw string, t signed) (signIn, claims) {
+	c := claims{HostedDomain: t.text("hd"), SessionID: text(t.text("sid"), 255), Seen: p.seen(t.all)}
+	verified, _ := t.all["email_verified"].(bool) // only JSON true counts
 	var groups []string
 	for _, path := range p.GroupsClaims {
-		found, ok := stringsAt(all, path)
+		found, ok := stringsAt(t.all, path)
 		if !ok {
 			c.MissingGroups = append(c.MissingGroups, path)
 		}
@@ -232,12 +413,47 @@ func (p *Provider) verify(ctx context.Context, e *endpoints, raw, nonce string, 
 	slices.Sort(groups)
 	return signIn{
 		Identity: Identity{
-			Issuer: p.Issuer, Subject: token.Subject, Email: text(claim("email"), 320), EmailVerified: verified,
+			Issuer: p.Issuer, Subject: t.Subject, Email: text(t.text("email"), 320), EmailVerified: verified,
 			Groups: slices.Compact(groups),
 		},
-		Name:    firstOf(text(claim("name"), 255), text(claim("preferred_username"), 255), text(claim("email"), 255), token.Subject),
-		IDToken: raw,
-	}, c, nil
+		Name:      firstOf(text(t.text("name"), 255), text(t.text("preferred_username"), 255), text(t.text("email"), 255), t.Subject),
+		IssuedAt:  t.IssuedAt,
+		SessionID: c.SessionID,
+		Claims:    c.Seen,
+		spent:     spentIDToken(raw),
+	}, c
+}
+
+// seen notes which claims there are, and the values of those that gates and roles read.
+func (p *Provider) seen(all map[string]any) SeenClaims {
+	seen := SeenClaims{Names: []string{}, Values: map[string]any{}}
+	for name := range all {
+		if text(name, 100) != "" && len(seen.Names) < 200 {
+			seen.Names = append(seen.Names, name)
+		}
+	}
+	slices.Sort(seen.Names)
+	for _, path := range p.GroupsClaims {
+		if found, ok := stringsAt(all, path); ok {
+			seen.Values[path] = found
+		}
+	}
+	var named []string
+	if len(p.EmailDomains)+len(p.AllowedEmailDomains) > 0 {
+		named = append(named, "email", "email_verified")
+	}
+	if len(p.HostedDomains) > 0 {
+		named = append(named, "hd")
+	}
+	for _, name := range named {
+		switch value := all[name].(type) {
+		case bool:
+			seen.Values[name] = value
+		case string:
+			seen.Values[name] = request.Text(value, 320)
+		}
+	}
+	return seen
 }
 
 // admit asks the gates whether somebody may sign in at all.

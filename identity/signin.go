@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -49,10 +50,9 @@ func (s *Service) Login(w http.ResponseWriter, r *http.Request) {
 		problem.Write(w, r, err)
 		return
 	}
-	e, err := provider.discover(r.Context(), s.redirectURL(provider))
+	e, err := s.reach(r.Context(), provider)
 	if err != nil {
-		request.From(r.Context()).Log.LogAttrs(r.Context(), slog.LevelError, "provider unreachable", slog.String("provider", provider.ID), slog.Any("error", err))
-		problem.Write(w, r, problem.New(http.StatusServiceUnavailable, "The provider %s cannot be reached now; try again in a moment", provider.ID).With("Retry-After", "2"))
+		problem.Write(w, r, err)
 		return
 	}
 	f := flow{
@@ -71,15 +71,30 @@ func (s *Service) Login(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	s.cookies.set(w, s.cookies.signIn+shortState(f.State), base64.RawURLEncoding.EncodeToString(value), flowLife)
+	redirect(w, http.StatusFound, e.authorizeURL(provider, f, request.Text(query.Get("login_hint"), 255)))
+}
+
+// reach is discover for somebody who is to be sent to the provider: 503 while it is away.
+func (s *Service) reach(ctx context.Context, provider *Provider) (*endpoints, error) {
+	e, err := provider.discover(ctx, s.redirectURL(provider))
+	if err != nil {
+		request.From(ctx).Log.LogAttrs(ctx, slog.LevelError, "provider unreachable", slog.String("provider", provider.ID), slog.Any("error", err))
+		return nil, problem.New(http.StatusServiceUnavailable, "The provider %s cannot be reached now; try again in a moment", provider.ID).With("Retry-After", "2")
+	}
+	return e, nil
+}
+
+// authorizeURL is where the browser goes to sign in (Core, 3.1.2.1; RFC 7636, 4.3).
+func (e *endpoints) authorizeURL(provider *Provider, f flow, loginHint string) string {
 	options := []oauth2.AuthCodeOption{oidc.Nonce(f.Nonce), oauth2.S256ChallengeOption(f.Verifier)}
-	if hint := request.Text(query.Get("login_hint"), 255); hint != "" {
-		options = append(options, oauth2.SetAuthURLParam("login_hint", hint))
+	if loginHint != "" {
+		options = append(options, oauth2.SetAuthURLParam("login_hint", loginHint))
 	}
 	if len(provider.HostedDomains) == 1 {
 		options = append(options, oauth2.SetAuthURLParam("hd", provider.HostedDomains[0]))
 	}
-	s.cookies.set(w, s.cookies.signIn+shortState(f.State), base64.RawURLEncoding.EncodeToString(value), flowLife)
-	redirect(w, http.StatusFound, e.oauth.AuthCodeURL(f.State, options...))
+	return e.oauth.AuthCodeURL(f.State, options...)
 }
 
 // Callback takes the browser back from the provider, verifies what it brings and begins a
@@ -88,6 +103,10 @@ func (s *Service) Callback(w http.ResponseWriter, r *http.Request) {
 	provider, err := s.provider(chi.URLParam(r, "provider"))
 	if err != nil {
 		problem.Write(w, r, err)
+		return
+	}
+	if link, ok := s.linkOf(r); ok {
+		s.finishLink(w, r, provider, link)
 		return
 	}
 	f, token, expires, err := s.finish(r, provider)
@@ -106,40 +125,66 @@ func (s *Service) Callback(w http.ResponseWriter, r *http.Request) {
 
 // finish is the callback's work. Every error of it is shown as the same 401.
 func (s *Service) finish(r *http.Request, provider *Provider) (f flow, token Token, expires time.Time, err error) {
-	ctx, query := r.Context(), r.URL.Query()
-	f, err = s.flowOf(r, provider, query.Get("state"))
+	ctx := r.Context()
+	f, err = s.flowOf(r, provider, r.URL.Query().Get("state"))
 	if err != nil {
 		return f, "", expires, &Failure{Reason: ReasonState, Err: err}
 	}
+	in, err := s.redeem(r, provider, f)
+	if err != nil {
+		return f, "", expires, err
+	}
+	token, expires, err = s.beginSession(ctx, in)
+	return f, token, expires, err
+}
+
+// redeem exchanges the code that the browser brought for an ID token, and verifies it for the
+// flow. The error is a *Failure.
+func (s *Service) redeem(r *http.Request, provider *Provider, f flow) (in signIn, err error) {
+	ctx, query := r.Context(), r.URL.Query()
 	e, err := provider.discover(ctx, s.redirectURL(provider))
 	if err != nil {
-		return f, "", expires, &Failure{Reason: ReasonProvider, Err: err}
+		return in, &Failure{Reason: ReasonProvider, Err: err}
 	}
 	// RFC 9207, 2.4: an answer of another provider is not for this flow.
 	if iss := query.Get("iss"); (iss != "" || e.sendsIssuer) && iss != provider.Issuer {
-		return f, "", expires, &Failure{Reason: ReasonProvider, Err: fmt.Errorf("iss %.100q of the response is not the provider's", iss)}
+		return in, &Failure{Reason: ReasonProvider, Err: fmt.Errorf("iss %.100q of the response is not the provider's", iss)}
 	}
 	if code := query.Get("error"); code != "" {
-		return f, "", expires, &Failure{Reason: ReasonProvider, Err: fmt.Errorf("the provider says %.100q: %.200q", code, query.Get("error_description"))}
+		return in, &Failure{Reason: ReasonProvider, Err: fmt.Errorf("the provider says %.100q: %.200q", code, query.Get("error_description"))}
 	}
 	answer, err := e.oauth.Exchange(oidc.ClientContext(ctx, e.client), query.Get("code"), oauth2.VerifierOption(f.Verifier))
 	if err != nil {
-		return f, "", expires, &Failure{Reason: ReasonCode, Err: withoutBody(err)}
+		return in, &Failure{Reason: ReasonCode, Err: withoutBody(err)}
 	}
 	raw, _ := answer.Extra("id_token").(string)
-	in, claims, err := provider.verify(ctx, e, raw, f.Nonce, time.Now())
+	t, err := provider.verify(ctx, e, raw, time.Now())
 	if err != nil {
-		return f, "", expires, &Failure{Reason: ReasonIDToken, Err: err}
+		return in, &Failure{Reason: ReasonIDToken, Err: err}
 	}
-	if err := provider.admit(in, claims); err != nil {
-		return f, "", expires, &Failure{Reason: ReasonGate, Err: err}
+	if f.Nonce == "" || t.Nonce != f.Nonce {
+		return in, &Failure{Reason: ReasonIDToken, Err: errors.New("nonce does not match")}
 	}
+	if err := provider.own(t); err != nil {
+		return in, &Failure{Reason: ReasonIDToken, Err: err}
+	}
+	in, err = s.welcome(ctx, provider, raw, t)
+	in.IDToken = raw
+	return in, err
+}
+
+// welcome asks the gates about whom a verified token names, and warns of groups claims that are
+// not there.
+func (s *Service) welcome(ctx context.Context, provider *Provider, raw string, t signed) (signIn, error) {
+	in, claims := provider.signInOf(raw, t)
 	if len(claims.MissingGroups) > 0 {
 		request.From(ctx).Log.LogAttrs(ctx, slog.LevelWarn, "the ID token has no such groups claim, so it gives no group roles",
 			slog.String("provider", provider.ID), slog.Any("claims", claims.MissingGroups))
 	}
-	token, expires, err = s.beginSession(ctx, in)
-	return f, token, expires, err
+	if err := provider.admit(in, claims); err != nil {
+		return in, &Failure{Reason: ReasonGate, Err: err}
+	}
+	return in, nil
 }
 
 // withoutBody keeps a provider's answer, which may hold a token, out of the log.

@@ -2,9 +2,11 @@ package identity
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -64,32 +66,100 @@ func (s *Service) markUsed(ctx context.Context, session uuid.UUID) error {
 // signIn is a verified ID token's yield.
 type signIn struct {
 	Identity
-	Name    string
-	IDToken string // kept for the provider's end_session_endpoint
+	Name      string
+	IDToken   string // kept for the provider's end_session_endpoint; empty when it is not noted's own
+	IssuedAt  time.Time
+	SessionID string // the provider's: sid
+	Claims    SeenClaims
+	spent     []byte // the token's hash: it counts once
 }
 
-// beginSession finds or makes the user of (issuer, subject), notes what the token said, and
-// begins a session of theirs, all in one transaction. It returns a *Failure for a locked user.
+// spentIDToken names an ID token by what was signed, so that another spelling of the signature
+// is the same token.
+func spentIDToken(raw string) []byte {
+	return spentHash("id_token", raw[:strings.LastIndexByte(raw, '.')])
+}
+
+// spentHash keeps the kinds of spent tokens, and the parts of their names, apart.
+func spentHash(kind string, parts ...string) []byte {
+	hash := sha256.New()
+	for _, part := range append([]string{kind}, parts...) {
+		_, _ = fmt.Fprintf(hash, "%d:%s", len(part), part)
+	}
+	return hash.Sum(nil)
+}
+
+// spentFor is how long a spent token is remembered: longer than any of its kind is accepted.
+const spentFor = time.Hour
+
+// lockToken serializes, for the rest of tx, what begins and what ends the sessions of one sign-in
+// or of one identity.
+func lockToken(ctx context.Context, tx pgx.Tx, hash []byte) error {
+	_, err := tx.Exec(ctx, `select pg_advisory_xact_lock(hashtextextended(encode($1, 'hex'), 2))`, hash)
+	if err != nil {
+		return fmt.Errorf("locking a sign-in: %w", err)
+	}
+	return nil
+}
+
+// spend uses an ID token up. A *Failure when it was used before, or when a back-channel logout
+// ended what it belongs to: the provider's session of its sid, or, for tokens older than
+// the logout, all of its subject.
+func spend(ctx context.Context, tx pgx.Tx, in signIn) error {
+	tag, err := tx.Exec(ctx, `
+		insert into spent_tokens (hash, forget_at) values ($1, now() + $2::interval)
+		on conflict (hash) do nothing`, in.spent, spentFor)
+	if err != nil {
+		return fmt.Errorf("spending a token: %w", err)
+	}
+	if tag.RowsAffected() == 0 {
+		return &Failure{Reason: ReasonReplay}
+	}
+	sid, subject := spentHash("sid", in.Issuer, in.SessionID), spentHash("sub", in.Issuer, in.Subject)
+	for _, hash := range [][]byte{sid, subject} {
+		if err := lockToken(ctx, tx, hash); err != nil {
+			return err
+		}
+	}
+	var over bool
+	err = tx.QueryRow(ctx, `
+		select exists (select 1 from spent_tokens where hash = $1 and $3)
+			or exists (select 1 from spent_tokens where hash = $2 and issued_at > $4)`,
+		sid, subject, in.SessionID != "", in.IssuedAt).Scan(&over)
+	if err != nil {
+		return fmt.Errorf("looking for a logout: %w", err)
+	}
+	if over {
+		return &Failure{Reason: ReasonLoggedOut}
+	}
+	return nil
+}
+
+// beginSession finds or makes the user of (issuer, subject), notes what the token said, uses it
+// up, and begins a session of theirs, all in one transaction. It returns a *Failure for a
+// locked user and for a token that counts no more.
 func (s *Service) beginSession(ctx context.Context, in signIn) (Token, time.Time, error) {
 	token := NewToken()
 	hash, _ := token.Hash()
-	info := request.From(ctx)
-	var ip *netip.Addr
-	if info.IP.IsValid() {
-		ip = &info.IP
-	}
 	var expires time.Time
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if err := spend(ctx, tx, in); err != nil {
+			return err
+		}
 		user, identity, _, err := SaveIdentity(ctx, tx, in.Identity, in.Name)
 		if err != nil {
 			return err
 		}
+		if err := saveClaims(ctx, tx, identity, in.Claims); err != nil {
+			return err
+		}
 		session := uuid.Must(uuid.NewV7())
+		info := request.From(ctx)
 		err = tx.QueryRow(ctx, `
-			insert into sessions (id, user_id, identity_id, token_hash, expires_at, ip, user_agent, id_token)
-			values ($1, $2, $3, $4, now() + $5::interval, $6, $7, $8)
+			insert into sessions (id, user_id, identity_id, token_hash, expires_at, ip, user_agent, id_token, provider_sid)
+			values ($1, $2, $3, $4, now() + $5::interval, $6, $7, nullif($8, ''), nullif($9, ''))
 			returning expires_at`,
-			session, user, identity, hash, s.config.SessionAbsolute, ip, info.UserAgent, in.IDToken).Scan(&expires)
+			session, user, identity, hash, s.config.SessionAbsolute, addressOrNull(info.IP), info.UserAgent, in.IDToken, in.SessionID).Scan(&expires)
 		if err != nil {
 			return fmt.Errorf("beginning a session: %w", err)
 		}
@@ -101,14 +171,38 @@ func (s *Service) beginSession(ctx context.Context, in signIn) (Token, time.Time
 	return token, expires.UTC(), err
 }
 
+func addressOrNull(ip netip.Addr) *netip.Addr {
+	if !ip.IsValid() {
+		return nil
+	}
+	return &ip
+}
+
+// saveClaims keeps, for those who run the place, what the last sign-in's token carried.
+func saveClaims(ctx context.Context, tx pgx.Tx, identity uuid.UUID, seen SeenClaims) error {
+	if _, err := tx.Exec(ctx, `update identities set claims = $2 where id = $1`, identity, seen); err != nil {
+		return fmt.Errorf("noting claims: %w", err)
+	}
+	return nil
+}
+
+// lockIdentity serializes, for the rest of tx, whatever finds, makes, links or unlinks a pair.
+func lockIdentity(ctx context.Context, tx pgx.Tx, issuer, subject string) error {
+	_, err := tx.Exec(ctx, `select pg_advisory_xact_lock(hashtextextended($1 || ' ' || $2, 1))`, issuer, subject)
+	if err != nil {
+		return fmt.Errorf("locking an identity: %w", err)
+	}
+	return nil
+}
+
 // SaveIdentity finds the user of (issuer, subject), or makes one, and notes what was signed.
 // A user is found by nothing else. Two first sign-ins at once make one user: the second
 // waits for the first on a lock named after the pair. It returns a *Failure for a locked
 // user, whose id it returns all the same. made tells whether the user is new. `noted dev`
 // makes its people by it.
 func SaveIdentity(ctx context.Context, tx pgx.Tx, in Identity, name string) (user, identity uuid.UUID, made bool, err error) {
-	if _, err = tx.Exec(ctx, `select pg_advisory_xact_lock(hashtextextended($1 || ' ' || $2, 1))`, in.Issuer, in.Subject); err != nil {
-		return user, identity, made, fmt.Errorf("locking an identity: %w", err)
+	if err = lockIdentity(ctx, tx, in.Issuer, in.Subject); err != nil {
+		return user, identity, made, err
 	}
 	var locked bool
 	err = tx.QueryRow(ctx, `
@@ -227,8 +321,8 @@ func (s *Service) logOut(ctx context.Context, hash []byte) (issuer, idToken stri
 	return issuer, idToken, err
 }
 
-// Tidy deletes sessions a day after their absolute end, and forgets when failures older
-// than a day were last recorded. It deletes at most batch of each and is safe to run anywhere
+// Tidy deletes sessions a day after their absolute end, forgets when failures older than a day
+// were last recorded, and what is over of sign-ins under way. It deletes at most batch of each and is safe to run anywhere
 // at any time.
 func (s *Service) Tidy(ctx context.Context, batch int) error {
 	_, err := s.pool.Exec(ctx, `
@@ -237,11 +331,19 @@ func (s *Service) Tidy(ctx context.Context, batch int) error {
 	if err != nil {
 		return fmt.Errorf("deleting old sessions: %w", err)
 	}
-	_, err = s.pool.Exec(ctx, `
-		delete from audit_failures where subject in (
-			select subject from audit_failures where last_at < now() - interval '1 day' limit $1 for update skip locked)`, batch)
-	if err != nil {
-		return fmt.Errorf("forgetting old failures: %w", err)
+	for _, old := range []struct{ table, key, condition string }{
+		{"audit_failures", "subject", "last_at < now() - interval '1 day'"},
+		{"spent_tokens", "hash", "forget_at < now()"},
+		{"device_logins", "device_hash", "expires_at < now() - interval '1 hour'"},
+		{"device_guesses", "ctid", "at < now() - interval '1 hour'"},
+		{"links", "session_id", "expires_at < now()"},
+	} {
+		_, err := s.pool.Exec(ctx, fmt.Sprintf(`
+			delete from %[1]s where %[2]s in (
+				select %[2]s from %[1]s where %[3]s limit $1 for update skip locked)`, old.table, old.key, old.condition), batch)
+		if err != nil {
+			return fmt.Errorf("tidying %s: %w", old.table, err)
+		}
 	}
 	return nil
 }

@@ -26,6 +26,36 @@ type User struct {
 	LastSignInAt *time.Time `json:"last_sign_in_at"`
 }
 
+// UserDetail is an account with its identities, and what each showed at its last sign-in.
+type UserDetail struct {
+	User
+	Identities []UserIdentity `json:"identities" nullable:"false"`
+}
+
+// UserIdentity is one of an account's identities.
+type UserIdentity struct {
+	ID           uuid.UUID  `json:"id"`
+	Issuer       string     `json:"issuer"`
+	Subject      string     `json:"subject"`
+	LastSignInAt time.Time  `json:"last_sign_in_at"`
+	Claims       SeenClaims `json:"claims" doc:"Of the ID token of the last sign-in"`
+}
+
+// IdentitiesOf are those of an account, the oldest first.
+func (s *Service) IdentitiesOf(ctx context.Context, user uuid.UUID) ([]UserIdentity, error) {
+	rows, err := s.pool.Query(ctx, `
+		select id, issuer, subject, signed_in_at, claims from identities where user_id = $1 order by created_at, id`, user)
+	if err != nil {
+		return nil, fmt.Errorf("listing identities: %w", err)
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (UserIdentity, error) {
+		one := UserIdentity{Claims: SeenClaims{Names: []string{}, Values: map[string]any{}}}
+		err := row.Scan(&one.ID, &one.Issuer, &one.Subject, &one.LastSignInAt, &one.Claims)
+		one.LastSignInAt = one.LastSignInAt.UTC()
+		return one, err
+	})
+}
+
 // errNoUser is 404.
 var errNoUser = problem.NotFound("user")
 

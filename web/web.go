@@ -26,9 +26,16 @@ var (
 	pages = template.Must(template.New("pages").Parse(pagesText))
 )
 
-// FailurePage is what a browser gets whose sign-in failed; the same for every reason.
-func FailurePage() []byte {
-	return render("failed", nil)
+// Pages makes identity's pages. The one for a sign-in that failed is the same for every reason.
+func Pages() identity.Pages {
+	return identity.Pages{
+		Failure: render("failed", nil),
+		Device:  func(p identity.DevicePage) []byte { return render("device", p) },
+		Link:    func(p identity.LinkPage) []byte { return render("link", p) },
+		Message: func(title, text string) []byte {
+			return render("message", map[string]string{"Title": title, "Text": text})
+		},
+	}
 }
 
 func render(name string, data any) []byte {
@@ -40,6 +47,9 @@ func render(name string, data any) []byte {
 	return out.Bytes()
 }
 
+// homeCSP lets the one script of ours run, which begins to link a sign-in: that operation takes JSON.
+const homeCSP = "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'"
+
 // docsCSP lets Swagger UI run: its scripts come from here, its styles are partly inline.
 const docsCSP = "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
@@ -47,7 +57,11 @@ const docsCSP = "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe
 // session and never fails for it.
 func Mount(router chi.Router, users *identity.Service) {
 	router.Get("/", func(w http.ResponseWriter, r *http.Request) {
-		page(w, render("home", map[string]any{"Principal": users.Peek(r), "Providers": users.Providers()}))
+		w.Header().Set("Content-Security-Policy", homeCSP)
+		page(w, render("home", map[string]any{
+			"Principal": users.Peek(r), "Providers": users.Providers(),
+			"ReturnTo": identity.LocalPath(r.URL.Query().Get("return_to")),
+		}))
 	})
 	asset(router, "/static/", files, "static/%s", http.FileServerFS(files))
 	docs := render("docs", nil)

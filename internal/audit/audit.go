@@ -14,6 +14,8 @@ const (
 	SessionCreate  Action = "session.create"
 	SessionEnd     Action = "session.end"
 	AuthFail       Action = "auth.fail"
+	IdentityLink   Action = "identity.link"
+	IdentityUnlink Action = "identity.unlink"
 	KeyCreate      Action = "key.create"
 	KeyRevoke      Action = "key.revoke"
 	UserLock       Action = "user.lock"

@@ -72,6 +72,10 @@ var publicRoutes = map[string]bool{
 	"GET /auth/login":               true,
 	"GET /auth/callback/{provider}": true,
 	"POST /auth/logout":             true, // looks at the session, never fails for it
+	"POST /auth/token":              true,
+	"POST /auth/device":             true,
+
+	"POST /auth/backchannel-logout/{provider}": true,
 }
 
 // Open migrates the database and wires the rooms. Close it after Run.
@@ -101,7 +105,7 @@ func (s *Server) wire() error {
 		Providers: s.options.Providers, PublicURL: settings.PublicURL,
 		Floor: settings.AuthFailureFloor, FailuresPerMinute: settings.AuthFailuresPerMinute,
 		SessionIdle: settings.SessionIdle, SessionAbsolute: settings.SessionAbsolute, GroupMaxAge: settings.GroupMaxAge,
-		FailurePage: web.FailurePage(),
+		Pages: web.Pages(),
 	}, func(reason string) { m.failures.WithLabelValues(reason).Inc() })
 	s.Notes = notes.New(s.Pool, notes.Config{Retention: settings.DeadZoneRetention, PurgeEvery: settings.DeadZonePurgeEvery}, s.options.Log, s.registry)
 
@@ -120,10 +124,14 @@ func (s *Server) wire() error {
 	router.Get("/auth/login", s.Identity.Login)
 	router.Get("/auth/callback/{provider}", s.Identity.Callback)
 	router.Post("/auth/logout", s.Identity.Logout)
+	router.Post("/auth/token", s.Identity.Token)
+	router.Post("/auth/device", s.Identity.StartDevice)
+	router.Post("/auth/backchannel-logout/{provider}", s.Identity.BackchannelLogout)
 	web.Mount(router, s.Identity)
 
 	api := authz.NewAPI(humachi.New(router.With(s.Identity.Authenticate), config))
 	s.Identity.Register(api)
+	s.Identity.RegisterPages(api, router)
 	s.Keys.Register(api, s.Identity)
 	s.Notes.Register(api, s.Identity)
 	admin.New(s.Pool, s.Identity).Register(api)

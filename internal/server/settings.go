@@ -63,6 +63,7 @@ type ProviderSettings struct {
 	AllowedGroups       []string `yaml:"allowed_groups"`
 	HostedDomains       []string `yaml:"hosted_domains"`
 	AllowEveryone       bool     `yaml:"allow_everyone"`
+	AllowedAudiences    []string `yaml:"allowed_audiences"`
 	CAFile              string   `yaml:"ca_file"`
 }
 
@@ -226,7 +227,8 @@ func (p ProviderSettings) provider() (*identity.Provider, error) {
 	return &identity.Provider{
 		ID: p.ID, Name: name, Issuer: p.Issuer, ClientID: p.ClientID, ClientSecret: secret, Scopes: scopes,
 		EmailDomains: lower(p.EmailDomains), GroupsClaims: p.GroupsClaims, AllowedEmailDomains: lower(p.AllowedEmailDomains),
-		AllowedGroups: p.AllowedGroups, HostedDomains: lower(p.HostedDomains), RootCAs: roots,
+		AllowedGroups: p.AllowedGroups, HostedDomains: lower(p.HostedDomains),
+		AllowedAudiences: p.AllowedAudiences, RootCAs: roots,
 	}, errors.Join(errs...)
 }
 

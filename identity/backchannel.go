@@ -1,0 +1,176 @@
+package identity
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/coreos/go-oidc/v3/oidc"
+	"github.com/go-chi/chi/v5"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"noted/internal/audit"
+	"noted/internal/problem"
+)
+
+// logout is what a verified logout token asks for.
+type logout struct {
+	issuer, sid, subject, jti string
+	issuedAt                  time.Time
+}
+
+// BackchannelLogout ends sessions because their provider says so: POST
+// /auth/backchannel-logout/{provider} (OpenID Connect Back-Channel Logout 1.0, 2.5 to 2.8). 200
+// also when there is nothing to end; 400, with no detail and no sooner than the floor, for
+// whatever is wrong with the token.
+func (s *Service) BackchannelLogout(w http.ResponseWriter, r *http.Request) {
+	provider, err := s.provider(chi.URLParam(r, "provider"))
+	if err != nil {
+		problem.Write(w, r, err)
+		return
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	asked, err := s.logoutOf(w, r, provider)
+	if err == nil {
+		err = s.logOutAtProvider(r.Context(), asked)
+	}
+	var failure *Failure
+	switch {
+	case err == nil:
+		w.WriteHeader(http.StatusOK)
+	case errors.As(err, &failure):
+		// Not counted by address: behind it is the provider, whose next token may be good.
+		s.note(r.Context(), failure)
+		if s.waitFloor(r.Context()) {
+			problem.Write(w, r, problem.New(http.StatusBadRequest, ""))
+		}
+	default:
+		problem.Write(w, r, err)
+	}
+}
+
+// logoutOf verifies a logout token (2.4, 2.6): go-oidc the signature, issuer, expiry, event,
+// jti, and that there is no nonce; here the rest.
+func (s *Service) logoutOf(w http.ResponseWriter, r *http.Request, provider *Provider) (l logout, err error) {
+	fail := func(err error) (logout, error) { return l, &Failure{Reason: ReasonLogoutToken, Err: err} }
+	form, err := formOf(w, r)
+	if err != nil {
+		return fail(err)
+	}
+	ctx, raw := r.Context(), form.Get("logout_token")
+	if !canonical(raw) {
+		return fail(errors.New("no logout_token of three parts in base64url"))
+	}
+	typ, err := header(raw)
+	if err != nil || typ != "" && !strings.EqualFold(typ, "JWT") && !strings.EqualFold(typ, "logout+jwt") {
+		return fail(fmt.Errorf("typ %.50q is no logout token's", typ))
+	}
+	e, err := provider.discover(ctx, s.redirectURL(provider))
+	if err != nil {
+		return fail(err)
+	}
+	token, err := e.verifier.VerifyLogout(oidc.ClientContext(ctx, e.client), raw)
+	if err != nil {
+		return fail(err)
+	}
+	var all map[string]any
+	if err := token.Claims(&all); err != nil {
+		return fail(err)
+	}
+	now := time.Now()
+	event, isObject := eventOf(all)
+	switch {
+	case checkClaims(all) != nil:
+		return fail(checkClaims(all))
+	case !isObject:
+		return fail(fmt.Errorf("the logout event is %.50q, no object", fmt.Sprint(event)))
+	case all["nonce"] != nil:
+		return fail(errors.New("it has a nonce"))
+	case len(token.Audience) == 0 || slices.ContainsFunc(token.Audience, func(a string) bool { return a != provider.ClientID }):
+		return fail(fmt.Errorf("audience %.300q is not noted alone", token.Audience))
+	case token.IssuedAt.Unix() <= 0 || token.IssuedAt.After(now.Add(maxClockDifference)) || now.Sub(token.IssuedAt) > exchangeAge:
+		return fail(fmt.Errorf("iat %v is missing, in the future or over %v ago", token.IssuedAt, exchangeAge))
+	case token.Subject != "" && !isSubject(token.Subject), len(token.SessionID) > 255, len(token.TokenID) > 1024:
+		return fail(errors.New("sub, sid or jti is too long, or sub is no ASCII"))
+	}
+	return logout{provider.Issuer, token.SessionID, token.Subject, token.TokenID, token.IssuedAt}, nil
+}
+
+func eventOf(all map[string]any) (event any, isObject bool) {
+	events, _ := all["events"].(map[string]any)
+	event = events["http://schemas.openid.net/event/backchannel-logout"]
+	_, isObject = event.(map[string]any)
+	return event, isObject
+}
+
+// logOutAtProvider ends the sessions of one sign-in, by sid, or of an identity, by sub. With both, sid
+// selects and sub must match. Devices approved from those sessions, and sessions exchanged with
+// their tokens, have the same identity and sid, and end with them. ID tokens of what was
+// ended begin nothing any more.
+func (s *Service) logOutAtProvider(ctx context.Context, l logout) error {
+	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `
+			insert into spent_tokens (hash, forget_at) values ($1, now() + $2::interval)
+			on conflict (hash) do nothing`, spentHash("logout", l.issuer, l.jti), spentFor)
+		if err != nil {
+			return fmt.Errorf("spending a logout token: %w", err)
+		}
+		if tag.RowsAffected() == 0 {
+			return &Failure{Reason: ReasonReplay}
+		}
+		ended := spentHash("sub", l.issuer, l.subject)
+		if l.sid != "" {
+			ended = spentHash("sid", l.issuer, l.sid)
+		}
+		if err := lockToken(ctx, tx, ended); err != nil {
+			return err
+		}
+		var other bool
+		err = tx.QueryRow(ctx, `
+			select exists (
+				select 1 from sessions s join identities i on i.id = s.identity_id
+				where i.issuer = $1 and s.provider_sid = $2 and i.subject <> $3 and $3 <> '')`, l.issuer, l.sid, l.subject).Scan(&other)
+		if err != nil {
+			return fmt.Errorf("comparing sid and sub: %w", err)
+		}
+		if other {
+			return &Failure{Reason: ReasonLogoutToken, Err: errors.New("sid is of another sub")}
+		}
+		_, err = tx.Exec(ctx, `
+			insert into spent_tokens (hash, issued_at, forget_at) values ($1, $2, now() + $3::interval)
+			on conflict (hash) do update set issued_at = greatest(spent_tokens.issued_at, excluded.issued_at), forget_at = excluded.forget_at`,
+			ended, l.issuedAt, spentFor)
+		if err != nil {
+			return fmt.Errorf("noting a logout: %w", err)
+		}
+		rows, err := tx.Query(ctx, `
+			update sessions s set ended_at = now(), id_token = null
+			from identities i, users u
+			where i.id = s.identity_id and u.id = s.user_id and s.ended_at is null
+				and i.issuer = $1 and case when $2 <> '' then s.provider_sid = $2 else i.subject = $3 end
+			returning s.id, u.id, u.name`, l.issuer, l.sid, l.subject)
+		if err != nil {
+			return fmt.Errorf("ending sessions: %w", err)
+		}
+		return recordEnds(ctx, tx, rows, "signed out at "+l.issuer)
+	})
+}
+
+// recordEnds records the end of each session in rows: id, user's id, user's name.
+func recordEnds(ctx context.Context, tx pgx.Tx, rows pgx.Rows, why string) error {
+	events, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (audit.Event, error) {
+		var session uuid.UUID
+		actor := audit.Actor{Kind: "user"}
+		err := row.Scan(&session, &actor.ID, &actor.Name)
+		return audit.Event{Actor: &actor, Action: audit.SessionEnd, Object: "session", Target: session.String(), Detail: why}, err
+	})
+	if err != nil {
+		return fmt.Errorf("ending sessions: %w", err)
+	}
+	return audit.Record(ctx, tx, events...)
+}

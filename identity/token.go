@@ -1,0 +1,195 @@
+package identity
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"mime"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"noted/internal/problem"
+)
+
+// The names that RFC 8693 (2.1, 3) and RFC 8628 (3.4) give.
+const (
+	grantExchange   = "urn:ietf:params:oauth:grant-type:token-exchange"
+	grantDevice     = "urn:ietf:params:oauth:grant-type:device_code"
+	typeIDToken     = "urn:ietf:params:oauth:token-type:id_token"     //nolint:gosec // a name
+	typeAccessToken = "urn:ietf:params:oauth:token-type:access_token" //nolint:gosec // a name
+)
+
+// exchangeAge is how old an ID token may be that is exchanged.
+const exchangeAge = 5 * time.Minute
+
+// formLimit is how large a form may be: one token and a little more.
+const formLimit = idTokenLimit + 16<<10
+
+// TokenAnswer is the answer of POST /auth/token (RFC 6749, 5.1; RFC 8693, 2.2.1).
+type TokenAnswer struct {
+	AccessToken     string `json:"access_token" doc:"The token of a new session"`
+	IssuedTokenType string `json:"issued_token_type,omitzero" doc:"With a token exchange"`
+	TokenType       string `json:"token_type" enum:"Bearer"`
+	ExpiresIn       int    `json:"expires_in" doc:"Seconds until the session's absolute end"`
+}
+
+// tokenError is an error as OAuth writes it (RFC 6749, 5.2), sent at once: it tells of the
+// request, not of a credential.
+type tokenError string
+
+// Error is the code.
+func (e tokenError) Error() string { return string(e) }
+
+// Token answers POST /auth/token: an ID token (RFC 8693) or a device code (RFC 8628, 3.4) for a
+// session. A credential that does not hold is answered as settle has it, in OAuth's form.
+func (s *Service) Token(w http.ResponseWriter, r *http.Request) {
+	form, err := formOf(w, r)
+	if err != nil {
+		var tooLarge *http.MaxBytesError
+		if errors.As(err, &tooLarge) {
+			problem.Write(w, r, problem.New(http.StatusRequestEntityTooLarge, "The form is larger than %d bytes", formLimit))
+			return
+		}
+		writeOAuth(w, http.StatusBadRequest, oauthError{"invalid_request"})
+		return
+	}
+	refused := "invalid_request"
+	var answer TokenAnswer
+	switch form.Get("grant_type") {
+	case grantExchange:
+		answer, err = s.exchange(r.Context(), form)
+	case grantDevice:
+		refused = "invalid_grant"
+		answer, err = s.fetchDevice(r.Context(), form)
+	case "":
+		err = tokenError("invalid_request")
+	default:
+		err = tokenError("unsupported_grant_type")
+	}
+	var plain tokenError
+	var failure *Failure
+	switch {
+	case err == nil:
+		writeOAuth(w, http.StatusOK, answer)
+	case errors.As(err, &plain):
+		writeOAuth(w, http.StatusBadRequest, oauthError{string(plain)})
+	case errors.As(err, &failure):
+		if s.settle(w, r, failure) {
+			writeOAuth(w, http.StatusBadRequest, oauthError{refused})
+		}
+	default:
+		problem.Write(w, r, err)
+	}
+}
+
+type oauthError struct {
+	Error string `json:"error"`
+}
+
+// writeOAuth answers as RFC 6749, 5.1 and 5.2 have it.
+func writeOAuth(w http.ResponseWriter, status int, body any) {
+	text, err := json.Marshal(body)
+	if err != nil { // structs of plain strings and numbers
+		status, text = http.StatusInternalServerError, []byte(`{"error":"server_error"}`)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write(text)
+}
+
+var errForm = errors.New("a form with each parameter once is needed (application/x-www-form-urlencoded)")
+
+// formOf reads a request's form, and nothing of its address. Each parameter may be there once
+// (RFC 6749, 3.2).
+func formOf(w http.ResponseWriter, r *http.Request) (url.Values, error) {
+	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if err != nil || media != "application/x-www-form-urlencoded" {
+		return nil, errForm
+	}
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(10 * time.Second))
+	r.Body = http.MaxBytesReader(w, r.Body, formLimit)
+	err = r.ParseForm()
+	_ = control.SetReadDeadline(time.Time{}) // the connection is watched while the work goes on
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errForm, err)
+	}
+	for _, values := range r.PostForm {
+		if len(values) > 1 {
+			return nil, errForm
+		}
+	}
+	return r.PostForm, nil
+}
+
+// exchange begins a session for an ID token that a client of ours, or one that the provider's
+// allowed_audiences names, has just got. The token counts once, and only while it is new.
+func (s *Service) exchange(ctx context.Context, form url.Values) (TokenAnswer, error) {
+	raw := form.Get("subject_token")
+	if raw == "" || form.Get("subject_token_type") != typeIDToken {
+		return TokenAnswer{}, tokenError("invalid_request")
+	}
+	if wanted := form.Get("requested_token_type"); wanted != "" && wanted != typeAccessToken {
+		return TokenAnswer{}, tokenError("invalid_request")
+	}
+	provider, err := s.providerOf(raw)
+	if err != nil {
+		return TokenAnswer{}, &Failure{Reason: ReasonIDToken, Err: err}
+	}
+	e, err := provider.discover(ctx, s.redirectURL(provider))
+	if err != nil {
+		return TokenAnswer{}, &Failure{Reason: ReasonProvider, Err: err}
+	}
+	now := time.Now()
+	t, err := provider.verify(ctx, e, raw, now)
+	if err != nil {
+		return TokenAnswer{}, &Failure{Reason: ReasonIDToken, Err: err}
+	}
+	if now.Sub(t.IssuedAt) > exchangeAge {
+		return TokenAnswer{}, &Failure{Reason: ReasonIDToken, Err: fmt.Errorf("iat %v is over %v ago", t.IssuedAt, exchangeAge)}
+	}
+	in, err := s.welcome(ctx, provider, raw, t)
+	if err != nil {
+		return TokenAnswer{}, err
+	}
+	token, expires, err := s.beginSession(ctx, in)
+	if err != nil {
+		return TokenAnswer{}, err
+	}
+	return TokenAnswer{string(token), typeAccessToken, "Bearer", int(time.Until(expires).Round(time.Second).Seconds())}, nil
+}
+
+// googleWithoutScheme is how Google's ID tokens may spell their issuer.
+const googleIssuer, googleWithoutScheme = "https://accounts.google.com", "accounts.google.com"
+
+// providerOf finds whose a token says it is. Nothing of that is verified yet.
+func (s *Service) providerOf(raw string) (*Provider, error) {
+	if !canonical(raw) {
+		return nil, errors.New("not three parts in base64url, or too long")
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(raw, ".")[1])
+	if err != nil {
+		return nil, err
+	}
+	var claims struct {
+		Issuer string `json:"iss"`
+	}
+	if err := json.Unmarshal(payload, &claims); err != nil {
+		return nil, errors.New("the payload is no JSON object")
+	}
+	if claims.Issuer == googleWithoutScheme {
+		claims.Issuer = googleIssuer
+	}
+	for _, p := range s.config.Providers {
+		if p.Issuer == claims.Issuer {
+			return p, nil
+		}
+	}
+	return nil, fmt.Errorf("issuer %.200q is not a configured one", claims.Issuer)
+}

@@ -1,0 +1,16 @@
+// A button with data-link begins to link the sign-in of that provider to the account.
+for (const button of document.querySelectorAll("[data-link]")) {
+  button.addEventListener("click", async () => {
+    const answer = await fetch("/v1/me/identities", {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ provider: button.dataset.link }),
+    });
+    const body = await answer.json();
+    if (answer.ok) {
+      location.assign(body.url);
+      return;
+    }
+    document.getElementById("link-error").textContent = body.detail;
+  });
+}
