@@ -120,10 +120,29 @@ func TestAdminsSeeAccountsTheNewestFirstInPages(t *testing.T) {
 		t.Errorf("got %s", one.Body)
 	}
 	// The list shows nobody's sign-ins or secrets.
+	list := env.Do(t, "GET", "/v1/admin/users", ada, nil)
 	for _, word := range []string{"subject", "issuer", "hash", "token", "identities"} {
-		if strings.Contains(string(one.Body), word) {
-			t.Errorf("%s is shown: %s", word, one.Body)
+		if strings.Contains(string(list.Body), word) {
+			t.Errorf("%s is shown: %s", word, list.Body)
 		}
+	}
+	// One account shows which claims its last sign-in carried, and the values of the configured.
+	var detail struct {
+		Identities []struct {
+			Subject string
+			Claims  struct {
+				Names  []string
+				Values map[string]any
+			}
+		}
+	}
+	one.JSON(t, &detail)
+	if len(detail.Identities) != 1 || detail.Identities[0].Subject != "carol" {
+		t.Fatalf("got %s", one.Body)
+	}
+	claims := detail.Identities[0].Claims
+	if !slices.Contains(claims.Names, "auth_time") || claims.Values["email"] != "carol@dev.example" || claims.Values["auth_time"] != nil {
+		t.Errorf("got %v", claims)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"noted/internal/audit"
 	"noted/internal/page"
 	"noted/internal/problem"
+	"noted/internal/request"
 )
 
 // A link is a second identity for the same user. It is made by one who holds both sign-ins, in
@@ -189,8 +190,10 @@ func (s *Service) finishLink(w http.ResponseWriter, r *http.Request, provider *P
 	case err == nil:
 		shown.Code = code
 		s.writePage(w, http.StatusOK, s.config.Pages.Link(shown))
-	case errors.As(err, &conflict):
+	case errors.As(err, &conflict) && request.AcceptsHTML(r):
 		s.writePage(w, conflict.Status, s.config.Pages.Message("This sign-in was not linked", conflict.Detail))
+	case errors.As(err, &conflict):
+		problem.Write(w, r, err)
 	default:
 		var failure *Failure
 		if !errors.As(err, &failure) {
@@ -294,7 +297,7 @@ func (s *Service) ConfirmLink(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case err == nil:
 		redirect(w, http.StatusSeeOther, "/")
-	case errors.As(err, &conflict) && conflict.Status == http.StatusConflict:
+	case errors.As(err, &conflict) && conflict.Status == http.StatusConflict && request.AcceptsHTML(r):
 		s.writePage(w, conflict.Status, s.config.Pages.Message("This sign-in was not linked", conflict.Detail))
 	default:
 		problem.Write(w, r, err)

@@ -93,6 +93,10 @@ var validBodies = map[string]string{
 	"PATCH /v1/notes/{id}": `{"title":"changed"}`,
 	"POST /v1/keys":        `{"name":"new","role":"key-reader"}`,
 	"PATCH /v1/keys/{id}":  `{"name":"changed"}`,
+
+	"POST /v1/me/identities":    `{"provider":"dev"}`,
+	"POST /auth/device/confirm": "user_code=bcdf-ghjk&decision=approve",
+	"POST /auth/link/confirm":   "code=nothing",
 }
 
 // accessWorld is the one server of the matrix, and who there is.
@@ -116,13 +120,17 @@ func newAccessWorld(t *testing.T) *accessWorld {
 }
 
 // reset takes away what the last cell left, so that each starts from the same state: five
-// people, nobody locked, and nothing else.
+// people, nobody locked, a device that asks to be let in, and nothing else.
 func (w *accessWorld) reset(t *testing.T) {
 	t.Helper()
 	w.Exec(t, `delete from key_secrets`)
 	w.Exec(t, `delete from keys`)
+	w.Exec(t, `delete from device_logins`)
+	w.Exec(t, `delete from device_guesses`)
 	w.Exec(t, `delete from sessions`)
 	w.Exec(t, `delete from notes`)
+	// A device that waits to be approved by anybody.
+	w.Exec(t, `insert into device_logins (device_hash, user_code, expires_at) values (sha256('device'), 'BCDFGHJK', now() + interval '10 minutes')`)
 	w.Exec(t, `update users set locked_at = null where locked_at is not null`)
 }
 
@@ -229,6 +237,9 @@ func (w *accessWorld) target(t *testing.T, path, target, user string) string {
 	if strings.HasPrefix(path, "/v1/admin/users/") && state == "" {
 		return w.users[owner].String()
 	}
+	if strings.HasPrefix(path, "/v1/me/identities/") && state == "" {
+		return w.identities[owner].String()
+	}
 	session, token := w.session(t, owner)
 	switch {
 	case (strings.HasPrefix(path, "/v1/notes/") || strings.HasPrefix(path, "/v1/deadzone/")) && state == "":
@@ -269,6 +280,9 @@ func (w *accessWorld) snapshot(t *testing.T) []string {
 		union all select 'session ' || (to_jsonb(s) - 'last_used_at')::text from sessions s
 		union all select 'key ' || (to_jsonb(k) - 'last_used_at' - 'last_used_ip')::text from keys k
 		union all select 'secret ' || to_jsonb(x)::text from key_secrets x
+		union all select 'device ' || to_jsonb(d)::text from device_logins d
+		union all select 'guess ' || to_jsonb(g)::text from device_guesses g
+		union all select 'link ' || to_jsonb(l)::text from links l
 		union all select 'note ' || to_jsonb(n)::text from notes n
 		union all select 'audit rows but auth.fail: ' || count(*) from audit_events where action <> 'auth.fail'
 		order by 1`)
@@ -375,6 +389,9 @@ func (w *accessWorld) send(t *testing.T, c call, headers ...string) servertest.A
 	t.Helper()
 	if c.body == "" {
 		return w.Do(t, c.method, c.path, c.token, nil, headers...)
+	}
+	if strings.HasPrefix(c.path, "/auth/") && !slices.Contains(headers, "Content-Type") {
+		headers = append(headers, "Content-Type", "application/x-www-form-urlencoded")
 	}
 	return w.Do(t, c.method, c.path, c.token, c.body, headers...)
 }

@@ -29,7 +29,10 @@ var publicRoutes = []string{
 	"GET /readyz",
 	"GET /static/*",
 	"GET /version",
+	"POST /auth/backchannel-logout/{provider}",
+	"POST /auth/device",
 	"POST /auth/logout",
+	"POST /auth/token",
 }
 
 // addressOf is a route's path with something in the place of each name.
