@@ -35,7 +35,7 @@ type Config struct {
 	SessionIdle, SessionAbsolute time.Duration
 	// GroupMaxAge is how long e-mail and group names count after the sign-in that showed them.
 	GroupMaxAge time.Duration
-	Pages Pages
+	Pages       Pages
 }
 
 // Pages makes the pages for people. They are handed in because web imports identity.

@@ -62,6 +62,7 @@ type endpoints struct {
 	client     *http.Client
 	oauth      oauth2.Config
 	verifier   *oidc.IDTokenVerifier
+	jwks       string
 	endSession string
 	// sendsIssuer: its responses carry iss (RFC 9207, 3).
 	sendsIssuer bool
@@ -150,6 +151,7 @@ func (p *Provider) ask(ctx context.Context, redirectURL string) (*endpoints, err
 		},
 		// Whose tokens count, verify says: in an exchange, those of other clients may.
 		verifier:    provider.Verifier(&oidc.Config{SkipClientIDCheck: true}),
+		jwks:        more.JWKS,
 		endSession:  more.EndSession,
 		sendsIssuer: more.SendsIssuer,
 	}, nil

@@ -138,39 +138,47 @@ func (s *Service) finish(r *http.Request, provider *Provider) (f flow, token Tok
 	return f, token, expires, err
 }
 
-// redeem exchanges the code that the browser brought for an ID token, and verifies it for the
-// flow. The error is a *Failure.
+// redeem is exchangeCode for a sign-in, with the gates.
 func (s *Service) redeem(r *http.Request, provider *Provider, f flow) (in signIn, err error) {
-	ctx, query := r.Context(), r.URL.Query()
-	e, err := provider.discover(ctx, s.redirectURL(provider))
+	e, err := provider.discover(r.Context(), s.redirectURL(provider))
 	if err != nil {
 		return in, &Failure{Reason: ReasonProvider, Err: err}
 	}
+	raw, t, err := provider.exchangeCode(r.Context(), e, r.URL.Query(), f)
+	if err != nil {
+		return in, err
+	}
+	in, err = s.welcome(r.Context(), provider, raw, t)
+	in.IDToken = raw
+	return in, err
+}
+
+// exchangeCode exchanges the code that the browser brought for an ID token, and verifies it for the
+// flow. The error is a *Failure.
+func (p *Provider) exchangeCode(ctx context.Context, e *endpoints, query url.Values, f flow) (raw string, t signed, err error) {
 	// RFC 9207, 2.4: an answer of another provider is not for this flow.
-	if iss := query.Get("iss"); (iss != "" || e.sendsIssuer) && iss != provider.Issuer {
-		return in, &Failure{Reason: ReasonProvider, Err: fmt.Errorf("iss %.100q of the response is not the provider's", iss)}
+	if iss := query.Get("iss"); (iss != "" || e.sendsIssuer) && iss != p.Issuer {
+		return "", t, &Failure{Reason: ReasonProvider, Err: fmt.Errorf("iss %.100q of the response is not the provider's", iss)}
 	}
 	if code := query.Get("error"); code != "" {
-		return in, &Failure{Reason: ReasonProvider, Err: fmt.Errorf("the provider says %.100q: %.200q", code, query.Get("error_description"))}
+		return "", t, &Failure{Reason: ReasonProvider, Err: fmt.Errorf("the provider says %.100q: %.200q", code, query.Get("error_description"))}
 	}
 	answer, err := e.oauth.Exchange(oidc.ClientContext(ctx, e.client), query.Get("code"), oauth2.VerifierOption(f.Verifier))
 	if err != nil {
-		return in, &Failure{Reason: ReasonCode, Err: withoutBody(err)}
+		return "", t, &Failure{Reason: ReasonCode, Err: withoutBody(err)}
 	}
-	raw, _ := answer.Extra("id_token").(string)
-	t, err := provider.verify(ctx, e, raw, time.Now())
+	raw, _ = answer.Extra("id_token").(string)
+	t, err = p.verify(ctx, e, raw, time.Now())
+	if err == nil && (f.Nonce == "" || t.Nonce != f.Nonce) {
+		err = errors.New("nonce does not match")
+	}
+	if err == nil {
+		err = p.own(t)
+	}
 	if err != nil {
-		return in, &Failure{Reason: ReasonIDToken, Err: err}
+		return "", t, &Failure{Reason: ReasonIDToken, Err: err}
 	}
-	if f.Nonce == "" || t.Nonce != f.Nonce {
-		return in, &Failure{Reason: ReasonIDToken, Err: errors.New("nonce does not match")}
-	}
-	if err := provider.own(t); err != nil {
-		return in, &Failure{Reason: ReasonIDToken, Err: err}
-	}
-	in, err = s.welcome(ctx, provider, raw, t)
-	in.IDToken = raw
-	return in, err
+	return raw, t, nil
 }
 
 // welcome asks the gates about whom a verified token names, and warns of groups claims that are

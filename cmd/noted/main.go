@@ -19,10 +19,14 @@ var version = "0.1.0-dev"
 
 // cli is the command line: a field for each command.
 type cli struct {
-	Dev     devCommand    `cmd:"" help:"Run everything on this machine with nothing set up: its own PostgreSQL, an OpenID provider with four people, sample notes."`
-	Serve   serveCommand  `cmd:"" help:"Run the server for production."`
-	Policy  policyCommand `cmd:"" help:"Work on model.conf and policy.csv, offline."`
-	Version struct{}      `cmd:"" help:"Say which noted this is."`
+	Dev           devCommand           `cmd:"" help:"Run everything on this machine with nothing set up: its own PostgreSQL, an OpenID provider with four people, sample notes."`
+	Serve         serveCommand         `cmd:"" help:"Run the server for production."`
+	CheckProvider checkProviderCommand `cmd:"" help:"Ask a configured provider whether people can sign in by it; with --sign-in, try it."`
+	Policy        policyCommand        `cmd:"" help:"Work on model.conf and policy.csv, offline."`
+	Login         loginCommand         `cmd:"" help:"Sign in at a noted server, through a browser on any device."`
+	Logout        logoutCommand        `cmd:"" help:"End the session of login."`
+	Whoami        whoamiCommand        `cmd:"" help:"Say who you are to the server, and with which roles."`
+	Version       struct{}             `cmd:"" help:"Say which noted this is."`
 }
 
 // streams are where a command writes: what is asked for on out, everything else on err.

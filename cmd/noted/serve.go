@@ -50,11 +50,7 @@ func (f configFile) providers() ([]*identity.Provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	providers, err := server.Providers(entries)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", f, err)
-	}
-	return providers, nil
+	return server.Providers(entries)
 }
 
 type serveCommand struct {

@@ -76,9 +76,9 @@ var testOnly = []string{"noted/internal/localpg/pgtest", "noted/internal/server/
 // must not reach them.
 var forDevAlone = []string{"noted/internal/devidp", "noted/internal/localpg"}
 
-// isTestSupport holds for packages that only tests run.
+// isTestSupport holds for packages that only tests and measurements run.
 func isTestSupport(path string) bool {
-	return slices.Contains(testOnly, path) || path == "noted/internal/localpg/withpg"
+	return slices.Contains(testOnly, path) || path == "noted/internal/localpg/withpg" || strings.HasPrefix(path, "noted/bench/")
 }
 
 // violations says what is wrong with the edges; nil when they all point the right way.

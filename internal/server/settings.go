@@ -65,6 +65,19 @@ type ProviderSettings struct {
 	AllowEveryone       bool     `yaml:"allow_everyone"`
 	AllowedAudiences    []string `yaml:"allowed_audiences"`
 	CAFile              string   `yaml:"ca_file"`
+
+	places map[string]string // name:line:column of each member that is there, and of the entry under ""
+}
+
+// place is where to look for a member: itself, else its entry.
+func (p ProviderSettings) place(member string) string {
+	if at, ok := p.places[member]; ok {
+		return at
+	}
+	if at, ok := p.places[""]; ok {
+		return at
+	}
+	return "providers"
 }
 
 // file is the whole YAML file.
@@ -95,7 +108,38 @@ func ReadFile(name string) (scalars map[string]any, providers []ProviderSettings
 		return nil, nil, located(name, err)
 	}
 	delete(scalars, "providers")
+	locateProviders(name, text, f.Providers)
 	return scalars, f.Providers, nil
+}
+
+// locateProviders notes where the members of each provider stand, for the errors about them.
+func locateProviders(name string, text []byte, entries []ProviderSettings) {
+	path, err := yaml.PathString("$.providers")
+	if err != nil {
+		return
+	}
+	node, err := path.ReadNode(bytes.NewReader(text))
+	list, ok := node.(*ast.SequenceNode)
+	if err != nil || !ok || len(list.Values) != len(entries) {
+		return
+	}
+	at := func(n ast.Node) string {
+		position := n.GetToken().Position
+		return fmt.Sprintf("%s:%d:%d", name, position.Line, position.Column)
+	}
+	for i, value := range list.Values {
+		mapping, ok := value.(*ast.MappingNode)
+		if !ok {
+			continue
+		}
+		entries[i].places = map[string]string{}
+		for j, member := range mapping.Values {
+			entries[i].places[member.Key.String()] = at(member.Key)
+			if j == 0 {
+				entries[i].places[""] = at(member.Key)
+			}
+		}
+	}
 }
 
 // checkTree refuses what the decoder passes over or does not locate: a second document, of
@@ -168,13 +212,15 @@ func Providers(entries []ProviderSettings) ([]*identity.Provider, error) {
 	var errs []error
 	ids, issuers := map[string]bool{}, map[string]bool{}
 	for i, entry := range entries {
-		where := fmt.Sprintf("providers[%d] (%s)", i, entry.ID)
-		provider, err := entry.provider()
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", where, err))
+		provider, faults := entry.provider()
+		if ids[entry.ID] {
+			faults = append(faults, fault{"id", fmt.Sprintf("%s is there twice; take another for one of them", entry.ID)})
 		}
-		if ids[entry.ID] || issuers[entry.Issuer] {
-			errs = append(errs, fmt.Errorf("%s: its id or issuer is there twice", where))
+		if issuers[entry.Issuer] {
+			faults = append(faults, fault{"issuer", "is that of another provider here; people are known by it, so write it once"})
+		}
+		for _, f := range faults {
+			errs = append(errs, fmt.Errorf("%s: providers[%d] (%s): %s: %s", entry.place(f.member), i, entry.ID, f.member, f.text))
 		}
 		ids[entry.ID], issuers[entry.Issuer] = true, true
 		providers = append(providers, provider)
@@ -182,36 +228,41 @@ func Providers(entries []ProviderSettings) ([]*identity.Provider, error) {
 	return providers, errors.Join(errs...)
 }
 
-func (p ProviderSettings) provider() (*identity.Provider, error) {
-	var errs []error
-	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+// fault is what is wrong with one member, and what to write.
+type fault struct{ member, text string }
+
+func (p ProviderSettings) provider() (provider *identity.Provider, faults []fault) {
+	fail := func(member, format string, args ...any) {
+		faults = append(faults, fault{member, fmt.Sprintf(format, args...)})
+	}
 	if !providerID.MatchString(p.ID) {
-		fail("id: write lower-case letters, digits and hyphens, a letter first")
+		fail("id", "write lower-case letters, digits and hyphens, a letter first")
 	}
 	if slices.Contains(reservedIDs, p.ID) {
-		fail("id: %s is reserved; take another", p.ID)
+		fail("id", "%s is reserved; take another", p.ID)
 	}
-	if err := checkIssuer(p.Issuer); err != nil {
-		errs = append(errs, err)
+	if wrong := checkIssuer(p.Issuer); wrong != "" {
+		fail("issuer", "%s", wrong)
 	}
 	if p.ClientID == "" {
-		fail("client_id: is missing; the provider gave it to you")
+		fail("client_id", "is missing; the provider gave it to you")
 	}
-	secret, err := p.secret()
-	if err != nil {
-		errs = append(errs, err)
+	secret, wrong := p.secret()
+	if wrong != nil {
+		faults = append(faults, *wrong)
 	}
 	gated := len(p.AllowedEmailDomains)+len(p.AllowedGroups)+len(p.HostedDomains) > 0
 	if gated == p.AllowEveryone {
-		fail("say who may sign in: set allowed_email_domains, allowed_groups or hosted_domains, or allow_everyone: true, not both")
+		fail("allow_everyone", "say who may sign in: set allowed_email_domains, allowed_groups or hosted_domains, or allow_everyone: true, not both")
 	}
 	if len(p.AllowedGroups) > 0 && len(p.GroupsClaims) == 0 {
-		fail("groups_claims: allowed_groups needs to know which claim names the groups")
+		fail("groups_claims", "allowed_groups needs to know which claim names the groups")
 	}
 	var roots *x509.CertPool
 	if p.CAFile != "" {
+		var err error
 		if roots, err = rootsFrom(p.CAFile); err != nil {
-			fail("ca_file: %w", err)
+			fail("ca_file", "%v", err)
 		}
 	}
 	name, scopes := p.Name, p.Scopes
@@ -222,18 +273,18 @@ func (p ProviderSettings) provider() (*identity.Provider, error) {
 		scopes = []string{"openid", "email", "profile"}
 	}
 	if !slices.Contains(scopes, "openid") {
-		fail("scopes: openid must be among them")
+		fail("scopes", "openid must be among them")
 	}
 	return &identity.Provider{
 		ID: p.ID, Name: name, Issuer: p.Issuer, ClientID: p.ClientID, ClientSecret: secret, Scopes: scopes,
 		EmailDomains: lower(p.EmailDomains), GroupsClaims: p.GroupsClaims, AllowedEmailDomains: lower(p.AllowedEmailDomains),
 		AllowedGroups: p.AllowedGroups, HostedDomains: lower(p.HostedDomains),
 		AllowedAudiences: p.AllowedAudiences, RootCAs: roots,
-	}, errors.Join(errs...)
+	}, faults
 }
 
 // secret takes the client's secret from the one place that is set.
-func (p ProviderSettings) secret() (string, error) {
+func (p ProviderSettings) secret() (string, *fault) {
 	set := 0
 	for _, place := range []string{p.ClientSecret, p.ClientSecretFile, p.ClientSecretEnv} {
 		if place != "" {
@@ -241,36 +292,37 @@ func (p ProviderSettings) secret() (string, error) {
 		}
 	}
 	if set != 1 {
-		return "", errors.New("client_secret: write one of client_secret, client_secret_file, client_secret_env")
+		return "", &fault{"client_secret", "write one of client_secret, client_secret_file, client_secret_env"}
 	}
 	switch {
 	case p.ClientSecretFile != "":
 		text, err := os.ReadFile(p.ClientSecretFile)
 		if err != nil {
-			return "", fmt.Errorf("client_secret_file: %w", err)
+			return "", &fault{"client_secret_file", err.Error()}
 		}
 		if secret := strings.TrimSpace(string(text)); secret != "" {
 			return secret, nil
 		}
-		return "", fmt.Errorf("client_secret_file: %s is empty", p.ClientSecretFile)
+		return "", &fault{"client_secret_file", p.ClientSecretFile + " is empty"}
 	case p.ClientSecretEnv != "":
 		if secret := os.Getenv(p.ClientSecretEnv); secret != "" {
 			return secret, nil
 		}
-		return "", fmt.Errorf("client_secret_env: the variable %s is not set", p.ClientSecretEnv)
+		return "", &fault{"client_secret_env", "the variable " + p.ClientSecretEnv + " is not set"}
 	}
 	return p.ClientSecret, nil
 }
 
-func checkIssuer(issuer string) error {
+// checkIssuer says what is wrong with an issuer; empty when nothing is.
+func checkIssuer(issuer string) string {
 	u, err := url.Parse(issuer)
 	switch {
 	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
-		return errors.New("issuer: write the provider's address as its discovery document has it, such as https://accounts.google.com")
+		return "write the provider's address as its discovery document has it, such as https://accounts.google.com"
 	case u.Scheme == "https", u.Scheme == "http" && isLoopback(u.Hostname()):
-		return nil
+		return ""
 	}
-	return errors.New("issuer: must be https; http is for a loopback address alone")
+	return "must be https; http is for a loopback address alone"
 }
 
 func rootsFrom(name string) (*x509.CertPool, error) {

@@ -1,0 +1,124 @@
+package identity
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"github.com/go-jose/go-jose/v4"
+	"golang.org/x/oauth2"
+)
+
+// Examination is what can be found out about a provider with nobody signing in.
+type Examination struct {
+	AuthorizationEndpoint, TokenEndpoint, EndSessionEndpoint string
+	SendsIssuer                                              bool // RFC 9207
+	Keys                                                     []ExaminedKey
+	// ClockDifference is how far the provider's clock is ahead of ours, to about a second.
+	ClockDifference time.Duration
+}
+
+// ExaminedKey is a key by which ID tokens may be signed.
+type ExaminedKey struct{ ID, Algorithm, Use string }
+
+// Examine asks the provider for its discovery document and its keys.
+func (p *Provider) Examine(ctx context.Context) (Examination, error) {
+	e, err := p.ask(ctx, "")
+	if err != nil {
+		return Examination{}, err
+	}
+	found := Examination{
+		AuthorizationEndpoint: e.oauth.Endpoint.AuthURL, TokenEndpoint: e.oauth.Endpoint.TokenURL,
+		EndSessionEndpoint: e.endSession, SendsIssuer: e.sendsIssuer,
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, e.jwks, nil)
+	if err != nil {
+		return found, fmt.Errorf("jwks_uri: %w", err)
+	}
+	sent := time.Now()
+	response, err := e.client.Do(r)
+	if err != nil {
+		return found, fmt.Errorf("the keys: %w", err)
+	}
+	took := time.Since(sent)
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(response.Body)
+	if err != nil {
+		return found, fmt.Errorf("the keys: %w", err)
+	}
+	if date, err := http.ParseTime(response.Header.Get("Date")); err == nil {
+		// Date is cut to the second.
+		found.ClockDifference = (date.Add(time.Second / 2).Sub(sent.Add(took / 2))).Round(time.Second)
+	}
+	keys, err := readKeys(body)
+	if err != nil {
+		return found, fmt.Errorf("the keys: %w", err)
+	}
+	found.Keys = keys
+	if len(keys) == 0 {
+		return found, errors.New("the keys: there are none")
+	}
+	return found, nil
+}
+
+func readKeys(body []byte) (keys []ExaminedKey, err error) {
+	var set jose.JSONWebKeySet
+	if err := json.Unmarshal(body, &set); err != nil {
+		return nil, err
+	}
+	for _, key := range set.Keys {
+		keys = append(keys, ExaminedKey{key.KeyID, key.Algorithm, key.Use})
+	}
+	return keys, nil
+}
+
+// Trial is one sign-in that begins no session: it shows what a provider's ID tokens carry. A
+// Trial is for one goroutine.
+type Trial struct {
+	provider  *Provider
+	endpoints *endpoints
+	flow      flow
+}
+
+// TrialResult is what a trial sign-in showed.
+type TrialResult struct {
+	Subject, Name string
+	Names         []string // for the policy
+	Claims        SeenClaims
+	MissingGroups []string // the configured groups_claims that the token does not have
+	Gate          error    // why this person could not sign in; nil when they could
+}
+
+// NewTrial prepares one; callback is the redirect URI that the provider knows.
+func (p *Provider) NewTrial(ctx context.Context, callback string) (*Trial, error) {
+	e, err := p.ask(ctx, callback)
+	if err != nil {
+		return nil, err
+	}
+	return &Trial{p, e, flow{Provider: p.ID, State: random(), Nonce: random(), Verifier: oauth2.GenerateVerifier()}}, nil
+}
+
+// URL is where to sign in.
+func (t *Trial) URL() string { return t.endpoints.authorizeURL(t.provider, t.flow, "") }
+
+// Ours tells whether a callback's request belongs to this trial.
+func (t *Trial) Ours(r *http.Request) bool { return r.URL.Query().Get("state") == t.flow.State }
+
+// Finish verifies what the browser brought back, as the server does. The error is for the
+// operator, and says all that is known.
+func (t *Trial) Finish(r *http.Request) (TrialResult, error) {
+	raw, token, err := t.provider.exchangeCode(r.Context(), t.endpoints, r.URL.Query(), t.flow)
+	if err != nil {
+		return TrialResult{}, err
+	}
+	result, claims := t.provider.signInOf(raw, token)
+	s := &Service{config: Config{Providers: []*Provider{t.provider}, GroupMaxAge: time.Hour}}
+	return TrialResult{
+		Subject: result.Subject, Name: result.Name, Names: s.Names([]Identity{result.Identity}),
+		Claims: claims.Seen, MissingGroups: claims.MissingGroups, Gate: t.provider.admit(result, claims),
+	}, nil
+}
