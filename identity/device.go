@@ -127,14 +127,18 @@ func (s *Service) fetchDevice(ctx context.Context, form url.Values) (answer Toke
 	if form.Get("client_id") != deviceClient {
 		return answer, tokenError("invalid_client")
 	}
+	var plain tokenError
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		var err error
 		answer, err = s.poll(ctx, tx, hashDeviceCode(code))
-		var plain tokenError
 		if errors.As(err, &plain) { // what the poll noted stays
 			return nil
 		}
 		return err
 	})
+	if err == nil && plain != "" {
+		err = plain
+	}
 	return answer, err
 }
 

@@ -225,7 +225,7 @@ func (c *client) send(ctx context.Context, method, path, mediaType string, body 
 
 // noAnswer tells a person's Ctrl-C from a server that is away.
 func (c *client) noAnswer(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
+	if errors.Is(ctx.Err(), context.Canceled) {
 		return stopped(ctx)
 	}
 	return &unreachable{c.server, err}
