@@ -61,6 +61,10 @@ cover: ## Test and write coverage.html
 	go tool cover -html=cover.out -o coverage.html
 	@go tool cover -func=cover.out | tail -1
 
+.PHONY: timing
+timing: ## Measure whether the time tells why authentication failed (three minutes)
+	go run ./bench/timing
+
 .PHONY: clean
 clean: ## Remove what these targets made
 	rm -rf bin cover.out coverage.html

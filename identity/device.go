@@ -228,8 +228,9 @@ func (s *Service) ShowDevice(w http.ResponseWriter, r *http.Request) {
 		s.writePage(w, http.StatusOK, s.config.Pages.Device(page))
 		return
 	}
-	err := pgx.BeginFunc(r.Context(), s.pool, func(tx pgx.Tx) (err error) {
-		page.Device, page.Code, err = s.lookUp(r.Context(), tx, page.Code)
+	ctx := r.Context()
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) (err error) {
+		page.Device, page.Code, err = s.lookUp(ctx, tx, page.Code)
 		return keepGuess(err)
 	})
 	if err == nil && page.Device == nil {
@@ -317,8 +318,9 @@ func (s *Service) ConfirmDevice(w http.ResponseWriter, r *http.Request) {
 	}
 	page := DevicePage{Principal: authz.From(r.Context()), Code: request.Text(form.Get("user_code"), 20)}
 	wrong := false
-	err = pgx.BeginFunc(r.Context(), s.pool, func(tx pgx.Tx) error {
-		err := s.decide(r.Context(), tx, page.Code, approve)
+	ctx := r.Context()
+	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		err := s.decide(ctx, tx, page.Code, approve)
 		wrong = errors.Is(err, errUserCode)
 		return keepGuess(err)
 	})

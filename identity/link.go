@@ -292,7 +292,8 @@ func (s *Service) ConfirmLink(w http.ResponseWriter, r *http.Request) {
 		problem.Write(w, r, problem.New(http.StatusUnsupportedMediaType, "%s", errForm.Error()))
 		return
 	}
-	err = pgx.BeginFunc(r.Context(), s.pool, func(tx pgx.Tx) error { return s.makeLink(r.Context(), tx, form.Get("code")) })
+	ctx := r.Context()
+	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return s.makeLink(ctx, tx, form.Get("code")) })
 	var conflict *problem.Error
 	switch {
 	case err == nil:

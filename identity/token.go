@@ -100,7 +100,7 @@ func writeOAuth(w http.ResponseWriter, status int, body any) {
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_, _ = w.Write(text)
+	_, _ = w.Write(text) //nolint:gosec // JSON, and said to be
 }
 
 var errForm = errors.New("a form with each parameter once is needed (application/x-www-form-urlencoded)")
