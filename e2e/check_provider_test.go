@@ -1,0 +1,70 @@
+package e2e
+
+import (
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+
+	"noted/internal/devidp"
+)
+
+var trialAddress = regexp.MustCompile(`(?m)^  (http\S+/authorize\S+)$`)
+
+// wantLines holds that the output has each of them.
+func wantLines(t *testing.T, text string, lines ...string) {
+	t.Helper()
+	for _, line := range lines {
+		if !regexp.MustCompile(`(?m)^` + line + `$`).MatchString(text) {
+			t.Errorf("no line %q in:\n%s", line, text)
+		}
+	}
+}
+
+func TestCheckProviderAsksForDiscoveryKeysAndTime(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, "postgres://nowhere.invalid/none", "")
+	code, p := run(t, command{args: []string{"check-provider", "corp", "--config", s.config}, dir: s.dir})
+	if code != 0 {
+		t.Fatalf("exit %d", code)
+	}
+	wantLines(t, p.stdout.String(), `discovery         ok: http://127\.0\.0\.1:\d+`, `keys              ok: 1`, `clock difference  -?[01]s`,
+		`redirect URI      `+regexp.QuoteMeta(s.public)+`/auth/callback/corp .*`)
+	if code, p := run(t, command{args: []string{"check-provider", "other", "--config", s.config}, dir: s.dir}); code != 1 || !strings.Contains(p.stderr.String(), `no provider with the id "other"`) {
+		t.Errorf("an unknown id: exit %d, %s", code, p.stderr.String())
+	}
+	s.provider.SetLie(devidp.Lie{Discovery: func(doc map[string]any) { doc["issuer"] = "https://elsewhere.example" }})
+	if code, p := run(t, command{args: []string{"check-provider", "corp", "--config", s.config}, dir: s.dir}); code != 1 || !strings.Contains(p.stderr.String(), "elsewhere.example") {
+		t.Errorf("another issuer: exit %d, %s", code, p.stderr.String())
+	}
+}
+
+// The trial runs through the same proxy and redirect URI as a real sign-in, and needs no database.
+func TestCheckProviderShowsWhatATrialSignInCarries(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, "postgres://nowhere.invalid/none", "    groups_claims: [groups, realm_access.roles]\n    email_domains: [corp.example]\n")
+	s.provider.SetLie(devidp.Lie{Claims: func(claims map[string]any) { claims["groups"] = []string{"/noted/staff"} }})
+	p := start(t, command{args: []string{"check-provider", "corp", "--config", s.config, "--sign-in"}, dir: s.dir})
+	p.await(t, startLimit, "it prints an address", func() bool { return trialAddress.MatchString(p.stderr.String()) })
+	address := trialAddress.FindStringSubmatch(p.stderr.String())[1]
+	stranger := plainClient(s.direct, "")
+	if a := stranger.get(t, "/auth/callback/corp?code=x&state=y"); a.status != http.StatusNotFound {
+		t.Errorf("another's callback: %d", a.status)
+	}
+	browser := s.browser(t)
+	browser.base = ""
+	if a := browser.get(t, address+"&login_hint=ada"); a.status != http.StatusOK || !strings.Contains(a.body, "The trial is over") {
+		t.Fatalf("the browser ended at %s: %d %s", a.url, a.status, a.body)
+	}
+	if code := p.exit(t); code != 0 {
+		t.Fatalf("exit %d", code)
+	}
+	wantLines(t, p.stdout.String(), `trial sign-in     ok: ada, subject ada`, `claims seen       .*\bgroups\b.*`, `  groups          \[/noted/staff\]`,
+		`  email           ada@corp\.example`, `  realm_access\.roles MISSING: .*`, `names in policy   .*\bcorp:ada\b.*group:corp:/noted/staff.*`,
+		`roles             admin user`, `gates             passed`)
+	for _, secret := range []string{clientSecret, "eyJ"} {
+		if strings.Contains(p.stdout.String()+p.stderr.String(), secret) {
+			t.Errorf("it prints %.10q", secret)
+		}
+	}
+}
