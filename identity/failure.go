@@ -127,12 +127,20 @@ func (s *Service) writePage(w http.ResponseWriter, status int, body []byte) {
 	_, _ = w.Write(body)
 }
 
+// brief is an error for the log: go-oidc puts the whole answer of a provider into its own.
+func brief(err error) string {
+	if err == nil {
+		return ""
+	}
+	return request.Text(err.Error(), 600)
+}
+
 // note tells the log, the metric and, of a known user or key, the audit record.
 func (s *Service) note(ctx context.Context, failure *Failure) {
 	info := request.From(ctx)
 	s.failed(string(failure.Reason))
 	info.Log.LogAttrs(ctx, slog.LevelWarn, "authentication failed",
-		slog.String("reason", string(failure.Reason)), slog.Any("error", failure.Err),
+		slog.String("reason", string(failure.Reason)), slog.String("error", brief(failure.Err)),
 		slog.String("ip", info.IP.String()), slog.String("object", failure.Object), slog.String("target", failure.Target))
 	if failure.Target == "" {
 		return

@@ -97,7 +97,7 @@ func (p *Provider) discover(ctx context.Context, redirectURL string) (*endpoints
 		p.endpoints, p.found = found, p.tried
 	} else if p.endpoints != nil {
 		request.From(ctx).Log.LogAttrs(ctx, slog.LevelWarn, "discovery failed; what was found before stands",
-			slog.String("provider", p.ID), slog.Any("error", err))
+			slog.String("provider", p.ID), slog.String("error", brief(err)))
 	}
 	return p.endpoints, p.errUnlessFound()
 }

@@ -79,7 +79,7 @@ func (s *Service) Login(w http.ResponseWriter, r *http.Request) {
 func (s *Service) reach(ctx context.Context, provider *Provider) (*endpoints, error) {
 	e, err := provider.discover(ctx, s.redirectURL(provider))
 	if err != nil {
-		request.From(ctx).Log.LogAttrs(ctx, slog.LevelError, "provider unreachable", slog.String("provider", provider.ID), slog.Any("error", err))
+		request.From(ctx).Log.LogAttrs(ctx, slog.LevelError, "provider unreachable", slog.String("provider", provider.ID), slog.String("error", brief(err)))
 		return nil, problem.New(http.StatusServiceUnavailable, "The provider %s cannot be reached now; try again in a moment", provider.ID).With("Retry-After", "2")
 	}
 	return e, nil
