@@ -223,7 +223,7 @@ func TestSessionThatEndsOnOneServerEndsOnAllWithinASecond(t *testing.T) {
 		ended := time.Now()
 		for lives(t, there, token) {
 			if time.Since(ended) > time.Second {
-				t.Errorf("%s: the session lives on on the other server", what)
+				t.Errorf("%s: on the other server the session still lives", what)
 				break
 			}
 		}

@@ -230,7 +230,7 @@ func (e *Env) Browser(t testing.TB) *http.Client {
 func (e *Env) SignIn(t testing.TB, name string) string {
 	t.Helper()
 	browser := e.Browser(t)
-	response, err := browser.Get(e.URL + "/auth/login?return_to=/version&login_hint=" + name)
+	response, err := browser.Get(e.URL + "/auth/login?provider=dev&return_to=/version&login_hint=" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
