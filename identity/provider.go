@@ -294,7 +294,7 @@ type SeenClaims struct {
 var read = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "nonce", "jti", "sid", "events"}
 
 // checkClaims refuses a token with a claim that differs from one of read in its case alone, or
-// that should be a string and is none.
+// that should be a string or a number and is none.
 func checkClaims(all map[string]any) error {
 	for name := range all {
 		for _, known := range read {
@@ -306,6 +306,11 @@ func checkClaims(all map[string]any) error {
 	for _, name := range []string{"azp", "sid", "name", "preferred_username", "email", "hd"} {
 		if _, ok := all[name].(string); !ok && all[name] != nil {
 			return fmt.Errorf("claim %s is no string", name)
+		}
+	}
+	for _, name := range []string{"exp", "iat", "nbf"} { // RFC 7519, 2: NumericDate
+		if _, ok := all[name].(float64); !ok && all[name] != nil {
+			return fmt.Errorf("claim %s is no number", name)
 		}
 	}
 	return nil
