@@ -162,7 +162,7 @@ func TestServeRefusesAConfigurationThatCannotWorkAndSaysWhere(t *testing.T) {
 		{name: "a gate and allow_everyone", config: []change{{last, last + "    hosted_domains: [corp.example]\n"}}, want: []string{"corp", "allow_everyone"}},
 		{name: "a gate on groups that no claim names", config: []change{{last, "    allowed_groups: [staff]\n"}}, want: []string{"corp", "groups_claims"}},
 		{name: "a provider id twice", config: []change{{last, last + strings.Replace(secondProvider, "other,", "corp,", 1)}}, want: []string{"corp", "twice"}},
-		{name: "an issuer twice", config: []change{{last, last + strings.Replace(secondProvider, "other.example", "login.example", 1)}}, want: []string{"other", "twice"}},
+		{name: "an issuer twice", config: []change{{last, last + strings.Replace(secondProvider, "other.example", "login.example", 1)}}, want: []string{"other", "issuer", "another provider"}},
 		{name: "a provider id in capitals", config: []change{{"id: corp", "id: Corp"}}, want: []string{"Corp", "id:"}},
 		{name: "no secret", config: []change{{"    client_secret: hunter2-hunter2\n", ""}}, want: []string{"corp", "client_secret"}},
 		{name: "two secrets", config: []change{{last, last + "    client_secret_env: SECRET\n"}}, want: []string{"corp", "client_secret", "client_secret_env"}},
