@@ -509,11 +509,11 @@ func TestBackchannelTokenCountsOnceHoweverOftenItComesAtOnce(t *testing.T) {
 			body, _ := io.ReadAll(response.Body)
 			mu.Lock()
 			defer mu.Unlock()
-			answers[fmt.Sprintf("%d %s", response.StatusCode, body)]++
+			answers[fmt.Sprintf("%d:%s", response.StatusCode, body)]++
 		})
 	}
 	group.Wait()
-	if want := map[string]int{"200 ": 1, "400 " + badRequest: 7}; !maps.Equal(answers, want) {
+	if want := map[string]int{"200:": 1, "400:" + badRequest: 7}; !maps.Equal(answers, want) {
 		t.Errorf("answered %v", answers)
 	}
 	checkEnded(t, env, map[string]string{"the session": session})
@@ -612,7 +612,7 @@ func TestBackchannelAndAllOtherEndsHoldOnEveryServerWithinASecond(t *testing.T) 
 		ends := time.Now()
 		for lives(t, there, session) {
 			if time.Since(ends) > time.Second {
-				t.Fatalf("%s: the session lives on on the other server", c.what)
+				t.Fatalf("%s: the session still lives on the other server", c.what)
 			}
 		}
 		checkRefused(t, c.what, there.Do(t, http.MethodGet, "/v1/me", session, nil))

@@ -159,11 +159,14 @@ func (s *Service) note(ctx context.Context, failure *Failure) {
 // waitFloor waits until the request is as old as the next multiple of the floor; false when
 // the client has gone.
 func (s *Service) waitFloor(ctx context.Context) bool {
-	age := time.Since(request.From(ctx).Arrived)
-	timer := time.NewTimer(untilFloor(age, s.config.Floor))
+	arrived := request.From(ctx).Arrived
+	age := time.Since(arrived)
+	wait := untilFloor(age, s.config.Floor)
+	timer := time.NewTimer(wait - lastStretch)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+		sleepUntil(arrived.Add(age + wait))
 		return true
 	case <-ctx.Done():
 		return false

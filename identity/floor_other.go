@@ -1,0 +1,11 @@
+//go:build !linux
+
+package identity
+
+import "time"
+
+// lastStretch is how long before a moment sleepUntil should be called.
+const lastStretch = 0
+
+// sleepUntil returns at the moment.
+func sleepUntil(moment time.Time) { time.Sleep(time.Until(moment)) }
