@@ -66,7 +66,7 @@ func (s *Service) logoutOf(w http.ResponseWriter, r *http.Request, provider *Pro
 	if !canonical(raw) {
 		return fail(errors.New("no logout_token of three parts in base64url"))
 	}
-	typ, err := header(raw)
+	typ, err := headerType(raw)
 	if err != nil || typ != "" && !strings.EqualFold(typ, "JWT") && !strings.EqualFold(typ, "logout+jwt") {
 		return fail(fmt.Errorf("typ %.50q is no logout token's", typ))
 	}

@@ -2,14 +2,10 @@ package identity
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
 	"net/http"
 	"time"
 
-	"github.com/go-jose/go-jose/v4"
 	"golang.org/x/oauth2"
 )
 
@@ -23,7 +19,7 @@ type Examination struct {
 }
 
 // ExaminedKey is a key by which ID tokens may be signed.
-type ExaminedKey struct{ ID, Algorithm, Use string }
+type ExaminedKey struct{ ID, Algorithm string }
 
 // Examine asks the provider for its discovery document and its keys.
 func (p *Provider) Examine(ctx context.Context) (Examination, error) {
@@ -35,45 +31,23 @@ func (p *Provider) Examine(ctx context.Context) (Examination, error) {
 		AuthorizationEndpoint: e.oauth.Endpoint.AuthURL, TokenEndpoint: e.oauth.Endpoint.TokenURL,
 		EndSessionEndpoint: e.endSession, SendsIssuer: e.sendsIssuer,
 	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, e.jwks, nil)
-	if err != nil {
-		return found, fmt.Errorf("jwks_uri: %w", err)
-	}
 	sent := time.Now()
-	response, err := e.client.Do(r)
+	keys, header, err := fetchKeys(ctx, e.client, e.jwks)
 	if err != nil {
-		return found, fmt.Errorf("the keys: %w", err)
+		return found, err
 	}
 	took := time.Since(sent)
-	defer func() { _ = response.Body.Close() }()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		return found, fmt.Errorf("the keys: %w", err)
-	}
-	if date, err := http.ParseTime(response.Header.Get("Date")); err == nil {
+	if date, err := http.ParseTime(header.Get("Date")); err == nil {
 		// Date is cut to the second.
 		found.ClockDifference = (date.Add(time.Second / 2).Sub(sent.Add(took / 2))).Round(time.Second)
 	}
-	keys, err := readKeys(body)
-	if err != nil {
-		return found, fmt.Errorf("the keys: %w", err)
+	for _, key := range keys {
+		found.Keys = append(found.Keys, ExaminedKey{key.KeyID, key.Algorithm})
 	}
-	found.Keys = keys
 	if len(keys) == 0 {
-		return found, errors.New("the keys: there are none")
+		return found, errors.New("the keys: there is none for signatures")
 	}
 	return found, nil
-}
-
-func readKeys(body []byte) (keys []ExaminedKey, err error) {
-	var set jose.JSONWebKeySet
-	if err := json.Unmarshal(body, &set); err != nil {
-		return nil, err
-	}
-	for _, key := range set.Keys {
-		keys = append(keys, ExaminedKey{key.KeyID, key.Algorithm, key.Use})
-	}
-	return keys, nil
 }
 
 // Trial is one sign-in that begins no session: it shows what a provider's ID tokens carry. A

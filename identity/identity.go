@@ -186,13 +186,13 @@ func ActorOf(p *authz.Principal) *audit.Actor {
 // errNoSession is 404 for a session that is not the caller's, or has ended.
 var errNoSession = problem.NotFound("session")
 
-// isPlainEmail holds for printable ASCII with no colon: no e-mail may read like a
-// provider's or a group's name.
+// isPlainEmail holds for printable ASCII with one @ and no colon: no e-mail may read like a
+// provider's or a group's name, and two readers must not find two domains in it.
 func isPlainEmail(s string) bool {
 	for i := range len(s) {
 		if s[i] <= ' ' || s[i] > '~' || s[i] == ':' {
 			return false
 		}
 	}
-	return strings.Contains(s, "@")
+	return strings.Count(s, "@") == 1
 }

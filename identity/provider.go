@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -19,6 +18,7 @@ import (
 	"time"
 
 	"github.com/coreos/go-oidc/v3/oidc"
+	"github.com/go-jose/go-jose/v4"
 	"golang.org/x/oauth2"
 
 	"noted/internal/request"
@@ -115,12 +115,7 @@ func (p *Provider) ask(ctx context.Context, redirectURL string) (*endpoints, err
 	if err != nil {
 		return nil, fmt.Errorf("discovering provider %s at %s: %w", p.ID, p.Issuer, err)
 	}
-	var more struct {
-		AuthMethods []string `json:"token_endpoint_auth_methods_supported"`
-		JWKS        string   `json:"jwks_uri"`
-		EndSession  string   `json:"end_session_endpoint"`
-		SendsIssuer bool     `json:"authorization_response_iss_parameter_supported"`
-	}
+	var more discovered
 	if err := provider.Claims(&more); err != nil {
 		return nil, fmt.Errorf("discovering provider %s: %w", p.ID, err)
 	}
@@ -136,7 +131,6 @@ func (p *Provider) ask(ctx context.Context, redirectURL string) (*endpoints, err
 			return nil, fmt.Errorf("discovering provider %s: %s: %w", p.ID, named.member, err)
 		}
 	}
-	client.Transport = &rememberedKeys{next: client.Transport, address: more.JWKS}
 	// Said, not tried out: oauth2 would send the code, which counts once, twice. The default is
 	// basic (Discovery 1.0, 3).
 	endpoint.AuthStyle = oauth2.AuthStyleInHeader
@@ -150,11 +144,33 @@ func (p *Provider) ask(ctx context.Context, redirectURL string) (*endpoints, err
 			RedirectURL: redirectURL, Scopes: p.Scopes,
 		},
 		// Whose tokens count, verify says: in an exchange, those of other clients may.
-		verifier:    provider.Verifier(&oidc.Config{SkipClientIDCheck: true}),
+		verifier: oidc.NewVerifier(p.Issuer, &keySet{client: client, address: more.JWKS}, &oidc.Config{
+			SkipClientIDCheck: true, SupportedSigningAlgs: more.algorithms(),
+		}),
 		jwks:        more.JWKS,
 		endSession:  more.EndSession,
 		sendsIssuer: more.SendsIssuer,
 	}, nil
+}
+
+// discovered is what noted reads of a discovery document beyond go-oidc (Discovery 1.0, 3).
+type discovered struct {
+	AuthMethods []string `json:"token_endpoint_auth_methods_supported"`
+	Algorithms  []string `json:"id_token_signing_alg_values_supported"`
+	JWKS        string   `json:"jwks_uri"`
+	EndSession  string   `json:"end_session_endpoint"`
+	SendsIssuer bool     `json:"authorization_response_iss_parameter_supported"`
+}
+
+// algorithms are those that ID tokens may be signed by; RS256 where none is listed.
+func (d discovered) algorithms() []string {
+	known := slices.DeleteFunc(slices.Clone(d.Algorithms), func(a string) bool {
+		return !slices.Contains(signatureAlgorithms, jose.SignatureAlgorithm(a))
+	})
+	if len(known) == 0 {
+		return []string{oidc.RS256}
+	}
+	return known
 }
 
 // checkEndpoint refuses an address that a browser or a secret must not be sent to: anything
@@ -185,62 +201,6 @@ func (p *Provider) httpClient() *http.Client {
 		Timeout:       providerTimeout,
 		Transport:     limited{next},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-}
-
-// rememberedKeys lets an unknown key id fetch the keys once in refetchKeysAfter; whoever asks
-// sooner gets the last answer again. go-oidc asks for every unknown one, and anybody can
-// send a token that names one. The first fetch is nobody's guess and does not count.
-type rememberedKeys struct {
-	next    http.RoundTripper
-	address string
-
-	mu       sync.Mutex
-	body     []byte
-	header   http.Header
-	refetch  time.Time
-	hasTried bool
-}
-
-// RoundTrip implements http.RoundTripper.
-func (k *rememberedKeys) RoundTrip(r *http.Request) (*http.Response, error) {
-	if r.Method != http.MethodGet || r.URL.String() != k.address {
-		return k.next.RoundTrip(r)
-	}
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.hasTried && time.Since(k.refetch) < refetchKeysAfter {
-		if k.body == nil {
-			return nil, errors.New("the keys could not be fetched just now; they are asked for again in a moment")
-		}
-		return k.answer(r), nil
-	}
-	if k.body != nil {
-		k.refetch, k.hasTried = time.Now(), true
-	}
-	response, err := k.next.RoundTrip(r)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = response.Body.Close() }()
-	body, err := io.ReadAll(response.Body)
-	if err != nil {
-		return nil, err
-	}
-	if response.StatusCode != http.StatusOK {
-		if k.body == nil {
-			k.refetch, k.hasTried = time.Now().Add(retryAfter-refetchKeysAfter), true
-		}
-		return nil, fmt.Errorf("the provider's keys: %s", response.Status)
-	}
-	k.body, k.header = body, response.Header
-	return k.answer(r), nil
-}
-
-func (k *rememberedKeys) answer(r *http.Request) *http.Response {
-	return &http.Response{
-		Status: "200 OK", StatusCode: http.StatusOK, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
-		Header: k.header.Clone(), Body: io.NopCloser(bytes.NewReader(k.body)), ContentLength: int64(len(k.body)), Request: r,
 	}
 }
 
@@ -309,12 +269,20 @@ func checkClaims(all map[string]any) error {
 		}
 	}
 	for _, name := range []string{"exp", "iat", "nbf"} { // RFC 7519, 2: NumericDate
-		if _, ok := all[name].(float64); !ok && all[name] != nil {
+		seconds, ok := all[name].(float64)
+		if !ok && all[name] != nil {
 			return fmt.Errorf("claim %s is no number", name)
+		}
+		if seconds < 0 || seconds > lastSecond {
+			return fmt.Errorf("claim %s is no time: %g", name, seconds)
 		}
 	}
 	return nil
 }
+
+// lastSecond is that of the year 9999: what is later is no time that anybody means, and far
+// beyond it counting nanoseconds starts anew in the past.
+const lastSecond = 253402300799
 
 // canonical holds for the one spelling of a signed token: three parts, each the unpadded
 // base64url of what it decodes to. Two spellings of one token would count twice (RFC 7515, 2).
@@ -333,16 +301,19 @@ func canonical(raw string) bool {
 // ID tokens.
 var otherTypes = []string{"Bearer", "Refresh", "Offline", "Logout"}
 
-// header is the protected one of a JWS.
-func header(raw string) (typ string, err error) {
-	var h struct {
-		Type string `json:"typ"`
-	}
+// headerType is the typ of a JWS's protected header, empty if there is none. Names are
+// case-sensitive (RFC 7515, 4), so it is read by its exact one.
+func headerType(raw string) (string, error) {
+	var header map[string]any
 	text, err := base64.RawURLEncoding.DecodeString(raw[:strings.IndexByte(raw, '.')])
 	if err == nil {
-		err = json.Unmarshal(text, &h)
+		err = json.Unmarshal(text, &header)
 	}
-	return h.Type, err
+	typ, ok := header["typ"].(string)
+	if err == nil && !ok && header["typ"] != nil {
+		err = errors.New("typ is no string")
+	}
+	return typ, err
 }
 
 // signed is a token whose signature, issuer and times hold.
@@ -360,7 +331,7 @@ func (p *Provider) verify(ctx context.Context, e *endpoints, raw string, now tim
 	if !canonical(raw) {
 		return signed{}, errors.New("not three parts in base64url, or too long")
 	}
-	typ, err := header(raw)
+	typ, err := headerType(raw)
 	if err != nil || typ != "" && !strings.EqualFold(typ, "JWT") {
 		return signed{}, fmt.Errorf("typ %.50q is no ID token's", typ)
 	}

@@ -49,7 +49,7 @@ func (c *checkProviderCommand) Run(ctx context.Context, to streams) error {
 	say("  sign-out at     %s", orNone(found.EndSessionEndpoint))
 	say("keys              ok: %d", len(found.Keys))
 	for _, key := range found.Keys {
-		say("  %-15s %s, kid %s", orNone(key.Use), orNone(key.Algorithm), key.ID)
+		say("  %-15s kid %s", orNone(key.Algorithm), key.ID)
 	}
 	say("clock difference  %v", found.ClockDifference)
 	say("redirect URI      %s (register it at the provider)", callback)
