@@ -1,5 +1,6 @@
 // Command noted is the one binary: `noted dev` runs the whole product with nothing set up,
-// `noted serve` is production, `noted policy` works on the policy's files.
+// `noted serve` is production, `noted check-provider` and `noted policy` work on what production
+// reads, and `noted login`, `logout` and `whoami` are for the people who use it.
 package main
 
 import (
