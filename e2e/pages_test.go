@@ -1,0 +1,83 @@
+package e2e
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+
+	"noted/internal/localpg/pgtest"
+)
+
+// chooses presses somebody's button at the dev provider.
+func chooses(person string) chromedp.Action[chromedp.Void] {
+	return click(`button[name=person][value=` + person + `]`)
+}
+
+// The pages' scripts and forms under their own content security policy, as a browser sees them.
+func TestPagesInABrowser(t *testing.T) {
+	t.Parallel()
+	open := chromium(t)
+	s := newSite(t, pgtest.URL(t), "")
+	s.serve(t, nil)
+	w := open(t)
+	w.browse(t, chromedp.Navigate(s.public+"/"), click(`a[href*="provider=corp"]`), chooses("alice"), shows(`form[action="/auth/logout"]`))
+	alice := plainClient(s.direct, s.sessionOf(t, w))
+	var first me
+	alice.get(t, "/v1/me").want(t, http.StatusOK).into(t, &first)
+
+	t.Run("a second sign-in is linked by its button and the page's", func(t *testing.T) {
+		type identity struct {
+			Subject string `json:"subject"`
+		}
+		w.browse(t, click(`button[data-link="corp"]`), chooses("ada"), shows(`form[action="/auth/link/confirm"]`))
+		address, text := w.page()
+		for _, want := range []string{"alice@corp.example", "ada@corp.example"} {
+			if !strings.Contains(text, want) {
+				t.Errorf("the page does not name %s: %q", want, text)
+			}
+		}
+		if got := list[identity](t, alice, "/v1/me/identities"); len(got) != 1 {
+			t.Errorf("before the button is pressed she has %+v", got)
+		}
+		if !strings.HasPrefix(address, s.public+"/auth/callback/corp?") {
+			t.Errorf("the page is at %s", address)
+		}
+		w.browse(t, click(`form[action="/auth/link/confirm"] button`), shows(`form[action="/auth/logout"]`))
+		if got := list[identity](t, alice, "/v1/me/identities"); len(got) != 2 {
+			address, text := w.page()
+			t.Errorf("she has %+v; at %s she sees %q", got, address, text)
+		}
+		// It is her who comes by the other sign-in.
+		other := open(t)
+		other.browse(t, chromedp.Navigate(s.public+"/"), click(`a[href*="provider=corp"]`), chooses("ada"), shows(`form[action="/auth/logout"]`))
+		if m := plainClient(s.direct, s.sessionOf(t, other)).me(t); m.ID != first.ID {
+			t.Errorf("signed in as %+v", m)
+		}
+	})
+	t.Run("a device is let in after its code was compared", func(t *testing.T) {
+		l := newLaptop(t, "SSL_CERT_FILE="+s.certificate(t))
+		d := l.startLogin(t, "--server", s.public)
+		w.browse(t, chromedp.Navigate(s.public+"/"), click(`a[href="/auth/device"]`), shows(`input[name=user_code]:not([type=hidden])`),
+			chromedp.SendKeys(chromedp.CSS(`input[name=user_code]:not([type=hidden])`), strings.ToLower(d.code)), click(`form[action="/auth/device"] button`),
+			shows(`button[value=approve]`))
+		if _, text := w.page(); !strings.Contains(text, d.code) || !strings.Contains(text, "127.0.0.1") {
+			t.Errorf("the page shows %q", text)
+		}
+		w.browse(t, click(`button[value=approve]`), shows(`a[href="/"]`))
+		if code := d.exit(t); code != 0 {
+			t.Fatalf("noted login ends with %d: %s", code, d.stderr.String())
+		}
+		if out := l.want(t, "whoami"); !strings.Contains(out, "name    "+first.Name+"\n") && !strings.Contains(out, "name    ada\n") {
+			t.Errorf("whoami says %q", out)
+		}
+	})
+	t.Run("signing out ends at the first page", func(t *testing.T) {
+		w.browse(t, chromedp.Navigate(s.public+"/"), click(`form[action="/auth/logout"] button`), shows(`a[href*="provider=corp"]`))
+		if s.sessionOf(t, w) != "" {
+			t.Error("the cookie is still there")
+		}
+		alice.get(t, "/v1/me").wantUnauthorized(t)
+	})
+}
