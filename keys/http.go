@@ -43,6 +43,11 @@ func (s *Service) Register(api *authz.API, users *identity.Service) {
 		OperationID: "rename-key", Method: http.MethodPatch, Path: "/v1/keys/{id}", Summary: "Rename an API key", Tags: tags,
 	}, "key", "write", s.findOwn, o.rename)
 	authz.RegisterOn(api, huma.Operation{
+		OperationID: "rotate-key", Method: http.MethodPost, Path: "/v1/keys/{id}/rotate", Tags: tags, DefaultStatus: http.StatusCreated,
+		Summary:     "Give an API key a new secret; the old one works until the overlap ends",
+		Description: "The new secret lives as long as the old one was made for. At most two work at a time: a further rotation ends the oldest. 409 for a key that has expired or is revoked.",
+	}, "key", "write", s.findOwnOrRevoked, o.rotate)
+	authz.RegisterOn(api, huma.Operation{
 		OperationID: "revoke-key", Method: http.MethodDelete, Path: "/v1/keys/{id}", Summary: "Revoke an API key", Tags: tags,
 		DefaultStatus: http.StatusNoContent,
 	}, "key", "delete", s.findOwn, o.revoke)
@@ -167,6 +172,54 @@ func (o operations) rename(ctx context.Context, in *renameInput, found authz.Fou
 	return &keyOutput{found.Thing}, nil
 }
 
+type rotateInput struct {
+	authz.PathID
+	Body *Rotation
+}
+
+// Rotation is how a key gets a new secret.
+type Rotation struct {
+	Overlap strictjson.Optional[string] `json:"overlap,omitempty" maxLength:"40" doc:"How long the old secret works on, such as 24h, at most until its own end; 0s for not at all. 24h if left out"`
+}
+
+// overlap is DefaultOverlap, or what was asked for.
+func (r *Rotation) overlap() (time.Duration, error) {
+	if r == nil || !r.Overlap.Sent {
+		return DefaultOverlap, nil
+	}
+	overlap, err := time.ParseDuration(r.Overlap.Value)
+	if err != nil || overlap < 0 {
+		return 0, problem.Invalid("body.overlap", "is no length of time; write 24h, 90m or 0s")
+	}
+	return overlap, nil
+}
+
+func (o operations) rotate(ctx context.Context, in *rotateInput, found authz.Found[Key]) (*createOutput, error) {
+	overlap, err := in.Body.overlap()
+	if err != nil {
+		return nil, err
+	}
+	caller := authz.From(ctx)
+	out := &createOutput{Location: "/v1/keys/" + found.Thing.ID.String()}
+	err = pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error {
+		if err := o.confirm(ctx, tx); err != nil {
+			return err
+		}
+		out.Body.Secret, err = o.Service.rotate(ctx, tx, identity.ActorOf(caller), found.Thing.ID, overlap)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	out.Body.Key, _, err = o.findOwn(ctx, caller, found.Thing.ID)
+	return out, err
+}
+
 func (o operations) revoke(ctx context.Context, _ *authz.PathID, found authz.Found[Key]) (*struct{}, error) {
-	return nil, o.Service.revoke(ctx, identity.ActorOf(authz.From(ctx)), found.Thing.ID)
+	return nil, pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error {
+		if err := o.confirm(ctx, tx); err != nil {
+			return err
+		}
+		return o.Service.revoke(ctx, tx, identity.ActorOf(authz.From(ctx)), found.Thing.ID)
+	})
 }

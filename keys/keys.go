@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"hash/crc32"
+	"net/http"
 	"strings"
 	"time"
 
@@ -25,6 +26,9 @@ type Config struct {
 
 // DefaultAge is the expiry of a key that asks for none, if MaxAge allows it.
 const DefaultAge = 90 * 24 * time.Hour
+
+// DefaultOverlap is how long the old secret works after a rotation that asks for nothing else.
+const DefaultOverlap = 24 * time.Hour
 
 // DefaultRole is the role of a key that asks for none: the narrowest.
 const DefaultRole = "key-reader"
@@ -61,6 +65,9 @@ type Secret struct {
 
 // errNotFound is 404 for a key that is revoked, never was, or is somebody else's.
 var errNotFound = problem.NotFound("API key")
+
+// errEnded is 409 for the rotation of a key that works no more.
+var errEnded = problem.New(http.StatusConflict, "This key has expired or is revoked; make a new one")
 
 // Token is a key as scripts send it: noted_<id>_<secret><checksum>, where id (a UUID) is 22,
 // secret (256 random bits) 43 and checksum 6 base62 characters. The checksum is the CRC-32

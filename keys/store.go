@@ -127,7 +127,7 @@ const selectKeys = `
 			coalesce(array_agg(expires_at order by expires_at) filter (where expires_at > now()), '{}') as live
 		from key_secrets where key_id = k.id
 	) x on true
-	where k.user_id = @owner and k.revoked_at is null`
+	where k.user_id = @owner and (k.revoked_at is null or @revoked)`
 
 func scan(row pgx.CollectableRow) (Key, error) {
 	key := Key{CreatedBy: audit.Actor{Kind: "user"}, Secrets: []Secret{}}
@@ -149,7 +149,7 @@ func (s *Service) list(ctx context.Context, owner uuid.UUID, after page.Position
 	rows, err := s.pool.Query(ctx, selectKeys+`
 		and (@at::timestamptz is null or (k.created_at, k.id) < (@at, @id))
 		order by k.created_at desc, k.id desc limit @limit`, pgx.NamedArgs{
-		"owner": owner, "absence": s.config.OwnerMaxAbsence, "at": after.TimeOrNull(), "id": after.ID, "limit": limit,
+		"owner": owner, "revoked": false, "absence": s.config.OwnerMaxAbsence, "at": after.TimeOrNull(), "id": after.ID, "limit": limit,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("listing keys: %w", err)
@@ -159,8 +159,17 @@ func (s *Service) list(ctx context.Context, owner uuid.UUID, after page.Position
 
 // findOwn loads a key of the caller's that is not revoked; errNotFound for any other.
 func (s *Service) findOwn(ctx context.Context, caller *authz.Principal, id uuid.UUID) (Key, authz.Relation, error) {
+	return s.find(ctx, caller, id, false)
+}
+
+// findOwnOrRevoked is findOwn, for which a revoked key is one too.
+func (s *Service) findOwnOrRevoked(ctx context.Context, caller *authz.Principal, id uuid.UUID) (Key, authz.Relation, error) {
+	return s.find(ctx, caller, id, true)
+}
+
+func (s *Service) find(ctx context.Context, caller *authz.Principal, id uuid.UUID, revoked bool) (Key, authz.Relation, error) {
 	rows, err := s.pool.Query(ctx, selectKeys+` and k.id = @id`, pgx.NamedArgs{
-		"owner": caller.ID, "absence": s.config.OwnerMaxAbsence, "id": id,
+		"owner": caller.ID, "revoked": revoked, "absence": s.config.OwnerMaxAbsence, "id": id,
 	})
 	if err != nil {
 		return Key{}, authz.None, fmt.Errorf("finding a key: %w", err)
@@ -209,21 +218,76 @@ func (s *Service) rename(ctx context.Context, tx pgx.Tx, owner, id uuid.UUID, na
 	return err
 }
 
-// revoke ends a key of the actor's at once, and records it.
-func (s *Service) revoke(ctx context.Context, actor *audit.Actor, id uuid.UUID) error {
-	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		var name string
-		err := tx.QueryRow(ctx, `
-			update keys set revoked_at = now() where id = $1 and user_id = $2 and revoked_at is null
-			returning name`, id, actor.ID).Scan(&name)
-		if errors.Is(err, pgx.ErrNoRows) {
-			return errNotFound
-		}
-		if err != nil {
-			return fmt.Errorf("revoking a key: %w", err)
-		}
-		return audit.Record(ctx, tx, audit.Event{Actor: actor, Action: audit.KeyRevoke, Object: "key", Target: id.String(), Detail: name})
+// keptSecrets is how many secrets of a key are remembered, so that the log can tell an expired
+// one from a guess.
+const keptSecrets = 5
+
+// rotate gives a key of the actor's a new secret, which lives as long as the one before was made
+// for, and records it. Of the old ones the newest works on for overlap, if its own end does not
+// come first; the others end now: no more than two live. The key's row is locked, so one rotation
+// comes after the other; the moment is that after the lock, for a transaction that waited began
+// before the secret that it finds.
+func (s *Service) rotate(ctx context.Context, tx pgx.Tx, actor *audit.Actor, id uuid.UUID, overlap time.Duration) (Token, error) {
+	var name string
+	var revoked bool
+	err := tx.QueryRow(ctx, `select name, revoked_at is not null from keys where id = $1 and user_id = $2 for update`, id, actor.ID).Scan(&name, &revoked)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return "", errNotFound
+	case err != nil:
+		return "", fmt.Errorf("finding a key to rotate: %w", err)
+	case revoked:
+		return "", errEnded
+	}
+	var moment time.Time
+	var last uuid.UUID
+	var life time.Duration
+	err = tx.QueryRow(ctx, `
+		select at, id, expires_at - created_at
+		from key_secrets, clock_timestamp() at
+		where key_id = $1 and expires_at > at
+		order by created_at desc, id desc limit 1`, id).Scan(&moment, &last, &life)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return "", errEnded
+	}
+	if err != nil {
+		return "", fmt.Errorf("finding the secret to follow: %w", err)
+	}
+	if _, err := tx.Exec(ctx, `
+		update key_secrets set expires_at = greatest(
+			case when id = $2 then least(expires_at, $3::timestamptz + $4::interval) else $3 end, created_at + interval '1 microsecond')
+		where key_id = $1 and expires_at > $3::timestamptz`, id, last, moment, min(overlap, s.config.MaxAge)); err != nil {
+		return "", fmt.Errorf("ending the secrets before: %w", err)
+	}
+	token, hash := newToken(id)
+	if _, err := tx.Exec(ctx, `
+		insert into key_secrets (id, key_id, hash, created_at, expires_at) values ($1, $2, $3, $4, $4::timestamptz + $5::interval)`,
+		uuid.Must(uuid.NewV7()), id, hash, moment, min(life, s.config.MaxAge)); err != nil {
+		return "", fmt.Errorf("making a key's next secret: %w", err)
+	}
+	if _, err := tx.Exec(ctx, `
+		delete from key_secrets where key_id = $1 and id not in (
+			select id from key_secrets where key_id = $1 order by created_at desc, id desc limit $2)`, id, keptSecrets); err != nil {
+		return "", fmt.Errorf("forgetting old secrets: %w", err)
+	}
+	return token, audit.Record(ctx, tx, audit.Event{
+		Actor: actor, Action: audit.KeyRotate, Object: "key", Target: id.String(), Detail: name + ": overlap " + overlap.String(),
 	})
+}
+
+// revoke ends a key of the actor's at once, and records it.
+func (s *Service) revoke(ctx context.Context, tx pgx.Tx, actor *audit.Actor, id uuid.UUID) error {
+	var name string
+	err := tx.QueryRow(ctx, `
+		update keys set revoked_at = now() where id = $1 and user_id = $2 and revoked_at is null
+		returning name`, id, actor.ID).Scan(&name)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return errNotFound
+	}
+	if err != nil {
+		return fmt.Errorf("revoking a key: %w", err)
+	}
+	return audit.Record(ctx, tx, audit.Event{Actor: actor, Action: audit.KeyRevoke, Object: "key", Target: id.String(), Detail: name})
 }
 
 // Replace revokes every live key of the owner's called name and makes one of that name: how

@@ -17,6 +17,7 @@ const (
 	IdentityLink   Action = "identity.link"
 	IdentityUnlink Action = "identity.unlink"
 	KeyCreate      Action = "key.create"
+	KeyRotate      Action = "key.rotate"
 	KeyRevoke      Action = "key.revoke"
 	UserLock       Action = "user.lock"
 	UserUnlock     Action = "user.unlock"

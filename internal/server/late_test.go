@@ -50,14 +50,15 @@ func TestCredentialThatEndsWhileItsRequestWaitsWritesNothing(t *testing.T) {
 		byKey              bool
 		end                string
 	}{
-		"session ended, key made":   {"POST", "/v1/keys", key, false, "session"},
-		"session ended, note made":  {"POST", "/v1/notes", note, false, "session"},
-		"session ended, changed":    {"PATCH", "/v1/notes/%s", change, false, "session"},
-		"session ended, key named":  {"PATCH", "/v1/keys/%k", `{"name":"late"}`, false, "session"},
-		"key revoked, note made":    {"POST", "/v1/notes", note, true, "key"},
-		"key revoked, note changed": {"PATCH", "/v1/notes/%s", change, true, "key"},
-		"user locked, note made":    {"POST", "/v1/notes", note, false, "lock"},
-		"user locked, by key":       {"POST", "/v1/notes", note, true, "lock"},
+		"session ended, key made":    {"POST", "/v1/keys", key, false, "session"},
+		"session ended, note made":   {"POST", "/v1/notes", note, false, "session"},
+		"session ended, changed":     {"PATCH", "/v1/notes/%s", change, false, "session"},
+		"session ended, key named":   {"PATCH", "/v1/keys/%k", `{"name":"late"}`, false, "session"},
+		"session ended, key rotated": {"POST", "/v1/keys/%k/rotate", `{"overlap":"0s"}`, false, "session"},
+		"key revoked, note made":     {"POST", "/v1/notes", note, true, "key"},
+		"key revoked, note changed":  {"PATCH", "/v1/notes/%s", change, true, "key"},
+		"user locked, note made":     {"POST", "/v1/notes", note, false, "lock"},
+		"user locked, by key":        {"POST", "/v1/notes", note, true, "lock"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			session, other := env.SignIn(t, "bob"), env.SignIn(t, "bob")
