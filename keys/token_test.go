@@ -149,3 +149,34 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestParsingAllocatesNothing(t *testing.T) {
+	token, _ := newToken(uuid.Must(uuid.NewV7()))
+	typo := token[:40] + "0" + token[41:]
+	if typo == token {
+		typo = token[:40] + "1" + token[41:]
+	}
+	for what, one := range map[string]Token{"a key": token, "a typo": typo, "no key": "noted_x"} {
+		if n := testing.AllocsPerRun(100, func() { _, _, _ = one.parse() }); n != 0 {
+			t.Errorf("%s: %v allocations", what, n)
+		}
+	}
+}
+
+func TestTheChecksumIsTheLibrarysCRC(t *testing.T) {
+	for _, text := range []string{"", "a", "123456789", strings.Repeat("noted", 20)} {
+		if got, want := crc(text), crc32.ChecksumIEEE([]byte(text)); got != want {
+			t.Errorf("of %q it is %08x, want %08x", text, got, want)
+		}
+	}
+}
+
+func BenchmarkParse(b *testing.B) {
+	token, _ := newToken(uuid.Must(uuid.NewV7()))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, _, err := token.parse(); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
