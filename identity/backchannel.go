@@ -67,7 +67,10 @@ func (s *Service) logoutOf(w http.ResponseWriter, r *http.Request, provider *Pro
 		return fail(errors.New("no logout_token of three parts in base64url"))
 	}
 	typ, err := headerType(raw)
-	if err != nil || typ != "" && !strings.EqualFold(typ, "JWT") && !strings.EqualFold(typ, "logout+jwt") {
+	if err != nil {
+		return fail(fmt.Errorf("header: %w", err))
+	}
+	if typ != "" && !strings.EqualFold(typ, "JWT") && !strings.EqualFold(typ, "logout+jwt") {
 		return fail(fmt.Errorf("typ %.50q is no logout token's", typ))
 	}
 	e, err := provider.discover(ctx, s.redirectURL(provider))

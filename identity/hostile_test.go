@@ -380,7 +380,8 @@ func attacks() []attack {
 			der, _ := x509.CreateCertificate(rand.Reader, template, template, &ring.stranger.PublicKey, ring.stranger)
 			return signed(honest, `{"alg":"RS256","kid":"evil","x5u":"`+s.trap.URL+`/x5u","x5c":["`+base64.StdEncoding.EncodeToString(der)+`"]}`, rs256(ring.stranger))
 		}), "none of the provider's keys has signed it"),
-		badToken("a critical extension", "RFC 7515 4.1.11", "go-jose Verify: crit", jws(`{"alg":"RS256","kid":"rsa","crit":["evil"],"evil":1}`, rs256(ring.rsa)), "none of the provider's keys has signed it"),
+		badToken("a critical extension", "RFC 7515 4.1.11", "identity/provider.go headerType: crit", jws(`{"alg":"RS256","kid":"rsa","crit":["evil"],"evil":1}`, rs256(ring.rsa)), "crit asks for an extension"),
+		badToken("an unencoded payload", "RFC 7797 7", "identity/provider.go headerType: crit", jws(`{"alg":"RS256","kid":"rsa","crit":["b64"],"b64":false}`, rs256(ring.rsa)), "crit asks for an extension"),
 		badToken("an access token by its typ", "RFC 9068 4", "identity/provider.go verify: typ of the header", jws(`{"alg":"RS256","kid":"rsa","typ":"at+jwt"}`, rs256(ring.rsa)), "is no ID token's"),
 		badToken("an access token by its typ, and TYP besides", "RFC 7515 4", "identity/provider.go headerType: names in another case", jws(`{"alg":"RS256","kid":"rsa","typ":"at+jwt","TYP":"JWT"}`, rs256(ring.rsa)), "is no ID token's"),
 		badToken("a logout token by its typ", "RFC 8725 3.11", "identity/provider.go verify: typ of the header", jws(`{"alg":"RS256","kid":"rsa","typ":"logout+jwt"}`, rs256(ring.rsa)), "is no ID token's"),
@@ -550,6 +551,8 @@ func attacks() []attack {
 		}, "nonce does not match"),
 		refused("no state", "RFC 6749 10.12", "identity/signin.go flowOf: a state", browsing(devidp.Lie{}, query("state", "")), "state", "no state"),
 		refused("another state", "RFC 6749 10.12", "identity/signin.go flowOf: a cookie of that state", browsing(devidp.Lie{}, query("state", "x")), "state", "began no such sign-in"),
+		refused("a second state behind", "RFC 6749 3.1", "identity/signin.go exchangeCode: each parameter once", browsing(devidp.Lie{}, func(u *url.URL) { u.RawQuery += "&state=x" }), "provider_error", "the response has state twice"),
+		refused("a second code behind", "RFC 6749 3.1", "identity/signin.go exchangeCode: each parameter once", browsing(devidp.Lie{}, func(u *url.URL) { u.RawQuery += "&code=x" }), "provider_error", "the response has code twice"),
 		refused("two states", "RFC 6749 3.1", "identity/signin.go flowOf: a cookie of that state", browsing(devidp.Lie{}, func(u *url.URL) { u.RawQuery = "state=x&" + u.RawQuery }), "state", "began no such sign-in"),
 		refused("a callback stolen from another browser", "RFC 9700 4.5", "identity/signin.go flowOf: a cookie of that state", func(t *testing.T, s *stage) answers {
 			s.lie(devidp.Lie{})
@@ -1357,5 +1360,45 @@ func checkCatalogue(t *testing.T, rows []attack) {
 		if err != nil || !regexp.MustCompile(`(?m)^func (\([^)]*\) )?`+regexp.QuoteMeta(function)+`\(`).Match(text) {
 			t.Errorf("%s: there is no %s in %s (%v)", row.name, function, file, err)
 		}
+	}
+}
+
+// What discovery found is asked for anew after an hour, by one caller; a provider that hangs then
+// holds up nobody else.
+func TestAProviderThatHangsAtRediscoveryHoldsUpNobodyElse(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
+	want(t, http.StatusFound, s.Do(t, http.MethodGet, "/auth/login?provider=dev", "", nil))
+	asked, release := make(chan struct{}), make(chan struct{})
+	s.lie(devidp.Lie{Handler: func(endpoint string, _ http.ResponseWriter, r *http.Request) bool {
+		if endpoint == "discovery" {
+			close(asked) // a second time would panic
+			select {
+			case <-release:
+			case <-r.Context().Done():
+			}
+		}
+		return false
+	}})
+	found := reflect.ValueOf(s.provider).Elem().FieldByName("found")
+	*(*time.Time)(found.Addr().UnsafePointer()) = time.Now().Add(-2 * time.Hour)
+	first := make(chan int)
+	go func() {
+		client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+		response, err := client.Get(s.URL + "/auth/login?provider=dev")
+		if err != nil {
+			first <- 0
+			return
+		}
+		_ = response.Body.Close()
+		first <- response.StatusCode
+	}()
+	<-asked
+	for range 3 {
+		want(t, http.StatusFound, s.Do(t, http.MethodGet, "/auth/login?provider=dev", "", nil))
+	}
+	close(release)
+	if status := <-first; status != http.StatusFound {
+		t.Errorf("who asked anew got %d", status)
 	}
 }

@@ -51,6 +51,7 @@ type Provider struct {
 	Transport http.RoundTripper
 
 	mu        sync.Mutex
+	asking    bool // somebody asks anew, while endpoints stand
 	endpoints *endpoints
 	found     time.Time // when endpoints were
 	tried     time.Time
@@ -75,6 +76,7 @@ const (
 	idTokenLimit       = 128 << 10        // bytes of one ID or logout token
 	retryAfter         = time.Second      // between two attempts at discovery
 	rediscoverAfter    = time.Hour        // what discovery found is asked for anew
+	rediscoverRetry    = time.Minute      // between two attempts at that
 	refetchKeysAfter   = 10 * time.Second // between two fetches of the keys
 	maxClockDifference = time.Minute      // that an iat may be ahead
 )
@@ -85,28 +87,36 @@ const (
 func (p *Provider) discover(ctx context.Context, redirectURL string) (*endpoints, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.endpoints != nil && time.Since(p.found) < rediscoverAfter {
-		return p.endpoints, nil
+	if p.endpoints != nil {
+		return p.rediscover(ctx, redirectURL), nil
 	}
 	if p.err != nil && time.Since(p.tried) < retryAfter {
-		return p.endpoints, p.errUnlessFound()
+		return nil, p.err
 	}
+	p.endpoints, p.err = p.ask(context.WithoutCancel(ctx), redirectURL)
+	p.tried = time.Now()
+	p.found = p.tried
+	return p.endpoints, p.err
+}
+
+// rediscover asks anew, for one caller alone: a provider that hangs must not hold up the others,
+// for whom what was found before stands. p.mu is held, but for the asking.
+func (p *Provider) rediscover(ctx context.Context, redirectURL string) *endpoints {
+	if p.asking || time.Since(p.found) < rediscoverAfter || p.err != nil && time.Since(p.tried) < rediscoverRetry {
+		return p.endpoints
+	}
+	p.asking = true
+	p.mu.Unlock()
 	found, err := p.ask(context.WithoutCancel(ctx), redirectURL)
-	p.err, p.tried = err, time.Now()
+	p.mu.Lock()
+	p.asking, p.err, p.tried = false, err, time.Now()
 	if err == nil {
 		p.endpoints, p.found = found, p.tried
-	} else if p.endpoints != nil {
+	} else {
 		request.From(ctx).Log.LogAttrs(ctx, slog.LevelWarn, "discovery failed; what was found before stands",
 			slog.String("provider", p.ID), slog.String("error", brief(err)))
 	}
-	return p.endpoints, p.errUnlessFound()
-}
-
-func (p *Provider) errUnlessFound() error {
-	if p.endpoints != nil {
-		return nil
-	}
-	return p.err
+	return p.endpoints
 }
 
 func (p *Provider) ask(ctx context.Context, redirectURL string) (*endpoints, error) {
@@ -310,8 +320,12 @@ func headerType(raw string) (string, error) {
 		err = json.Unmarshal(text, &header)
 	}
 	typ, ok := header["typ"].(string)
-	if err == nil && !ok && header["typ"] != nil {
+	switch {
+	case err != nil:
+	case !ok && header["typ"] != nil:
 		err = errors.New("typ is no string")
+	case header["crit"] != nil: // go-jose takes b64, which RFC 7797, 7, forbids here
+		err = errors.New("crit asks for an extension, and there is none for ID tokens")
 	}
 	return typ, err
 }
@@ -332,7 +346,10 @@ func (p *Provider) verify(ctx context.Context, e *endpoints, raw string, now tim
 		return signed{}, errors.New("not three parts in base64url, or too long")
 	}
 	typ, err := headerType(raw)
-	if err != nil || typ != "" && !strings.EqualFold(typ, "JWT") {
+	if err != nil {
+		return signed{}, fmt.Errorf("header: %w", err)
+	}
+	if typ != "" && !strings.EqualFold(typ, "JWT") {
 		return signed{}, fmt.Errorf("typ %.50q is no ID token's", typ)
 	}
 	token, err := e.verifier.Verify(oidc.ClientContext(ctx, e.client), raw)

@@ -156,6 +156,11 @@ func (s *Service) redeem(r *http.Request, provider *Provider, f flow) (in signIn
 // exchangeCode exchanges the code that the browser brought for an ID token, and verifies it for the
 // flow. The error is a *Failure.
 func (p *Provider) exchangeCode(ctx context.Context, e *endpoints, query url.Values, f flow) (raw string, t signed, err error) {
+	for _, name := range []string{"state", "code", "iss", "error"} { // RFC 6749, 3.1
+		if len(query[name]) > 1 {
+			return "", t, &Failure{Reason: ReasonProvider, Err: fmt.Errorf("the response has %s twice", name)}
+		}
+	}
 	// RFC 9207, 2.4: an answer of another provider is not for this flow.
 	if iss := query.Get("iss"); (iss != "" || e.sendsIssuer) && iss != p.Issuer {
 		return "", t, &Failure{Reason: ReasonProvider, Err: fmt.Errorf("iss %.100q of the response is not the provider's", iss)}
