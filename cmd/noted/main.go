@@ -1,6 +1,6 @@
 // Command noted is the one binary: `noted dev` runs the whole product with nothing set up,
 // `noted serve` is production, `noted check-provider` and `noted policy` work on what production
-// reads, and `noted login`, `logout` and `whoami` are for the people who use it.
+// reads, and `noted login`, `logout`, `whoami` and `key` are for the people who use it.
 package main
 
 import (
@@ -27,6 +27,7 @@ type cli struct {
 	Login         loginCommand         `cmd:"" help:"Sign in at a noted server, through a browser on any device."`
 	Logout        logoutCommand        `cmd:"" help:"End the session of login."`
 	Whoami        whoamiCommand        `cmd:"" help:"Say who you are to the server, and with which roles."`
+	Key           keyCommand           `cmd:"" help:"List, make, rotate, rename and revoke your API keys at a server."`
 	Version       struct{}             `cmd:"" help:"Say which noted this is."`
 }
 
