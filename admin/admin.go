@@ -3,16 +3,18 @@ package admin
 import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"noted/authz"
 	"noted/identity"
 )
 
 // Service is the admin room.
 type Service struct {
-	pool  *pgxpool.Pool
-	users *identity.Service
+	pool   *pgxpool.Pool
+	users  *identity.Service
+	policy *authz.InForce
 }
 
 // New makes the room.
-func New(pool *pgxpool.Pool, users *identity.Service) *Service {
-	return &Service{pool: pool, users: users}
+func New(pool *pgxpool.Pool, users *identity.Service, policy *authz.InForce) *Service {
+	return &Service{pool: pool, users: users, policy: policy}
 }

@@ -36,6 +36,14 @@ func (s *Service) Register(api *authz.API) {
 	authz.Register(api, huma.Operation{
 		OperationID: "list-audit", Method: http.MethodGet, Path: "/v1/admin/audit", Summary: "The security record, the newest first", Tags: tags,
 	}, authz.Permission{Object: "audit:any", Act: "read"}, s.listAudit)
+	authz.Register(api, huma.Operation{
+		OperationID: "get-policy", Method: http.MethodGet, Path: "/v1/admin/policy", Summary: "The policy in force", Tags: tags,
+	}, authz.Permission{Object: "policy", Act: "read"}, s.getPolicy)
+	authz.Register(api, huma.Operation{
+		OperationID: "explain", Method: http.MethodPost, Path: "/v1/admin/explain", Summary: "Whether somebody may do something, and why", Tags: tags,
+		Description: "For one user as the policy sees them now, or for a role or a name as in a g line. A user's names are shown to who may read accounts alone.",
+		Errors:      []int{http.StatusNotFound},
+	}, authz.Permission{Object: "policy", Act: "explain"}, s.explain)
 }
 
 type usersOutput struct{ Body page.Of[identity.User] }

@@ -142,7 +142,7 @@ type Principal struct {
 	// Key and KeyRole are the key's id and role (zero for a session).
 	Key     uuid.UUID
 	KeyRole string
-	// Roles are the platform roles in force, sorted, those that others include too.
+	// Roles are the platform roles in force, sorted, those that others include too. Read only.
 	Roles []string
 
 	allowed Set
@@ -152,10 +152,8 @@ type Principal struct {
 // an e-mail, group:provider:value), and narrowed by KeyRole when the caller came by a key.
 // A key role that the policy does not define allows nothing.
 func NewPrincipal(p Principal, policy *Policy, names []string) *Principal {
-	p.Roles = policy.RolesOf(names...)
-	for _, role := range p.Roles {
-		p.allowed |= policy.sets[role]
-	}
+	held := policy.held(names)
+	p.Roles, p.allowed = held.roles, held.set
 	if p.Via != ViaSession {
 		p.allowed &= policy.sets[p.KeyRole]
 	}

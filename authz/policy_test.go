@@ -96,11 +96,11 @@ func TestVocabularyIsThatOfTheModelAndFitsIntoASet(t *testing.T) {
 		}
 	}
 	// The error that lists the objects lists all of them and no more.
-	_, err := load(t, "p, user, notes, read")
+	_, err := load(t, "p, user, folder, read")
 	if err == nil {
-		t.Fatal("notes is taken for an object")
+		t.Fatal("folder is taken for an object")
 	}
-	_, listed, _ := strings.Cut(err.Error(), "there are ")
+	_, listed, _ := strings.Cut(err.Error(), "write one of ")
 	var got []string
 	for _, object := range strings.Split(listed, ", ") {
 		got = append(got, strings.TrimSpace(object))
@@ -137,101 +137,6 @@ p, key-reader, note:own, read
 p, key-writer, note:own, write
 g, dev:ada, admin
 `
-
-func TestBadPoliciesAreRefusedWithTheirLine(t *testing.T) {
-	if _, err := load(t, good); err != nil {
-		t.Fatal(err)
-	}
-	const first = 9 // the line after good
-	for _, c := range []struct {
-		name, add string
-		line      int    // 0: no line is asked for, since inclusion brings it about
-		says      string // part of the message
-	}{
-		{"an unknown object", "p, user, notes:own, read", first, `"notes:own"`},
-		{"an object in upper case", "p, user, Note:own, read", first, `"Note:own"`},
-		{"an unknown act", "p, user, note:own, purge", first, "read, write, delete"},
-		{"an act of another object", "p, user, self, write", first, `"write"`},
-		{"a wildcard object", "p, user, *, read", first, `"*"`},
-		{"a wildcard act", "p, user, note:own, *", first, `"*"`},
-		{"an unknown line type", "x, user, note:own, read", first, `"x"`},
-		{"an upper-case line type", "P, user, note:own, delete", first, `"P"`},
-		{"another policy type", "p2, user, note:own, delete", first, `"p2"`},
-		{"another grouping type", "g2, dev:bob, admin", first, `"g2"`},
-		{"a p line with three columns", "p, user, note:own", first, "four columns"},
-		{"a p line with five columns", "p, user, note:own, delete, allow", first, "four columns"},
-		{"deny", "p, user, note:own, delete, deny", first, ""},
-		{"a g line with two columns", "g, dev:bob", first, "three columns"},
-		{"a g line with four columns", "g, dev:bob, admin, domain", first, "three columns"},
-		{"p alone", "p", first, ""},
-		{"a duplicate permission", "p, user, note:own, read", first, "line 1"},
-		{"a duplicate role", "g, dev:ada, admin", first, "line 8"},
-		{"a duplicate written differently", `"p","user", note:own,read`, first, "line 1"},
-		{"an empty subject", "p, , note:own, delete", first, "empty"},
-		{"an empty object", "p, user,, delete", first, "empty"},
-		{"an empty act", "p, user, note:own,", first, "empty"},
-		{"an empty name", "g, , admin", first, "empty"},
-		{"an empty quoted field", `g, "", admin`, first, "empty"},
-		{"a trailing comma", "p, user, note:own, delete,", first, ""},
-		{"an inline comment", "p, user, note:own, delete # always", first, ""},
-		{"an inline comment after a role", "g, dev:bob, admin # for now", first, ""},
-		{"an unbalanced quote", `p, "user, note:own, delete`, first, ""},
-		{"a role nobody defines", "g, dev:bob, boss", first, `"boss"`},
-		{"a permission to a person", "p, dev:bob, note:own, delete", first, `g, dev:bob, ROLE`},
-		{"a permission to an e-mail", "p, bob@dev.example, note:own, delete", first, "bob@dev.example"},
-		{"a person as a role", "g, dev:bob, dev:ada", first, "dev:ada"},
-		{"a person with an organization role", "g, dev:bob, org-reader", first, "org-reader"},
-		{"a person with a grant role", "g, dev:bob, grant-reader", first, "grant-reader"},
-		{"a person with a key role", "g, dev:bob, key-reader", first, "key-reader"},
-		{"a group with an organization role", "g, group:dev:all, org-reader", first, "org-reader"},
-		{"a platform role including an organization role", "g, admin, org-reader", first, "families"},
-		{"an organization role including a platform role", "g, org-reader, admin", first, "families"},
-		{"an organization role including a grant role", "g, org-writer, grant-reader", first, "families"},
-		{"a key role including a platform role", "g, key-writer, user", first, "families"},
-		{"a platform role including a key role", "g, admin, key-writer", first, "families"},
-		{"a key role that makes keys", "p, key-writer, key:own, write", 0, `"key:own write"`},
-		{"a key role that reads keys", "p, key-writer, key:own, read", 0, `"key:own read"`},
-		{"a key role with an organization's keys", "p, key-writer, key:org, read", 0, `"key:org read"`},
-		{"a key role that ends sessions", "p, key-writer, session:own, delete", 0, `"session:own delete"`},
-		{"a key role that links sign-ins", "p, key-writer, identity:own, write", 0, `"identity:own write"`},
-		{"a key role that makes keys by inclusion", "p, key-maker, key:own, write\ng, key-writer, key-maker\ng, key-reader, key-writer", 0, `"key-maker" cannot hold "key:own write"`},
-		{"everyone reading everything", "p, user, note:any, read", 0, `"note:any read"`},
-		{"everyone reading everything by inclusion", "g, user, admin", 0, `"note:any read"`},
-		{"everyone purging by inclusion of an inclusion", "p, cleaner, deadzone:any, purge\ng, helper, cleaner\ng, user, helper", 0, `"deadzone:any purge"`},
-		{"everyone locking", "p, user, user:any, lock", 0, `"user:any lock"`},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			_, err := load(t, good+c.add+"\n")
-			if err == nil {
-				t.Fatal("it was taken")
-			}
-			if !strings.Contains(err.Error(), c.says) {
-				t.Errorf("the message does not say %q: %v", c.says, err)
-			}
-			if want := "policy.csv:"; !strings.HasPrefix(err.Error(), want) {
-				t.Errorf("the message does not name the file: %v", err)
-			}
-			if want := fmt.Sprintf("policy.csv:%d:", c.line); c.line > 0 && !strings.Contains(err.Error(), want) {
-				t.Errorf("the message does not say %s: %v", want, err)
-			}
-		})
-	}
-}
-
-func TestEveryBadLineIsNamedAtOnce(t *testing.T) {
-	_, err := load(t, "p, user, notes, read\np, user, note:own, read\ng, dev:ada, boss\nx, y\n")
-	if err == nil {
-		t.Fatal("it was taken")
-	}
-	for _, want := range []string{"policy.csv:1:", "policy.csv:3:", "policy.csv:4:"} {
-		if !strings.Contains(err.Error(), want) {
-			t.Errorf("%s is not in %v", want, err)
-		}
-	}
-	if strings.Contains(err.Error(), "policy.csv:2:") {
-		t.Errorf("the good line is named: %v", err)
-	}
-}
 
 func TestOnlyTheOneModelIsTaken(t *testing.T) {
 	shipped := string(noted.Model)
@@ -551,8 +456,8 @@ func TestAnExpectationThatDoesNotHoldIsNamed(t *testing.T) {
 	}{
 		{"what holds", "allow, user, note:own, read\ndeny, user, note:own, write\nallow, dev:ada, note:any, read\nallow, dev:stranger, note:own, read\ndeny, x@y.example, note:any, read\n", ""},
 		{"a BOM and CRLF", "\xef\xbb\xbfallow, user, note:own, read\r\n", ""},
-		{"allow that is denied", "# first\nallow, user, note:any, read\n", "t.csv:2: want allow"},
-		{"deny that is allowed", "deny, user, note:own, read\n", "t.csv:1: want deny"},
+		{"allow that is denied", "# first\nallow, user, note:any, read\n", "t.csv:2:1: the policy does not allow note:any read to user; roles that hold it: admin"},
+		{"deny that is allowed", "deny, user, note:own, read\n", "t.csv:1:1: the policy allows note:own read to user, by line 1"},
 		{"another word", "permit, user, note:own, read\n", "t.csv:1:"},
 		{"upper case", "ALLOW, user, note:own, read\n", "t.csv:1:"},
 		{"three columns", "allow, user, note:own\n", "t.csv:1:"},
@@ -571,32 +476,6 @@ func TestAnExpectationThatDoesNotHoldIsNamed(t *testing.T) {
 			t.Errorf("%s: %v", c.name, err)
 		}
 	}
-}
-
-// FuzzLoad asks for no panic, and that what is taken never breaks the rules that nothing else checks.
-func FuzzLoad(f *testing.F) {
-	for _, seed := range []string{good, "", "p", "g,,", "p, user, note:own, read # x", "g, a, b\ng, b, a", "\xef\xbb\xbfp, a, self, read", "p, \"user, note:own, read", "g, user, admin\np, admin, note:any, read"} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		if len(text) > 600 {
-			return // Casbin's time, not ours
-		}
-		policy, err := load(t, text)
-		if err != nil {
-			return
-		}
-		for _, p := range vocabulary() {
-			if strings.HasSuffix(string(p.Object), ":any") && policy.Allows("user", p) {
-				t.Errorf("everyone holds %s by %q", p, text)
-			}
-			for _, role := range policy.KeyRoles() {
-				if kind := p.Object.Kind(); (kind == "key" || kind == "session" || kind == "identity") && policy.Allows(role, p) {
-					t.Errorf("the key role %q holds %s by %q", role, p, text)
-				}
-			}
-		}
-	})
 }
 
 func TestAPolicyIsAskedFromManySidesAtOnce(t *testing.T) {

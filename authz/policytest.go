@@ -1,53 +1,64 @@
 package authz
 
 import (
-	"errors"
 	"fmt"
-	"strings"
+	"slices"
 )
 
-// TestResult counts what Test found.
-type TestResult struct{ Allow, Deny int }
+// TestResult is what Test found.
+type TestResult struct {
+	Allow int `json:"allow"` // expectations of each kind
+	Deny  int `json:"deny"`
+	// Untested are the permissions of the vocabulary that no expectation asks for.
+	Untested []string `json:"untested"`
+}
 
 // Test runs a file of expectations, `allow|deny, SUBJECT, OBJECT, ACT`, against the policy.
-// The error names each line that does not hold, or is no expectation at all; a file
+// The error, Faults, names each line that does not hold, or is no expectation at all; a file
 // without one is an error too, since it would prove nothing.
 func (p *Policy) Test(file Source) (TestResult, error) {
-	lines, err := parse(file)
-	if err != nil {
-		return TestResult{}, err
-	}
-	var result TestResult
-	var errs []error
+	lines, faults := read(file)
+	result := TestResult{Untested: []string{}}
+	asked := Set(0)
 	for _, l := range lines {
-		fail := func(format string, args ...any) {
-			errs = append(errs, fmt.Errorf("%s:%d: %s", file.Name, l.number, fmt.Sprintf(format, args...)))
+		fail := func(at field, rule, format string, args ...any) {
+			faults = append(faults, Fault{File: file.Name, Line: l.number, Column: at.column, Rule: rule, Message: fmt.Sprintf(format, args...)})
 		}
-		if (l.kind != "allow" && l.kind != "deny") || len(l.fields) != 3 {
-			fail("want allow|deny, SUBJECT, OBJECT, ACT; read %s", strings.Join(append([]string{l.kind}, l.fields...), ", "))
+		if !slices.Contains([]string{"allow", "deny"}, l.kind.text) || len(l.fields) != 3 {
+			fail(l.kind, "expectation", "%q is no expectation; write allow or deny, SUBJECT, OBJECT, ACT", l.rewritten())
 			continue
 		}
-		permission := Permission{Object(l.fields[1]), Act(l.fields[2])}
-		if bitOf[permission] == 0 {
-			fail("%q is not in the vocabulary", permission)
+		subject := l.at(0)
+		needed, err := ParsePermission(l.at(1), l.at(2))
+		if err != nil {
+			fail(l.fields[1], "expectation", "%v", err)
 			continue
 		}
-		if !isName(l.fields[0]) && !p.IsRole(l.fields[0]) {
-			fail("no line of the policy defines the role %q", l.fields[0])
+		if !isName(subject) && !p.IsRole(subject) {
+			fail(l.fields[0], "unknown-role", "no line of the policy defines the role %q; %s", subject, instead(subject, p.Roles()))
 			continue
 		}
-		allowed := p.Allows(l.fields[0], permission)
-		if allowed != (l.kind == "allow") {
-			fail("want %s, the policy says the opposite: %s, %s", l.kind, l.fields[0], permission)
+		asked |= bitOf[needed]
+		allowed := p.Allows(subject, needed)
+		switch {
+		case allowed && l.kind.text == "deny":
+			fail(l.kind, "not-denied", "the policy allows %s to %s, by %s", needed, subject, p.Explain(needed, subject).lines())
+		case !allowed && l.kind.text == "allow":
+			fail(l.kind, "not-allowed", "the policy does not allow %s to %s; %s", needed, subject, p.Explain(needed, subject).Missing)
 		}
-		if l.kind == "allow" {
+		if l.kind.text == "allow" {
 			result.Allow++
 		} else {
 			result.Deny++
 		}
 	}
-	if result.Allow+result.Deny == 0 && len(errs) == 0 {
-		errs = append(errs, fmt.Errorf("%s: no expectation in it", file.Name))
+	for _, one := range permissions {
+		if !asked.Has(one) {
+			result.Untested = append(result.Untested, one.String())
+		}
 	}
-	return result, errors.Join(errs...)
+	if len(lines) == 0 && len(faults) == 0 {
+		faults = Faults{{File: file.Name, Line: 1, Column: 1, Rule: "no-expectation", Message: "there is no expectation; write allow or deny, SUBJECT, OBJECT, ACT"}}
+	}
+	return result, faults.err()
 }

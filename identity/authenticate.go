@@ -156,7 +156,7 @@ func (s *Service) resolveKey(ctx context.Context, token string) (*authz.Principa
 
 func (s *Service) principal(person Person, p authz.Principal) *authz.Principal {
 	p.ID, p.Kind, p.Name, p.Email = person.ID, "user", person.Name, person.Email
-	return authz.NewPrincipal(p, s.policy, s.Names(person.Identities))
+	return authz.NewPrincipal(p, s.policy(), s.Names(person.Identities))
 }
 
 // Confirm asks once more, in the transaction that writes, whether the caller's credential still

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -51,7 +53,7 @@ type Pages struct {
 type Service struct {
 	config  Config
 	pool    *pgxpool.Pool
-	policy  *authz.Policy
+	policy  func() *authz.Policy
 	keys    KeyVerifier
 	failed  func(reason string) // counts a failure by its reason
 	cookies cookieNames
@@ -96,8 +98,8 @@ type Identity struct {
 	AgeSeconds    float64  `json:"age_seconds"` // since that sign-in, by the database's clock
 }
 
-// New makes the room. failed is called with the reason of every failed authentication.
-func New(pool *pgxpool.Pool, policy *authz.Policy, keys KeyVerifier, config Config, failed func(reason string)) *Service {
+// New makes the room. policy is the one in force, which may be another at each call; failed is called with the reason of every failed authentication.
+func New(pool *pgxpool.Pool, policy func() *authz.Policy, keys KeyVerifier, config Config, failed func(reason string)) *Service {
 	return &Service{
 		config: config, pool: pool, policy: policy, keys: keys, failed: failed,
 		cookies: cookieNamesFor(config.PublicURL), limiter: newLimiter(config.FailuresPerMinute),
@@ -106,7 +108,7 @@ func New(pool *pgxpool.Pool, policy *authz.Policy, keys KeyVerifier, config Conf
 }
 
 // Policy is the policy in force.
-func (s *Service) Policy() *authz.Policy { return s.policy }
+func (s *Service) Policy() *authz.Policy { return s.policy() }
 
 // Names are what policy.csv may call a person: provider:subject always; a verified e-mail,
 // from a provider that is authoritative for its domain, and group:provider:value, for
@@ -115,29 +117,70 @@ func (s *Service) Policy() *authz.Policy { return s.policy }
 func (s *Service) Names(identities []Identity) []string {
 	var names []string
 	for _, identity := range identities {
-		i := slices.IndexFunc(s.config.Providers, func(p *Provider) bool { return p.Issuer == identity.Issuer })
-		if i < 0 {
-			continue
-		}
-		provider := s.config.Providers[i]
-		names = append(names, provider.ID+":"+identity.Subject)
-		if identity.AgeSeconds >= s.config.GroupMaxAge.Seconds() {
-			continue
-		}
-		// Plain ASCII first: lowering makes an ASCII k of the Kelvin sign, and so another's name.
-		if identity.EmailVerified && isPlainEmail(identity.Email) && provider.isAuthoritativeFor(identity.Email) {
-			names = append(names, strings.ToLower(identity.Email))
-		}
-		for _, group := range identity.Groups {
-			names = append(names, "group:"+provider.ID+":"+group)
+		always, aging := s.namesOf(identity)
+		names = append(names, always...)
+		if !s.aged(identity) {
+			names = append(names, aging...)
 		}
 	}
 	return names
 }
 
+// namesOf are the names that an identity gives always, and those that it gives until it ages.
+func (s *Service) namesOf(identity Identity) (always, aging []string) {
+	i := slices.IndexFunc(s.config.Providers, func(p *Provider) bool { return p.Issuer == identity.Issuer })
+	if i < 0 {
+		return nil, nil
+	}
+	provider := s.config.Providers[i]
+	// Plain ASCII first: lowering makes an ASCII k of the Kelvin sign, and so another's name.
+	if identity.EmailVerified && isPlainEmail(identity.Email) && provider.isAuthoritativeFor(identity.Email) {
+		aging = append(aging, strings.ToLower(identity.Email))
+	}
+	for _, group := range identity.Groups {
+		aging = append(aging, "group:"+provider.ID+":"+group)
+	}
+	return []string{provider.ID + ":" + identity.Subject}, aging
+}
+
+func (s *Service) aged(identity Identity) bool {
+	return identity.AgeSeconds >= s.config.GroupMaxAge.Seconds()
+}
+
+// NameInPolicy is a name under which the policy sees somebody, or saw until it aged.
+type NameInPolicy struct {
+	Name  string     `json:"name"`
+	Aged  bool       `json:"aged" doc:"It does not count until the next sign-in that shows it"`
+	Until *time.Time `json:"until" doc:"When it ages or aged; null for provider:subject, which never does"`
+}
+
+// NamesInPolicy are those of a user, with those that have aged; 404 when there is no such user.
+func (s *Service) NamesInPolicy(ctx context.Context, user uuid.UUID) ([]NameInPolicy, error) {
+	var identities []Identity
+	err := s.pool.QueryRow(ctx, `select identities from people where user_id = $1`, user).Scan(&identities)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, errNoUser
+	}
+	if err != nil {
+		return nil, fmt.Errorf("finding a user's names: %w", err)
+	}
+	names := []NameInPolicy{}
+	for _, identity := range identities {
+		always, aging := s.namesOf(identity)
+		for _, name := range always {
+			names = append(names, NameInPolicy{Name: name})
+		}
+		until := time.Now().UTC().Add(s.config.GroupMaxAge - time.Duration(identity.AgeSeconds*float64(time.Second))).Truncate(time.Second)
+		for _, name := range aging {
+			names = append(names, NameInPolicy{Name: name, Aged: s.aged(identity), Until: &until})
+		}
+	}
+	return names, nil
+}
+
 // RolesOf are the platform roles in force of somebody with these identities, sorted.
 func (s *Service) RolesOf(identities []Identity) []string {
-	return s.policy.RolesOf(s.Names(identities)...)
+	return s.policy().RolesOf(s.Names(identities)...)
 }
 
 // Token is a session token, `nsess_` and 43 base62 characters of 256 random bits. Only its

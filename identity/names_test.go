@@ -64,10 +64,7 @@ func TestNamesForThePolicyAreOnlyWhatTheProviderMaySay(t *testing.T) {
 func withPolicy(t testing.TB, add string) func(*server.Options) {
 	t.Helper()
 	policy, err := authz.Load(authz.Source{Name: "model.conf", Text: noted.Model}, authz.Source{Name: "policy.csv", Text: append(slices.Clone(noted.Policy), "\n"+add...)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return func(o *server.Options) { o.Policy = policy }
+	return func(o *server.Options) { o.Policy = servertest.Fixed(t, policy, err) }
 }
 
 func TestAGroupOfTheSignedTokenGivesItsRoleWhileItIsFresh(t *testing.T) {

@@ -362,13 +362,10 @@ func TestAKeyNeverDoesMoreThanItsOwner(t *testing.T) {
 }
 
 // shipped is the policy with the four people but those left out.
-func shipped(t testing.TB, people ...authz.Grouping) *authz.Policy {
+func shipped(t testing.TB, people ...authz.Grouping) *authz.InForce {
 	t.Helper()
 	policy, err := authz.Load(authz.Source{Name: "model.conf", Text: noted.Model}, authz.Source{Name: "policy.csv", Text: noted.Policy}, people...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return policy
+	return servertest.Fixed(t, policy, err)
 }
 
 func TestWhoIsDemotedLosesByKeyToo(t *testing.T) {
@@ -394,10 +391,7 @@ func TestWhoIsDemotedLosesByKeyToo(t *testing.T) {
 	// A role that the policy has no more allows nothing, and does not fail.
 	gone := []byte(strings.ReplaceAll(string(noted.Policy), "key-admin", "key-boss"))
 	policy, err := authz.Load(authz.Source{Name: "model.conf", Text: noted.Model}, authz.Source{Name: "policy.csv", Text: gone})
-	if err != nil {
-		t.Fatal(err)
-	}
-	last := servertest.NewOn(t, database, func(o *server.Options) { o.Policy = policy })
+	last := servertest.NewOn(t, database, func(o *server.Options) { o.Policy = servertest.Fixed(t, policy, err) })
 	want(t, 403, last.Do(t, "GET", "/v1/me", key, nil))
 }
 

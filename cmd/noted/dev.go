@@ -50,7 +50,7 @@ func (c *devCommand) Run(ctx context.Context, to streams) error {
 	if err != nil {
 		return err
 	}
-	policy, err := loadPolicy(c.Model, c.Policy, devGroupings()...)
+	policy, reload, err := policyFiles{model: c.Model, policy: c.Policy, added: devGroupings()}.keep(ctx)
 	if err != nil {
 		return err
 	}
@@ -75,7 +75,7 @@ func (c *devCommand) Run(ctx context.Context, to streams) error {
 		return err
 	}
 	srv, err := server.Open(ctx, server.Options{
-		Settings: c.Settings, Providers: append([]*identity.Provider{provider}, providers...), Policy: policy,
+		Settings: c.Settings, Providers: append([]*identity.Provider{provider}, providers...), Policy: policy, Reload: reload,
 		Log: server.NewLogger(to.err, c.LogLevel, false), Version: version, Dev: true,
 	})
 	if err != nil {

@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -62,8 +63,12 @@ func run(ctx context.Context, args []string, to streams) int {
 		return 0
 	}
 	if err := command.Run(); err != nil {
-		_, _ = fmt.Fprintln(to.err, "noted:", err)
-		return 1
+		told := exitCode{1, err}
+		errors.As(err, &told)
+		if told.err != nil {
+			_, _ = fmt.Fprintln(to.err, "noted:", told.err)
+		}
+		return told.code
 	}
 	return 0
 }

@@ -1,19 +1,129 @@
 package main
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"strings"
 
 	"noted"
+	"noted/authz"
 )
 
 type policyCommand struct {
-	Test policyTestCommand `cmd:"" help:"Run policy_test.csv: what the policy must allow and deny."`
+	Check   policyCheckCommand   `cmd:"" help:"Say everything that is wrong with model.conf and policy.csv."`
+	Test    policyTestCommand    `cmd:"" help:"Run policy_test.csv: what the policy must allow and deny."`
+	Diff    policyDiffCommand    `cmd:"" help:"Say who gains and who loses what between two policies."`
+	Explain policyExplainCommand `cmd:"" help:"Say whether somebody may do something, and by which lines. Exits 0 for yes, 1 for no, 2 for an error."`
+}
+
+// modelFlag and policyFlag are the files that a command reads.
+type modelFlag struct {
+	Model string `help:"Casbin's model file; model.conf here, else the one in the binary."`
+}
+
+type policyFlags struct {
+	modelFlag
+	Policy string `help:"The policy file; policy.csv here, else the one in the binary."`
+}
+
+type jsonFlag struct {
+	JSON bool `help:"Print JSON, for programs."`
+}
+
+// printJSON prints value for programs, when they asked for it.
+func (f jsonFlag) printJSON(to io.Writer, value any) error {
+	encoder := json.NewEncoder(to)
+	encoder.SetEscapeHTML(false)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(value)
+}
+
+// exitCode is an error that was told already, or is none, with the code to exit with.
+type exitCode struct {
+	code int
+	err  error // what is still to be told; may be nil
+}
+
+func (e exitCode) Error() string { return fmt.Sprint(e.err) }
+
+type policyCheckCommand struct {
+	policyFlags
+	Config configFile `help:"The YAML file of noted serve: then providers and e-mail domains are compared with it too." type:"existingfile"`
+	jsonFlag
+}
+
+// checked is what `noted policy check --json` prints.
+type checked struct {
+	OK       bool         `json:"ok"`
+	Hash     string       `json:"hash,omitempty"`
+	Faults   authz.Faults `json:"faults"`
+	Warnings authz.Faults `json:"warnings"`
+}
+
+// Run prints all faults and warnings; with a fault it fails.
+func (c *policyCheckCommand) Run(to streams) error {
+	providers, err := c.Config.providers()
+	if err != nil {
+		return err
+	}
+	result := checked{Faults: authz.Faults{}, Warnings: authz.Faults{}}
+	policy, err := loadPolicy(c.Model, c.Policy)
+	if err != nil {
+		if !errors.As(err, &result.Faults) {
+			return err
+		}
+	} else {
+		result.OK, result.Hash = true, policy.Hash
+		result.Warnings = append(result.Warnings, policy.Warnings(knownProviders(providers))...)
+	}
+	if c.JSON {
+		if err := c.printJSON(to.out, result); err != nil {
+			return err
+		}
+	} else {
+		c.print(to, result, policy)
+	}
+	if !result.OK {
+		return exitCode{code: 1}
+	}
+	return nil
+}
+
+func (c *policyCheckCommand) print(to streams, result checked, policy *authz.Policy) {
+	for _, one := range result.Faults {
+		_, _ = fmt.Fprintln(to.err, one)
+	}
+	for _, one := range result.Warnings {
+		_, _ = fmt.Fprintf(to.err, "%s:%d:%d: warning: %s\n", one.File, one.Line, one.Column, one.Message)
+	}
+	if result.OK {
+		_, _ = fmt.Fprintf(to.out, "%s is sound: %s, %s, hash %s\n", policy.File(), count(len(policy.Roles()), "role"), count(len(result.Warnings), "warning"), policy.Hash)
+	} else {
+		_, _ = fmt.Fprintln(to.err, count(len(result.Faults), "fault"))
+	}
+}
+
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }
 
 type policyTestCommand struct {
-	Model  string `help:"Casbin's model file; model.conf here, else the one in the binary."`
-	Policy string `help:"The policy file; policy.csv here, else the one in the binary."`
-	Tests  string `help:"The file of expectations; policy_test.csv here, else the one in the binary."`
+	policyFlags
+	Tests    string `help:"The file of expectations; policy_test.csv here, else the one in the binary."`
+	Coverage bool   `help:"Fail also when no expectation asks for some permission, and name it."`
+	jsonFlag
+}
+
+// tested is what `noted policy test --json` prints.
+type tested struct {
+	OK bool `json:"ok"`
+	authz.TestResult
+	Faults authz.Faults `json:"faults"`
 }
 
 // Run prints how many expectations hold; each that does not is an error with its line.
@@ -26,10 +136,165 @@ func (c *policyTestCommand) Run(to streams) error {
 	if err != nil {
 		return err
 	}
-	result, err := policy.Test(tests)
-	if err != nil {
-		return fmt.Errorf("the policy is not what %s expects:\n%w", tests.Name, err)
+	result := tested{Faults: authz.Faults{}}
+	result.TestResult, err = policy.Test(tests)
+	if err != nil && !errors.As(err, &result.Faults) {
+		return err
 	}
-	_, err = fmt.Fprintf(to.out, "%s: all %d lines hold (%d allow, %d deny)\n", tests.Name, result.Allow+result.Deny, result.Allow, result.Deny)
+	uncovered := c.Coverage && len(result.Untested) > 0
+	result.OK = err == nil && !uncovered
+	if c.JSON {
+		if err := c.printJSON(to.out, result); err != nil {
+			return err
+		}
+	} else {
+		for _, one := range result.Faults {
+			_, _ = fmt.Fprintln(to.err, one)
+		}
+		if uncovered {
+			for _, one := range result.Untested {
+				_, _ = fmt.Fprintf(to.err, "%s: no expectation asks for %s; write one line that allows it, or denies it: deny, user, %s\n",
+					tests.Name, one, strings.Replace(one, " ", ", ", 1))
+			}
+		}
+		if err == nil {
+			_, _ = fmt.Fprintf(to.out, "%s: all %d lines hold (%d allow, %d deny)\n", tests.Name, result.Allow+result.Deny, result.Allow, result.Deny)
+		} else {
+			_, _ = fmt.Fprintf(to.err, "%s is not what %s expects: %s\n", policy.File(), tests.Name, count(len(result.Faults), "fault"))
+		}
+	}
+	if !result.OK {
+		return exitCode{code: 1}
+	}
+	return nil
+}
+
+type policyDiffCommand struct {
+	Old string `arg:"" help:"The policy file that was; - reads standard input."`
+	New string `arg:"" help:"The policy file that will be; - reads standard input."`
+	modelFlag
+	jsonFlag
+}
+
+// Run prints the differences; it does not fail because there are some.
+func (c *policyDiffCommand) Run(to streams) error {
+	if c.Old == "-" && c.New == "-" {
+		return errors.New("only one of the two can be standard input")
+	}
+	before, err := loadPolicy(c.Model, c.Old)
+	if err != nil {
+		return err
+	}
+	after, err := loadPolicy(c.Model, c.New)
+	if err != nil {
+		return err
+	}
+	changes := after.Diff(before)
+	if c.JSON {
+		return c.printJSON(to.out, map[string]any{"changes": changes})
+	}
+	if len(changes) == 0 {
+		_, _ = fmt.Fprintln(to.out, "Nobody gains or loses anything.")
+	}
+	for _, one := range changes {
+		_, _ = fmt.Fprint(to.out, changeText(one))
+	}
+	return nil
+}
+
+// changeText is a paragraph on one subject.
+func changeText(c authz.Change) string {
+	var b strings.Builder
+	who := c.Kind + " " + c.Who
+	if c.Kind == "everyone" {
+		who = "everyone who signs in (" + c.Who + ")"
+	}
+	fmt.Fprintln(&b, who)
+	for _, one := range c.GainsRoles {
+		fmt.Fprintf(&b, "  + role %s\n", one)
+	}
+	for _, one := range c.LosesRoles {
+		fmt.Fprintf(&b, "  - role %s\n", one)
+	}
+	reaches := map[string]bool{}
+	for _, one := range c.Reaches {
+		reaches[one] = true
+	}
+	for _, one := range c.Gains {
+		if reaches[one] {
+			one += "      ! reaches other people's notes"
+		}
+		fmt.Fprintf(&b, "  + %s\n", one)
+	}
+	for _, one := range c.Loses {
+		fmt.Fprintf(&b, "  - %s\n", one)
+	}
+	return b.String()
+}
+
+type policyExplainCommand struct {
+	Subject    string   `arg:"" help:"A role, or a name as in a g line, known or not."`
+	Permission []string `arg:"" help:"An object and an act: note:any read, as the permission member of a 403 has them."`
+	policyFlags
+	jsonFlag
+}
+
+// explained is what `noted policy explain --json` prints.
+type explained struct {
+	Subject    string `json:"subject"`
+	Permission string `json:"permission"`
+	File       string `json:"file"`
+	authz.Explanation
+}
+
+// Run prints the decision; a denial is exit code 1, an error 2.
+func (c *policyExplainCommand) Run(to streams) error {
+	words := strings.Fields(strings.Join(c.Permission, " "))
+	if len(words) != 2 {
+		return exitCode{2, fmt.Errorf("want SUBJECT OBJECT ACT, such as mona@example.com note:any read; read %q", strings.Join(append([]string{c.Subject}, c.Permission...), " "))}
+	}
+	needed, err := authz.ParsePermission(words[0], words[1])
+	if err != nil {
+		return exitCode{2, err}
+	}
+	policy, err := loadPolicy(c.Model, c.Policy)
+	if err != nil {
+		return exitCode{2, err}
+	}
+	e := policy.Explain(needed, c.Subject)
+	if c.JSON {
+		err = c.printJSON(to.out, explained{c.Subject, needed.String(), policy.File(), e})
+	} else {
+		err = explain(to.out, policy, c.Subject, needed, e)
+	}
+	switch {
+	case err != nil:
+		return exitCode{2, err}
+	case !e.Allowed:
+		return exitCode{code: 1}
+	}
+	return nil
+}
+
+func explain(to io.Writer, policy *authz.Policy, subject string, needed authz.Permission, e authz.Explanation) error {
+	var b strings.Builder
+	known := policy.Knows(subject)
+	if e.Allowed {
+		fmt.Fprintf(&b, "allowed: %s may %s, because\n", subject, needed)
+		for i, way := range e.Ways {
+			if i > 0 {
+				fmt.Fprintln(&b, "and also because")
+			}
+			for _, step := range way {
+				fmt.Fprintf(&b, "  %s:%d: %s\n", policy.File(), step.Line, step.Text)
+			}
+		}
+	} else {
+		fmt.Fprintf(&b, "denied: %s may not %s; %s\n", subject, needed, e.Missing)
+	}
+	if known != "" {
+		fmt.Fprintf(&b, "note: %s\n", known)
+	}
+	_, err := fmt.Fprint(to, b.String())
 	return err
 }

@@ -7,11 +7,10 @@ import (
 	"net"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/alecthomas/kong"
 
-	"noted"
-	"noted/authz"
 	"noted/identity"
 	"noted/internal/server"
 )
@@ -70,16 +69,13 @@ func (c *serveCommand) Run(ctx context.Context, to streams) error {
 	if err := errors.Join(err, c.Check()); err != nil {
 		return fmt.Errorf("the configuration cannot work:\n%w", err)
 	}
-	policy, err := loadPolicy(c.Model, c.Policy)
+	policy, reload, err := policyFiles{model: c.Model, policy: c.Policy, needsAdmin: !c.AllowNoAdmin}.keep(ctx, syscall.SIGHUP)
 	if err != nil {
 		return err
 	}
-	if !c.AllowNoAdmin && !policy.Held("admin") {
-		return errors.New("no g line of the policy makes anybody an admin; add one (g, you@example.com, admin) or set allow_no_admin: true")
-	}
 	log := server.NewLogger(to.err, c.LogLevel, true)
 	c.PublicURL = strings.TrimSuffix(c.PublicURL, "/")
-	srv, err := server.Open(ctx, server.Options{Settings: c.Settings, Providers: providers, Policy: policy, Log: log, Version: version})
+	srv, err := server.Open(ctx, server.Options{Settings: c.Settings, Providers: providers, Policy: policy, Reload: reload, Log: log, Version: version})
 	if err != nil {
 		return err
 	}
@@ -94,34 +90,6 @@ func (c *serveCommand) Run(ctx context.Context, to streams) error {
 			return fmt.Errorf("metrics_listen: %w", err)
 		}
 	}
-	log.Info("serving", "listen", listener.Addr().String(), "public_url", c.PublicURL, "policy", policy.Hash, "version", version)
+	log.Info("serving", "listen", listener.Addr().String(), "public_url", c.PublicURL, "policy", policy.Policy().Hash, "version", version)
 	return srv.Run(ctx, listener, metrics)
-}
-
-// loadPolicy reads the named files, else those of the current folder, else the shipped ones.
-func loadPolicy(modelName, policyName string, added ...authz.Grouping) (*authz.Policy, error) {
-	model, err := source(modelName, "model.conf", noted.Model)
-	if err != nil {
-		return nil, err
-	}
-	policy, err := source(policyName, "policy.csv", noted.Policy)
-	if err != nil {
-		return nil, err
-	}
-	return authz.Load(model, policy, added...)
-}
-
-func source(name, usual string, shipped []byte) (authz.Source, error) {
-	explicit := name != ""
-	if !explicit {
-		name = usual
-	}
-	text, err := os.ReadFile(name) //nolint:gosec // the operator names it
-	switch {
-	case err == nil:
-		return authz.Source{Name: name, Text: text}, nil
-	case !explicit && errors.Is(err, os.ErrNotExist):
-		return authz.Source{Name: usual + " as shipped", Text: shipped}, nil
-	}
-	return authz.Source{}, err
 }

@@ -26,6 +26,7 @@ const (
 	NoteWriteAny   Action = "note.write_any"
 	NoteDeleteAny  Action = "note.delete_any"
 	NoteRestoreAny Action = "note.restore_any"
+	PolicyReload   Action = "policy.reload"
 )
 
 // Actor is who did it.

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -193,21 +194,15 @@ func NewLogger(out io.Writer, levelName string, json bool) *slog.Logger {
 // background runs work until ctx ends; Close waits for it.
 type background struct {
 	cancel context.CancelFunc
-	done   []chan struct{}
+	group  sync.WaitGroup
 }
 
+// run starts work that ends with ctx. Work may start more.
 func (b *background) run(ctx context.Context, work func(context.Context)) {
-	done := make(chan struct{})
-	b.done = append(b.done, done)
-	go func() {
-		defer close(done)
-		work(ctx)
-	}()
+	b.group.Go(func() { work(ctx) })
 }
 
 func (b *background) stop() {
 	b.cancel()
-	for _, done := range b.done {
-		<-done
-	}
+	b.group.Wait()
 }

@@ -96,7 +96,7 @@ func (s *Server) ready(ctx context.Context, _ *struct{}) (*readyOutput, error) {
 	if out.Body.Migrations != migrate.Version() {
 		return nil, problem.New(http.StatusServiceUnavailable, "The database has schema version %d, this binary needs %d", out.Body.Migrations, migrate.Version())
 	}
-	out.Body.Status, out.Body.Policy = "ready", s.options.Policy.Hash
+	out.Body.Status, out.Body.Policy = "ready", s.options.Policy.Policy().Hash
 	return out, nil
 }
 

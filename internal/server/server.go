@@ -34,9 +34,11 @@ import (
 type Options struct {
 	Settings  Settings // checked
 	Providers []*identity.Provider
-	Policy    *authz.Policy
-	Log       *slog.Logger
-	Version   string
+	Policy    *authz.InForce
+	// Reload asks for the policy to be loaded again, by a signal or by a change of its files.
+	Reload  <-chan struct{}
+	Log     *slog.Logger
+	Version string
 	// Dev serves /metrics on the same address and logs for people.
 	Dev bool
 }
@@ -54,6 +56,8 @@ type Server struct {
 	registry *prometheus.Registry
 	draining atomic.Bool
 	work     *background
+
+	policyMetrics policyMetrics
 }
 
 // publicRoutes read no credential. A route that is not here and declares no permission stops
@@ -100,8 +104,9 @@ func (s *Server) wire() error {
 	settings := s.options.Settings
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m := newMetrics(s.registry)
+	s.policyMetrics = newPolicyMetrics(s.registry, s.options.Policy)
 	s.Keys = keys.New(s.Pool, keys.Config{MaxAge: settings.KeyMaxAge, OwnerMaxAbsence: settings.KeyOwnerMaxAbsence})
-	s.Identity = identity.New(s.Pool, s.options.Policy, s.Keys, identity.Config{
+	s.Identity = identity.New(s.Pool, s.options.Policy.Policy, s.Keys, identity.Config{
 		Providers: s.options.Providers, PublicURL: settings.PublicURL,
 		Floor: settings.AuthFailureFloor, FailuresPerMinute: settings.AuthFailuresPerMinute,
 		SessionIdle: settings.SessionIdle, SessionAbsolute: settings.SessionAbsolute, GroupMaxAge: settings.GroupMaxAge,
@@ -134,7 +139,7 @@ func (s *Server) wire() error {
 	s.Identity.RegisterPages(api, router)
 	s.Keys.Register(api, s.Identity)
 	s.Notes.Register(api, s.Identity)
-	admin.New(s.Pool, s.Identity).Register(api)
+	admin.New(s.Pool, s.Identity, s.options.Policy).Register(api)
 	s.document()
 	return errors.Join(api.Err(), checkRoutes(router, api.Declared()))
 }
@@ -203,6 +208,7 @@ func (s *Server) Run(ctx context.Context, listener, metricsListener net.Listener
 	defer s.work.stop()
 	s.work.run(workContext, s.Notes.RunPurge)
 	s.work.run(workContext, s.tidy)
+	s.work.run(workContext, s.keepPolicy)
 
 	servers := []*http.Server{s.httpServer(s.router)}
 	failed := make(chan error, 2)

@@ -67,13 +67,8 @@ func signInWith(t *testing.T, env *servertest.Env, claims map[string]any) string
 func withPolicy(t *testing.T, more ...string) func(*server.Options) {
 	t.Helper()
 	text := string(noted.Policy) + "\n" + strings.Join(more, "\n") + "\n"
-	policy, err := authz.Load(
-		authz.Source{Name: "model.conf", Text: noted.Model}, authz.Source{Name: "policy.csv", Text: []byte(text)},
-		authz.Grouping{Who: "dev:ada", Role: "admin"}, authz.Grouping{Who: "dev:mona", Role: "moderator"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return func(o *server.Options) { o.Policy = policy }
+	policy, err := servertest.LoadPolicy([]byte(text))
+	return func(o *server.Options) { o.Policy = servertest.Fixed(t, policy, err) }
 }
 
 // checkStatus compares the status, and with 403 the missing permission.

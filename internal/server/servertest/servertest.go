@@ -73,6 +73,23 @@ func Defaults(t testing.TB) server.Settings {
 	return c.Settings
 }
 
+// LoadPolicy is a policy with the people of the provider in it: ada is an admin, mona a moderator.
+func LoadPolicy(text []byte) (*authz.Policy, error) {
+	return authz.Load(
+		authz.Source{Name: "model.conf", Text: noted.Model}, authz.Source{Name: "policy.csv", Text: text},
+		authz.Grouping{Who: "dev:ada", Role: "admin"}, authz.Grouping{Who: "dev:mona", Role: "moderator"})
+}
+
+// Fixed is a policy that stays in force.
+func Fixed(t testing.TB, policy *authz.Policy, err error) *authz.InForce {
+	t.Helper()
+	fixed, err := authz.NewInForce(func() (*authz.Policy, error) { return policy, err })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fixed
+}
+
 // New starts a server on a fresh database; change may alter its options. It ends with the test.
 func New(t testing.TB, change ...func(*server.Options)) *Env {
 	t.Helper()
@@ -88,9 +105,7 @@ func NewOn(t testing.TB, databaseURL string, change ...func(*server.Options)) *E
 	}
 	env := &Env{URL: "http://" + listener.Addr().String(), Log: &Log{}}
 	provider := env.startProvider(t)
-	policy, err := authz.Load(
-		authz.Source{Name: "model.conf", Text: noted.Model}, authz.Source{Name: "policy.csv", Text: noted.Policy},
-		authz.Grouping{Who: "dev:ada", Role: "admin"}, authz.Grouping{Who: "dev:mona", Role: "moderator"})
+	policy, err := authz.NewInForce(func() (*authz.Policy, error) { return LoadPolicy(noted.Policy) })
 	if err != nil {
 		t.Fatal(err)
 	}

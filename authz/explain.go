@@ -1,0 +1,144 @@
+package authz
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Step is a line of policy.csv that has a part in a decision.
+type Step struct {
+	Line int    `json:"line"` // 0 for a line that is in no file
+	Text string `json:"text"`
+}
+
+// Missing is what a denial lacks.
+type Missing struct {
+	Permission string `json:"permission"`
+	// Roles are those that would give it: to a person platform roles, or roles in an organization
+	// for what is decided there; to a role those of its family.
+	Roles []string `json:"roles"`
+}
+
+// String says what to do about it.
+func (m *Missing) String() string {
+	if len(m.Roles) == 0 {
+		return "no role that could give it holds it"
+	}
+	return "roles that hold it: " + strings.Join(m.Roles, ", ")
+}
+
+// Explanation is a decision with its reasons.
+type Explanation struct {
+	Allowed bool `json:"allowed"`
+	// Because are the lines that allow it, way after way, each line once.
+	Because []Step   `json:"because"`
+	Missing *Missing `json:"missing"` // nil when it is allowed
+
+	// Ways are the ways that lead to the permission, one for each role that holds it by a line of
+	// its own: from the subject's g line to the p line.
+	Ways [][]Step `json:"-"`
+}
+
+// lines are the numbers of the lines, for an error message.
+func (e Explanation) lines() string {
+	var list []string
+	for _, step := range e.Because {
+		list = append(list, strconv.Itoa(step.Line))
+	}
+	return "line " + strings.Join(list, ", ")
+}
+
+// ErrObject is in ParsePermission's error when the object is unknown.
+var ErrObject = errors.New("unknown object")
+
+// ParsePermission reads an object and an act. Its error says what to write instead.
+func ParsePermission(object, act string) (Permission, error) {
+	acts := actsOf(Object(object))
+	if acts == nil {
+		return Permission{}, fmt.Errorf("%w %q; %s", ErrObject, object, insteadOfObject(object))
+	}
+	if !slices.Contains(acts, Act(act)) {
+		return Permission{}, fmt.Errorf("unknown act %q for %s; %s", act, object, insteadOfAct(act, acts))
+	}
+	return Permission{Object(object), Act(act)}, nil
+}
+
+// Explain says whether a role, or a person or group with these names as in g lines, known or
+// not, may do what is asked, and by which lines.
+func (p *Policy) Explain(needed Permission, subjects ...string) Explanation {
+	e := Explanation{Because: []Step{}}
+	// Somebody, who is a user besides; else one role.
+	somebody := len(subjects) != 1 || isName(subjects[0])
+	if somebody {
+		e.Allowed = p.held(subjects).set.Has(needed)
+		subjects = append(slices.Clone(subjects), User)
+	} else {
+		e.Allowed = p.sets[subjects[0]].Has(needed)
+	}
+	if !e.Allowed {
+		e.Missing = &Missing{Permission: needed.String(), Roles: []string{}}
+		for _, role := range p.Roles() {
+			held := family(role) == family(subjects[0]) || somebody && family(role) != "an API key"
+			if held && p.sets[role].Has(needed) {
+				e.Missing.Roles = append(e.Missing.Roles, role)
+			}
+		}
+		return e
+	}
+	reached := map[string]bool{} // roles whose own p line was shown
+	for _, subject := range subjects {
+		e.Ways = append(e.Ways, p.ways(needed, subject, reached)...)
+	}
+	for _, way := range e.Ways {
+		for _, step := range way {
+			if !slices.Contains(e.Because, step) {
+				e.Because = append(e.Because, step)
+			}
+		}
+	}
+	return e
+}
+
+// ways follows g lines from subject, the shortest way first, to each role with a p line that
+// gives what is needed, and leaves out roles that were reached before.
+func (p *Policy) ways(needed Permission, subject string, reached map[string]bool) [][]Step {
+	type place struct {
+		role string
+		way  []Step
+	}
+	var found [][]Step
+	seen := map[string]bool{subject: true}
+	for queue := []place{{role: subject}}; len(queue) > 0; queue = queue[1:] {
+		here := queue[0]
+		for _, l := range p.lines {
+			if l.at(0) != here.role {
+				continue
+			}
+			way := append(slices.Clone(here.way), Step{l.number, l.text})
+			switch {
+			case l.kind.text == "g" && !seen[l.at(1)]:
+				seen[l.at(1)] = true
+				queue = append(queue, place{l.at(1), way})
+			case l.kind.text == "p" && !reached[here.role] && Object(l.at(1)) == needed.Object && Act(l.at(2)) == needed.Act:
+				reached[here.role] = true
+				found = append(found, way)
+			}
+		}
+	}
+	return found
+}
+
+// Knows is empty when a line of the policy defines the role, or names the person or group;
+// else it says what that means for them.
+func (p *Policy) Knows(subject string) string {
+	switch {
+	case !isName(subject) && p.IsRole(subject), p.holders[subject] != nil:
+		return ""
+	case isName(subject):
+		return "no line names " + subject + ", who holds what everyone holds who signs in: " + strings.Join(p.anybody.roles, ", ")
+	}
+	return fmt.Sprintf("no line defines the role %q; %s", subject, instead(subject, p.Roles()))
+}

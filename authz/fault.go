@@ -1,0 +1,91 @@
+package authz
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/agnivade/levenshtein"
+)
+
+// Fault is one thing that is wrong with a file: where, by which rule, what was read and what to
+// write instead.
+type Fault struct {
+	File string `json:"file"`
+	// Line counts from 1; 0 for a line that is in no file, such as those of `noted dev`.
+	Line int `json:"line"`
+	// Column counts characters from 1; a byte order mark is none.
+	Column  int    `json:"column"`
+	Rule    string `json:"rule"` // a stable word for programs, such as unknown-act
+	Message string `json:"message"`
+}
+
+// String is FILE:LINE:COLUMN: MESSAGE, as editors and CI systems read it.
+func (f Fault) String() string {
+	return fmt.Sprintf("%s:%d:%d: %s", f.File, f.Line, f.Column, f.Message)
+}
+
+// Faults are all faults of a policy and its model, in the order of their places.
+type Faults []Fault
+
+// Error has a line for each.
+func (f Faults) Error() string {
+	var lines []string
+	for _, one := range f {
+		lines = append(lines, one.String())
+	}
+	return strings.Join(lines, "\n")
+}
+
+// sorted orders by file as met first, then line and column.
+func (f Faults) sorted() Faults {
+	var files []string
+	for _, one := range f {
+		if !slices.Contains(files, one.File) {
+			files = append(files, one.File)
+		}
+	}
+	slices.SortStableFunc(f, func(a, b Fault) int {
+		if by := slices.Index(files, a.File) - slices.Index(files, b.File); by != 0 {
+			return by
+		}
+		if by := a.Line - b.Line; by != 0 {
+			return by
+		}
+		return a.Column - b.Column
+	})
+	return f
+}
+
+// err is nil without a fault.
+func (f Faults) err() error {
+	if len(f) == 0 {
+		return nil
+	}
+	return f.sorted()
+}
+
+// instead says what to write for word: the known words that it nearly is, else all of them.
+func instead(word string, known []string) string {
+	if near := nearest(word, known); near != "" {
+		return "write " + near
+	}
+	if len(known) == 1 {
+		return "write " + known[0]
+	}
+	return "write one of " + strings.Join(known, ", ")
+}
+
+// nearest is the known word that differs from word in capitals, or in a third of its letters at
+// most and never in more than three; empty when there is none. Of several, the first.
+func nearest(word string, known []string) string {
+	best, least := "", 1+min(3, (utf8.RuneCountInString(word)+1)/3)
+	for _, candidate := range known {
+		distance := levenshtein.ComputeDistance(strings.ToLower(word), strings.ToLower(candidate))
+		if distance < least {
+			best, least = candidate, distance
+		}
+	}
+	return best
+}
