@@ -23,7 +23,7 @@ build: ## Build bin/noted
 
 .PHONY: test
 test: lint ## Lint, then test the policy and all packages with the race detector
-	go run ./cmd/noted policy test
+	go run ./cmd/noted policy test --coverage
 	go run ./internal/localpg/withpg go test -race -count=1 -timeout=20m ./...
 
 .PHONY: lint

@@ -19,7 +19,6 @@ import (
 
 // goodFiles are read as they look.
 var goodFiles = map[string]string{
-	"nothing":                         "# nobody may do anything\n",
 	"a byte order mark":               "\xef\xbb\xbfp, user, note:own, read\ng, dev:ada, user\n",
 	"line ends of Windows":            "p, user, note:own, read\r\np, admin, note:any, read\r\ng, dev:ada, admin\r\n",
 	"no last line end":                "p, user, note:own, read\ng, dev:ada, user",
@@ -127,7 +126,7 @@ func TestGoodFilesMeanToCasbinWhatTheySay(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if allow, _ := compare(t, policy, text); allow == 0 && name != "nothing" {
+		if allow, _ := compare(t, policy, text); allow == 0 {
 			t.Errorf("%s: nobody may do anything", name)
 		}
 	}
@@ -141,7 +140,7 @@ func FuzzLoad(f *testing.F) {
 	}
 	f.Add([]byte("g, a, b\ng, b, a\np, a, note:any, read # x\n\"p"), []byte("[matchers]\nm = true\n[x\ny = 1 ; z"))
 	f.Fuzz(func(t *testing.T, policyText, modelText []byte) {
-		if len(policyText) > 4000 {
+		if len(policyText) > 600 { // Casbin's time, not ours
 			t.Skip()
 		}
 		if _, err := authz.Load(authz.Source{Name: "m", Text: modelText}, authz.Source{Name: "p", Text: []byte(good)}); err != nil {

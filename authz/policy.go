@@ -46,6 +46,9 @@ const User = "user"
 func Load(modelFile, policyFile Source, added ...Grouping) (*Policy, error) {
 	faults := checkModel(modelFile)
 	lines, unread := read(policyFile)
+	if len(lines)+len(unread) == 0 { // such as a file that is being written
+		unread = Faults{{File: policyFile.Name, Line: 1, Column: 1, Rule: "no-line", Message: "nobody may do anything; write p, ROLE, OBJECT, ACT"}}
+	}
 	hash := sha256.New()
 	fmt.Fprintf(hash, "%d %d\n", len(modelFile.Text), len(policyFile.Text))
 	hash.Write(modelFile.Text)

@@ -443,7 +443,7 @@ func TestAKeyNarrowsAndNeverWidens(t *testing.T) {
 func TestTheFileOfExpectationsHolds(t *testing.T) {
 	policy := mustLoad(t, string(noted.Policy))
 	got, err := policy.Test(authz.Source{Name: "policy_test.csv", Text: noted.PolicyTest})
-	if err != nil || got.Allow+got.Deny != 51 {
+	if err != nil || got.Allow+got.Deny != 111 {
 		t.Errorf("got %+v, %v", got, err)
 	}
 }

@@ -247,7 +247,7 @@ func isASCII(s string) bool {
 func (r *rules) duplicate(l line) {
 	key := l.key()
 	if first, ok := r.first[key]; ok {
-		r.fault(l, l.kind, "duplicate", "the same as line %d; take one of them out", first)
+		r.fault(l, l.kind, "duplicate", "%s stands in line %d already; take one of them out", l.rewritten(), first)
 		return
 	}
 	r.first[key] = l.number

@@ -94,6 +94,8 @@ var validBodies = map[string]string{
 	"POST /v1/keys":        `{"name":"new","role":"key-reader"}`,
 	"PATCH /v1/keys/{id}":  `{"name":"changed"}`,
 
+	"POST /v1/admin/explain": `{"subject":"dev:mona","object":"note:any","act":"read"}`,
+
 	"POST /v1/me/identities":    `{"provider":"dev"}`,
 	"POST /auth/device/confirm": "user_code=bcdf-ghjk&decision=approve",
 	"POST /auth/link/confirm":   "code=nothing",
