@@ -2,12 +2,14 @@ package identity
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -121,42 +123,53 @@ func (s *Service) tokenOf(r *http.Request) (string, error) {
 
 // resolve turns a token into its principal, or into a *Failure.
 func (s *Service) resolve(ctx context.Context, token string) (*authz.Principal, error) {
+	hash, policy := sha256.Sum256([]byte(token)), s.policy()
+	if principal := s.remembered.find(hash, policy); principal != nil {
+		return principal, nil
+	}
+	epoch, asked := s.remembered.epoch.Load(), time.Now()
+	principal, lasting, err := s.principalOf(ctx, token, policy)
+	if err == nil && lasting {
+		s.remembered.keep(hash, principal, policy, epoch, asked)
+	}
+	return principal, err
+}
+
+// principalOf asks the database. A credential that ends within the time for which it would be
+// remembered is not lasting.
+func (s *Service) principalOf(ctx context.Context, token string, policy *authz.Policy) (p *authz.Principal, lasting bool, err error) {
 	if strings.HasPrefix(token, KeyPrefix) {
-		return s.resolveKey(ctx, token)
+		key, err := s.keys.VerifyKey(ctx, token)
+		if err != nil {
+			return nil, false, err
+		}
+		return s.principal(key.Person, authz.Principal{Via: authz.ViaKey, Key: key.ID, KeyRole: key.Role}, policy), key.Lasting, nil
 	}
 	hash, ok := Token(token).Hash()
 	if !ok {
-		return nil, &Failure{Reason: ReasonMalformed}
+		return nil, false, &Failure{Reason: ReasonMalformed}
 	}
 	found, err := s.findSession(ctx, hash)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, &Failure{Reason: ReasonUnknownSession}
+		return nil, false, &Failure{Reason: ReasonUnknownSession}
 	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if found.refused != "" {
-		return nil, failureOf(found.refused, found.person)
+		return nil, false, failureOf(found.refused, found.person)
 	}
 	if found.unmarked {
 		if err := s.markUsed(ctx, found.session); err != nil {
 			request.From(ctx).Log.LogAttrs(ctx, slog.LevelWarn, "noting a session's use", slog.Any("error", err))
 		}
 	}
-	return s.principal(found.person, authz.Principal{Via: authz.ViaSession, Session: found.session}), nil
+	return s.principal(found.person, authz.Principal{Via: authz.ViaSession, Session: found.session}, policy), found.lasting, nil
 }
 
-func (s *Service) resolveKey(ctx context.Context, token string) (*authz.Principal, error) {
-	key, err := s.keys.VerifyKey(ctx, token)
-	if err != nil {
-		return nil, err
-	}
-	return s.principal(key.Person, authz.Principal{Via: authz.ViaKey, Key: key.ID, KeyRole: key.Role}), nil
-}
-
-func (s *Service) principal(person Person, p authz.Principal) *authz.Principal {
+func (s *Service) principal(person Person, p authz.Principal, policy *authz.Policy) *authz.Principal {
 	p.ID, p.Kind, p.Name, p.Email = person.ID, "user", person.Name, person.Email
-	return authz.NewPrincipal(p, s.policy(), s.Names(person.Identities))
+	return authz.NewPrincipal(p, policy, s.Names(person.Identities))
 }
 
 // Confirm asks once more, in the transaction that writes, whether the caller's credential still

@@ -116,7 +116,7 @@ func eventOf(all map[string]any) (event any, isObject bool) {
 // their tokens, have the same identity and sid, and end with them. ID tokens of what was
 // ended begin nothing any more.
 func (s *Service) logOutAtProvider(ctx context.Context, l logout) error {
-	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	return s.Write(ctx, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `
 			insert into spent_tokens (hash, forget_at) values ($1, now() + $2::interval)
 			on conflict (hash) do nothing`, spentHash("logout", l.issuer, l.jti), spentFor)

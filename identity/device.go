@@ -128,7 +128,7 @@ func (s *Service) fetchDevice(ctx context.Context, form url.Values) (answer Toke
 		return answer, tokenError("invalid_client")
 	}
 	var plain tokenError
-	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	err = s.Write(ctx, func(tx pgx.Tx) error {
 		var err error
 		answer, err = s.poll(ctx, tx, hashDeviceCode(code))
 		if errors.As(err, &plain) { // what the poll noted stays
@@ -229,7 +229,7 @@ func (s *Service) ShowDevice(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ctx := r.Context()
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) (err error) {
+	err := s.Write(ctx, func(tx pgx.Tx) (err error) {
 		page.Device, page.Code, err = s.lookUp(ctx, tx, page.Code)
 		return keepGuess(err)
 	})
@@ -319,7 +319,7 @@ func (s *Service) ConfirmDevice(w http.ResponseWriter, r *http.Request) {
 	page := DevicePage{Principal: authz.From(r.Context()), Code: request.Text(form.Get("user_code"), 20)}
 	wrong := false
 	ctx := r.Context()
-	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	err = s.Write(ctx, func(tx pgx.Tx) error {
 		err := s.decide(ctx, tx, page.Code, approve)
 		wrong = errors.Is(err, errUserCode)
 		return keepGuess(err)

@@ -59,6 +59,8 @@ type Service struct {
 	cookies cookieNames
 	limiter *limiter
 	starts  *limiter // of device logins
+
+	remembered remembered
 }
 
 // KeyVerifier finds the credential that an API key is. The error is a *Failure when the key
@@ -76,6 +78,8 @@ type KeyCredential struct {
 	ID     uuid.UUID
 	Role   string
 	Person Person
+	// Lasting tells that it holds for the next second, if nobody ends it.
+	Lasting bool
 }
 
 // Person is a user as the view `people` shows them to other rooms.

@@ -118,7 +118,7 @@ func (s *Service) startLink(ctx context.Context, in *startLinkInput) (*startLink
 		return nil, err
 	}
 	f := flow{Provider: provider.ID, State: random(), Nonce: random(), Verifier: oauth2.GenerateVerifier()}
-	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	err = s.Write(ctx, func(tx pgx.Tx) error {
 		if err := s.Confirm(ctx, tx); err != nil {
 			return err
 		}
@@ -222,7 +222,7 @@ func (s *Service) prepareLink(r *http.Request, provider *Provider, l link) (show
 		return shown, "", err
 	}
 	code = random()
-	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	err = s.Write(ctx, func(tx pgx.Tx) error {
 		if err := spend(ctx, tx, in); err != nil {
 			return err
 		}
@@ -293,7 +293,7 @@ func (s *Service) ConfirmLink(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ctx := r.Context()
-	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error { return s.makeLink(ctx, tx, form.Get("code")) })
+	err = s.Write(ctx, func(tx pgx.Tx) error { return s.makeLink(ctx, tx, form.Get("code")) })
 	var conflict *problem.Error
 	switch {
 	case err == nil:
@@ -352,7 +352,7 @@ func (s *Service) findOwnIdentity(ctx context.Context, caller *authz.Principal, 
 // with the devices approved from them; its names count no more.
 func (s *Service) unlink(ctx context.Context, _ *authz.PathID, found authz.Found[LinkedIdentity]) (*struct{}, error) {
 	caller, identity := authz.From(ctx), found.Thing
-	return nil, pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	return nil, s.Write(ctx, func(tx pgx.Tx) error {
 		if err := lockIdentity(ctx, tx, identity.Issuer, identity.Subject); err != nil {
 			return err
 		}

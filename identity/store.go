@@ -23,6 +23,7 @@ type credential struct {
 	session  uuid.UUID
 	person   Person
 	refused  Reason // empty for a live session
+	lasting  bool   // it holds for as long as it would be remembered, if nobody ends it
 	unmarked bool   // its last use was written over a minute ago
 }
 
@@ -42,15 +43,16 @@ func (s *Service) findSession(ctx context.Context, hash []byte) (credential, err
 				else ''
 			end,
 			s.last_used_at <= now() - interval '1 minute',
+			least(s.expires_at, s.last_used_at + @idle::interval) > now() + @remembered::interval,
 			p.user_id, p.name, p.email, p.locked, p.identities
 		from sessions s
 		join people p using (user_id)
 		where s.token_hash = @hash`,
 		pgx.NamedArgs{
-			"hash": hash, "idle": s.config.SessionIdle,
+			"hash": hash, "idle": s.config.SessionIdle, "remembered": rememberedFor,
 			"ended": ReasonEndedSession, "expired": ReasonExpiredSession, "locked": ReasonLocked,
 		}).
-		Scan(&c.session, &c.refused, &c.unmarked,
+		Scan(&c.session, &c.refused, &c.unmarked, &c.lasting,
 			&c.person.ID, &c.person.Name, &c.person.Email, &c.person.Locked, &c.person.Identities)
 	return c, err
 }
@@ -142,7 +144,7 @@ func (s *Service) beginSession(ctx context.Context, in signIn) (Token, time.Time
 	token := NewToken()
 	hash, _ := token.Hash()
 	var expires time.Time
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	err := s.Write(ctx, func(tx pgx.Tx) error {
 		if err := spend(ctx, tx, in); err != nil {
 			return err
 		}
@@ -277,7 +279,7 @@ func (s *Service) findOwnSession(ctx context.Context, caller *authz.Principal, i
 // endSessions ends the live sessions of a user that the condition selects, and records each.
 // The stored ID token goes with the session.
 func (s *Service) endSessions(ctx context.Context, actor *audit.Actor, user uuid.UUID, only, except uuid.UUID) (ended int, err error) {
-	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	err = s.Write(ctx, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
 			update sessions set ended_at = now(), id_token = null
 			where user_id = $1 and ended_at is null and expires_at > now()
@@ -351,6 +353,7 @@ func (s *Service) Tidy(ctx context.Context, batch int) error {
 // MoveIssuer makes the identities of one issuer those of another: the dev provider when its
 // port was taken. Real providers never move.
 func (s *Service) MoveIssuer(ctx context.Context, from, to string) error {
+	defer s.Forget()
 	_, err := s.pool.Exec(ctx, `update identities set issuer = $2 where issuer = $1`, from, to)
 	if err != nil {
 		return fmt.Errorf("moving identities from %s to %s: %w", from, to, err)

@@ -105,7 +105,7 @@ func (s *Service) SetLocked(ctx context.Context, actor *audit.Actor, user uuid.U
 	if locked {
 		action = audit.UserLock
 	}
-	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+	return s.Write(ctx, func(tx pgx.Tx) error {
 		if err := s.Confirm(ctx, tx); err != nil {
 			return err
 		}

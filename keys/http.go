@@ -22,12 +22,13 @@ import (
 type operations struct {
 	*Service
 	policy  func() *authz.Policy
+	write   func(context.Context, func(pgx.Tx) error) error
 	confirm func(context.Context, pgx.Tx) error
 }
 
 // Register declares the operations of /v1/keys.
 func (s *Service) Register(api *authz.API, users *identity.Service) {
-	o := operations{s, users.Policy, users.Confirm}
+	o := operations{s, users.Policy, users.Write, users.Confirm}
 	tags := []string{"API keys"}
 	authz.Register(api, huma.Operation{
 		OperationID: "list-keys", Method: http.MethodGet, Path: "/v1/keys", Summary: "Your API keys, the newest first", Tags: tags,
@@ -111,7 +112,7 @@ func (o operations) create(ctx context.Context, in *createInput) (*createOutput,
 	}
 	caller := authz.From(ctx)
 	out := &createOutput{}
-	err := pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error {
+	err := o.write(ctx, func(tx pgx.Tx) error {
 		if err := o.confirm(ctx, tx); err != nil {
 			return err
 		}
@@ -159,7 +160,7 @@ type KeyName struct {
 }
 
 func (o operations) rename(ctx context.Context, in *renameInput, found authz.Found[Key]) (*keyOutput, error) {
-	err := pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error {
+	err := o.write(ctx, func(tx pgx.Tx) error {
 		if err := o.confirm(ctx, tx); err != nil {
 			return err
 		}
@@ -201,7 +202,7 @@ func (o operations) rotate(ctx context.Context, in *rotateInput, found authz.Fou
 	}
 	caller := authz.From(ctx)
 	out := &createOutput{Location: "/v1/keys/" + found.Thing.ID.String()}
-	err = pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error {
+	err = o.write(ctx, func(tx pgx.Tx) error {
 		if err := o.confirm(ctx, tx); err != nil {
 			return err
 		}
@@ -216,7 +217,7 @@ func (o operations) rotate(ctx context.Context, in *rotateInput, found authz.Fou
 }
 
 func (o operations) revoke(ctx context.Context, _ *authz.PathID, found authz.Found[Key]) (*struct{}, error) {
-	return nil, pgx.BeginFunc(ctx, o.pool, func(tx pgx.Tx) error {
+	return nil, o.write(ctx, func(tx pgx.Tx) error {
 		if err := o.confirm(ctx, tx); err != nil {
 			return err
 		}

@@ -21,8 +21,8 @@ import (
 
 // stored is a secret of a key as verifying reads it.
 type stored struct {
-	hash    []byte
-	expired bool
+	hash             []byte
+	expired, lasting bool
 }
 
 // VerifyKey finds the live key that token is, as identity.KeyVerifier. The error is an
@@ -43,7 +43,7 @@ func (s *Service) VerifyKey(ctx context.Context, token string) (identity.KeyCred
 		select k.id, k.role, k.name, k.revoked_at is not null, p.seen_at <= now() - $2::interval,
 			k.last_used_at is null or k.last_used_at <= now() - interval '1 minute',
 			p.user_id, p.name, p.email, p.locked, p.identities,
-			x.hash, x.expires_at <= now()
+			x.hash, x.expires_at <= now(), least(x.expires_at, p.seen_at + $2::interval) > now() + interval '1 second'
 		from keys k
 		join people p using (user_id)
 		join key_secrets x on x.key_id = k.id
@@ -58,7 +58,7 @@ func (s *Service) VerifyKey(ctx context.Context, token string) (identity.KeyCred
 		var one stored
 		if err := rows.Scan(&c.ID, &c.Role, &keyName, &revoked, &absent, &unmarked,
 			&c.Person.ID, &c.Person.Name, &c.Person.Email, &c.Person.Locked, &c.Person.Identities,
-			&one.hash, &one.expired); err != nil {
+			&one.hash, &one.expired, &one.lasting); err != nil {
 			return c, fmt.Errorf("finding a key: %w", err)
 		}
 		secrets = append(secrets, one)
@@ -73,7 +73,7 @@ func (s *Service) VerifyKey(ctx context.Context, token string) (identity.KeyCred
 	matches, expired := false, false
 	for _, one := range secrets {
 		if subtle.ConstantTimeCompare(hash[:], one.hash) == 1 {
-			matches, expired = true, one.expired
+			matches, expired, c.Lasting = true, one.expired, one.lasting
 		}
 	}
 	refuse := func(reason identity.Reason) (identity.KeyCredential, error) {

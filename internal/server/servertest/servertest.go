@@ -296,6 +296,7 @@ func (e *Env) NewDeadNote(t testing.TB, token, title string) string {
 // Exec runs SQL that no client can: it moves time.
 func (e *Env) Exec(t testing.TB, sql string, args ...any) {
 	t.Helper()
+	defer e.Server.Identity.Forget() // of its own it would hear of this a moment later
 	if _, err := e.Pool.Exec(t.Context(), sql, args...); err != nil {
 		t.Fatal(err)
 	}
