@@ -57,6 +57,25 @@ type Key struct {
 	LastUsedAt *time.Time  `json:"last_used_at" doc:"Exact to a minute; null if never"`
 	LastUsedIP *string     `json:"last_used_ip"`
 	Secrets    []Secret    `json:"secrets" nullable:"false" doc:"Those that still live"`
+	Warning    string      `json:"warning,omitempty" doc:"That it stops within a week or has stopped, and what helps"`
+}
+
+// warnBefore is how long before a key stops its owner is warned.
+const warnBefore = 7 * 24 * time.Hour
+
+// warn fills in the warning. absent tells that the owner's absence stops the key, not its expiry.
+func (k *Key) warn(stopped, soon, absent bool) {
+	at := k.StopsAt.Format("2006-01-02 15:04 MST")
+	switch {
+	case stopped && absent:
+		k.Warning = "It stopped at " + at + ", as its owner had not signed in for too long; signing in starts it again"
+	case stopped:
+		k.Warning = "It expired at " + at + "; make a new one"
+	case soon && absent:
+		k.Warning = "It stops at " + at + " unless its owner signs in before"
+	case soon:
+		k.Warning = "It expires at " + at + "; rotate it before"
+	}
 }
 
 // Secret is one live secret of a key, without the secret.

@@ -118,12 +118,13 @@ func (s *Service) markUsed(ctx context.Context, id uuid.UUID) {
 // columns of a key for scan: k is keys, p the owner, b who made it.
 const selectKeys = `
 	select k.id, k.name, k.role, b.user_id, b.name, k.created_at, x.expires_at,
-		least(x.expires_at, p.seen_at + @absence::interval), k.last_used_at, host(k.last_used_ip), x.live
+		x.stops_at, k.last_used_at, host(k.last_used_ip), x.live,
+		x.stops_at <= now(), x.stops_at <= now() + @warn_before::interval, x.stops_at < x.expires_at
 	from keys k
 	join people p on p.user_id = k.user_id
 	join people b on b.user_id = k.created_by
 	join lateral (
-		select max(expires_at) as expires_at,
+		select max(expires_at) as expires_at, least(max(expires_at), p.seen_at + @absence::interval) as stops_at,
 			coalesce(array_agg(expires_at order by expires_at) filter (where expires_at > now()), '{}') as live
 		from key_secrets where key_id = k.id
 	) x on true
@@ -132,8 +133,9 @@ const selectKeys = `
 func scan(row pgx.CollectableRow) (Key, error) {
 	key := Key{CreatedBy: audit.Actor{Kind: "user"}, Secrets: []Secret{}}
 	var live []time.Time
+	var stopped, soon, absent bool
 	err := row.Scan(&key.ID, &key.Name, &key.Role, &key.CreatedBy.ID, &key.CreatedBy.Name, &key.CreatedAt, &key.ExpiresAt,
-		&key.StopsAt, &key.LastUsedAt, &key.LastUsedIP, &live)
+		&key.StopsAt, &key.LastUsedAt, &key.LastUsedIP, &live, &stopped, &soon, &absent)
 	for _, at := range live {
 		key.Secrets = append(key.Secrets, Secret{at.UTC()})
 	}
@@ -141,6 +143,7 @@ func scan(row pgx.CollectableRow) (Key, error) {
 	if key.LastUsedAt != nil {
 		*key.LastUsedAt = key.LastUsedAt.UTC()
 	}
+	key.warn(stopped, soon, absent)
 	return key, err
 }
 
@@ -149,7 +152,7 @@ func (s *Service) list(ctx context.Context, owner uuid.UUID, after page.Position
 	rows, err := s.pool.Query(ctx, selectKeys+`
 		and (@at::timestamptz is null or (k.created_at, k.id) < (@at, @id))
 		order by k.created_at desc, k.id desc limit @limit`, pgx.NamedArgs{
-		"owner": owner, "revoked": false, "absence": s.config.OwnerMaxAbsence, "at": after.TimeOrNull(), "id": after.ID, "limit": limit,
+		"owner": owner, "revoked": false, "absence": s.config.OwnerMaxAbsence, "warn_before": warnBefore, "at": after.TimeOrNull(), "id": after.ID, "limit": limit,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("listing keys: %w", err)
@@ -169,7 +172,7 @@ func (s *Service) findOwnOrRevoked(ctx context.Context, caller *authz.Principal,
 
 func (s *Service) find(ctx context.Context, caller *authz.Principal, id uuid.UUID, revoked bool) (Key, authz.Relation, error) {
 	rows, err := s.pool.Query(ctx, selectKeys+` and k.id = @id`, pgx.NamedArgs{
-		"owner": caller.ID, "revoked": revoked, "absence": s.config.OwnerMaxAbsence, "id": id,
+		"owner": caller.ID, "revoked": revoked, "absence": s.config.OwnerMaxAbsence, "warn_before": warnBefore, "id": id,
 	})
 	if err != nil {
 		return Key{}, authz.None, fmt.Errorf("finding a key: %w", err)
@@ -288,6 +291,43 @@ func (s *Service) revoke(ctx context.Context, tx pgx.Tx, actor *audit.Actor, id 
 		return fmt.Errorf("revoking a key: %w", err)
 	}
 	return audit.Record(ctx, tx, audit.Event{Actor: actor, Action: audit.KeyRevoke, Object: "key", Target: id.String(), Detail: name})
+}
+
+// WarnOfEnds logs each live key that stops within a week, once a day among all replicas: its owner
+// sees the same in the list, but scripts do not read lists.
+func (s *Service) WarnOfEnds(ctx context.Context, log *slog.Logger) error {
+	rows, err := s.pool.Query(ctx, `
+		update keys set warned_at = now()
+		from (
+			select k.id, p.name as owner, least(max(x.expires_at), p.seen_at + $1::interval) as stops_at, max(x.expires_at) as expires_at
+			from keys k
+			join people p using (user_id)
+			join key_secrets x on x.key_id = k.id
+			where k.revoked_at is null and not p.locked
+			group by k.id, p.name, p.seen_at
+		) ending
+		where keys.id = ending.id and keys.revoked_at is null
+			and ending.stops_at > now() and ending.stops_at <= now() + $2::interval
+			and (keys.warned_at is null or keys.warned_at <= now() - interval '1 day')
+		returning keys.id, keys.name, ending.owner, ending.stops_at, ending.stops_at < ending.expires_at`,
+		s.config.OwnerMaxAbsence, warnBefore)
+	if err != nil {
+		return fmt.Errorf("finding keys that stop soon: %w", err)
+	}
+	var key Key
+	var owner string
+	var absent bool
+	_, err = pgx.ForEachRow(rows, []any{&key.ID, &key.Name, &owner, &key.StopsAt, &absent}, func() error {
+		key.StopsAt = key.StopsAt.UTC()
+		key.warn(false, true, absent)
+		log.LogAttrs(ctx, slog.LevelWarn, "an API key stops soon", slog.String("key", key.ID.String()), slog.String("name", key.Name),
+			slog.String("owner", owner), slog.Time("stops_at", key.StopsAt), slog.String("warning", key.Warning))
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("finding keys that stop soon: %w", err)
+	}
+	return nil
 }
 
 // Replace revokes every live key of the owner's called name and makes one of that name: how

@@ -271,12 +271,12 @@ func (s *Server) metricsHandler() http.Handler {
 	return promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{})
 }
 
-// tidy deletes what nobody needs any more, once an hour.
+// tidy deletes what nobody needs any more, and warns of keys that stop soon, once an hour.
 func (s *Server) tidy(ctx context.Context) {
 	ticker := time.NewTicker(time.Hour)
 	defer ticker.Stop()
 	for {
-		if err := s.Identity.Tidy(ctx, 1000); err != nil && ctx.Err() == nil {
+		if err := errors.Join(s.Identity.Tidy(ctx, 1000), s.Keys.WarnOfEnds(ctx, s.options.Log)); err != nil && ctx.Err() == nil {
 			s.options.Log.LogAttrs(ctx, slog.LevelError, "tidying", slog.Any("error", err))
 		}
 		select {

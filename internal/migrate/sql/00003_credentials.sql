@@ -21,7 +21,11 @@ create trigger keys_changed after update of user_id, role, revoked_at or delete 
 create trigger key_secrets_changed after insert or update or delete on key_secrets
     for each statement execute function credentials_changed();
 
+-- When its owner was last warned, in the log, that a key stops soon.
+alter table keys add column warned_at timestamptz;
+
 -- +goose Down
+alter table keys drop column warned_at;
 drop trigger key_secrets_changed on key_secrets;
 drop trigger keys_changed on keys;
 drop trigger sessions_changed on sessions;
