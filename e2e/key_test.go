@@ -50,6 +50,11 @@ func TestKeysOnTheCommandLine(t *testing.T) {
 	l.want(t, "key", "revoke", id)
 	plainClient(server.url, third).get(t, "/v1/me").wantUnauthorized(t)
 
+	l.want(t, "key", "new", "short", "--expires", "24h")
+	if _, table, warnings := l.run(t, "key", "list"); strings.Contains(table, "rotate it") || !strings.HasPrefix(warnings, "warning: short (") || !strings.Contains(warnings, "rotate it before") {
+		t.Errorf("the list is\n%s, and warns %q", table, warnings)
+	}
+
 	for _, c := range []struct {
 		args []string
 		says string

@@ -30,6 +30,7 @@ type apiKey struct {
 	Role       string     `json:"role"`
 	ExpiresAt  time.Time  `json:"expires_at"`
 	StopsAt    time.Time  `json:"stops_at"`
+	Warning    string     `json:"warning"`
 	LastUsedAt *time.Time `json:"last_used_at"`
 	LastUsedIP *string    `json:"last_used_ip"`
 	Secrets    []struct {
@@ -95,6 +96,7 @@ func (k *keyListCommand) Run(ctx context.Context, to streams) error {
 	if !k.JSON {
 		line("ID\tNAME\tROLE\tSECRETS\tLAST USED\tSTOPS")
 	}
+	var warnings []string
 	for cursor := ""; ; {
 		var page struct {
 			Items []jsontext.Value `json:"items"`
@@ -120,9 +122,16 @@ func (k *keyListCommand) Run(ctx context.Context, to streams) error {
 				}
 			}
 			line("%s\t%s\t%s\t%d\t%s\t%s", c.show(key.ID), c.show(key.Name), c.show(key.Role), len(key.Secrets), used, key.StopsAt.Local().Format(time.DateTime))
+			if key.Warning != "" {
+				warnings = append(warnings, fmt.Sprintf("%s (%s): %s", c.show(key.Name), c.show(key.ID), c.show(key.Warning)))
+			}
 		}
 		if page.Next == nil || len(page.Items) == 0 {
-			return table.Flush()
+			err := table.Flush()
+			for _, one := range warnings {
+				_, _ = fmt.Fprintln(to.err, "warning:", one)
+			}
+			return err
 		}
 		cursor = "&cursor=" + url.QueryEscape(*page.Next)
 	}
