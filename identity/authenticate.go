@@ -161,7 +161,7 @@ func (s *Service) principalOf(ctx context.Context, token string, policy *authz.P
 	}
 	if found.unmarked {
 		if err := s.markUsed(ctx, found.session); err != nil {
-			request.From(ctx).Log.LogAttrs(ctx, slog.LevelWarn, "noting a session's use", slog.Any("error", err))
+			request.From(ctx).Log().LogAttrs(ctx, slog.LevelWarn, "noting a session's use", slog.Any("error", err))
 		}
 	}
 	return s.principal(found.person, authz.Principal{Via: authz.ViaSession, Session: found.session}, policy), found.lasting, nil

@@ -139,7 +139,7 @@ func brief(err error) string {
 func (s *Service) note(ctx context.Context, failure *Failure) {
 	info := request.From(ctx)
 	s.failed(string(failure.Reason))
-	info.Log.LogAttrs(ctx, slog.LevelWarn, "authentication failed",
+	info.Log().LogAttrs(ctx, slog.LevelWarn, "authentication failed",
 		slog.String("reason", string(failure.Reason)), slog.String("error", brief(failure.Err)),
 		slog.String("ip", info.IP.String()), slog.String("object", failure.Object), slog.String("target", failure.Target))
 	if failure.Target == "" {
@@ -152,7 +152,7 @@ func (s *Service) note(ctx context.Context, failure *Failure) {
 		Actor: failure.Actor, Object: failure.Object, Target: failure.Target, Detail: string(failure.Reason),
 	})
 	if err != nil {
-		info.Log.LogAttrs(ctx, slog.LevelError, "audit record", slog.Any("error", err))
+		info.Log().LogAttrs(ctx, slog.LevelError, "audit record", slog.Any("error", err))
 	}
 }
 

@@ -113,7 +113,7 @@ func (p *Provider) rediscover(ctx context.Context, redirectURL string) *endpoint
 	if err == nil {
 		p.endpoints, p.found = found, p.tried
 	} else {
-		request.From(ctx).Log.LogAttrs(ctx, slog.LevelWarn, "discovery failed; what was found before stands",
+		request.From(ctx).Log().LogAttrs(ctx, slog.LevelWarn, "discovery failed; what was found before stands",
 			slog.String("provider", p.ID), slog.String("error", brief(err)))
 	}
 	return p.endpoints

@@ -79,7 +79,7 @@ func (s *Service) Login(w http.ResponseWriter, r *http.Request) {
 func (s *Service) reach(ctx context.Context, provider *Provider) (*endpoints, error) {
 	e, err := provider.discover(ctx, s.redirectURL(provider))
 	if err != nil {
-		request.From(ctx).Log.LogAttrs(ctx, slog.LevelError, "provider unreachable", slog.String("provider", provider.ID), slog.String("error", brief(err)))
+		request.From(ctx).Log().LogAttrs(ctx, slog.LevelError, "provider unreachable", slog.String("provider", provider.ID), slog.String("error", brief(err)))
 		return nil, problem.New(http.StatusServiceUnavailable, "The provider %s cannot be reached now; try again in a moment", provider.ID).With("Retry-After", "2")
 	}
 	return e, nil
@@ -191,7 +191,7 @@ func (p *Provider) exchangeCode(ctx context.Context, e *endpoints, query url.Val
 func (s *Service) welcome(ctx context.Context, provider *Provider, raw string, t signed) (signIn, error) {
 	in, claims := provider.signInOf(raw, t)
 	if len(claims.MissingGroups) > 0 {
-		request.From(ctx).Log.LogAttrs(ctx, slog.LevelWarn, "the ID token has no such groups claim, so it gives no group roles",
+		request.From(ctx).Log().LogAttrs(ctx, slog.LevelWarn, "the ID token has no such groups claim, so it gives no group roles",
 			slog.String("provider", provider.ID), slog.Any("claims", claims.MissingGroups))
 	}
 	if err := provider.admit(in, claims); err != nil {

@@ -111,7 +111,7 @@ func (s *Service) markUsed(ctx context.Context, id uuid.UUID) {
 		update keys set last_used_at = now(), last_used_ip = $2
 		where id = $1 and (last_used_at is null or last_used_at <= now() - interval '1 minute')`, id, ip)
 	if err != nil {
-		info.Log.LogAttrs(ctx, slog.LevelWarn, "noting a key's use", slog.Any("error", err))
+		info.Log().LogAttrs(ctx, slog.LevelWarn, "noting a key's use", slog.Any("error", err))
 	}
 }
 

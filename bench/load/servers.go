@@ -60,6 +60,11 @@ func serveNoted(ctx context.Context, args []string, out io.Writer) error {
 	}
 	issuing.Start()
 	defer issuing.Close()
+	sink, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = sink.Close() }()
 	policy, err := authz.NewInForce(func() (*authz.Policy, error) {
 		return authz.Load(authz.Source{Name: "model.conf", Text: noted.Model}, authz.Source{Name: "policy.csv", Text: noted.Policy})
 	})
@@ -68,7 +73,7 @@ func serveNoted(ctx context.Context, args []string, out io.Writer) error {
 	}
 	srv, err := server.Open(ctx, server.Options{
 		Settings: c.Settings, Policy: policy, Version: "load", Dev: true,
-		Log: server.NewLogger(os.Stderr, "error", true),
+		Log: server.NewLogger(sink, "info", true),
 		Providers: []*identity.Provider{{
 			ID: "corp", Name: "corp", Issuer: issuer, ClientID: "noted", ClientSecret: "for this run",
 			Scopes: []string{"openid", "email", "profile"}, EmailDomains: []string{"corp.example"},

@@ -33,7 +33,7 @@ func targets(items []audit.Item) string {
 
 func TestAnEventIsReadBackWithTheRequestItBelongsTo(t *testing.T) {
 	pool := pgtest.Pool(t)
-	ctx := request.With(t.Context(), &request.Info{ID: "r-1", IP: netip.MustParseAddr("2001:db8::1"), Log: slog.New(slog.DiscardHandler)})
+	ctx := request.With(t.Context(), &request.Info{ID: "r-1", IP: netip.MustParseAddr("2001:db8::1"), Logger: slog.New(slog.DiscardHandler)})
 	err := audit.Record(ctx, pool,
 		audit.Event{Actor: ada, Action: audit.UserLock, Object: "user", Target: "x", Detail: "why"})
 	if err != nil {

@@ -131,13 +131,13 @@ func From(ctx context.Context, err error) *Error {
 	info := request.From(ctx)
 	switch {
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
-		info.Log.LogAttrs(ctx, slog.LevelInfo, "client went away", slog.Any("error", err))
+		info.Log().LogAttrs(ctx, slog.LevelInfo, "client went away", slog.Any("error", err))
 		return New(http.StatusServiceUnavailable, "The request was given up")
 	case isDatabaseAway(err):
-		info.Log.LogAttrs(ctx, slog.LevelError, "database away", slog.Any("error", err))
+		info.Log().LogAttrs(ctx, slog.LevelError, "database away", slog.Any("error", err))
 		return New(http.StatusServiceUnavailable, "The database cannot be reached; try again in a moment").With("Retry-After", "2")
 	}
-	info.Log.LogAttrs(ctx, slog.LevelError, "internal error", slog.Any("error", err))
+	info.Log().LogAttrs(ctx, slog.LevelError, "internal error", slog.Any("error", err))
 	return New(http.StatusInternalServerError, "Something went wrong here; the log has it under request id %s", info.ID)
 }
 

@@ -24,7 +24,7 @@ import (
 func logged(t *testing.T) (context.Context, *request.Info, *bytes.Buffer) {
 	t.Helper()
 	var out bytes.Buffer
-	info := &request.Info{ID: "the-request", Log: slog.New(slog.NewTextHandler(&out, nil))}
+	info := &request.Info{ID: "the-request", Logger: slog.New(slog.NewTextHandler(&out, nil))}
 	return request.With(t.Context(), info), info, &out
 }
 

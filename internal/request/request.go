@@ -15,12 +15,15 @@ import (
 
 // Info is what is known of a request from its start.
 type Info struct {
-	ID        string     // also the answer's X-Request-Id
-	Arrived   time.Time  // with Go's monotonic clock
-	IP        netip.Addr // invalid when a trusted proxy sent garbage
-	UserAgent string     // valid UTF-8, at most 256 bytes
-	Log       *slog.Logger
+	ID        string       // also the answer's X-Request-Id
+	Arrived   time.Time    // with Go's monotonic clock
+	IP        netip.Addr   // invalid when a trusted proxy sent garbage
+	UserAgent string       // valid UTF-8, at most 256 bytes
+	Logger    *slog.Logger // without the id, which most requests log once or never
 }
+
+// Log logs under the request's id.
+func (i *Info) Log() *slog.Logger { return i.Logger.With("request_id", i.ID) }
 
 type contextKey struct{}
 
@@ -35,7 +38,7 @@ func From(ctx context.Context) *Info {
 	if info, ok := ctx.Value(contextKey{}).(*Info); ok {
 		return info
 	}
-	return &Info{Arrived: time.Now(), Log: slog.New(slog.DiscardHandler)}
+	return &Info{Arrived: time.Now(), Logger: slog.New(slog.DiscardHandler)}
 }
 
 // New describes r, which came from ip.
@@ -46,7 +49,7 @@ func New(r *http.Request, ip netip.Addr, log *slog.Logger) *Info {
 		Arrived:   time.Now(),
 		IP:        ip,
 		UserAgent: Text(r.UserAgent(), 256),
-		Log:       log.With("request_id", id),
+		Logger:    log,
 	}
 }
 

@@ -92,11 +92,11 @@ func TestARequestIsKnownByAnIDThatItsLogNames(t *testing.T) {
 		t.Errorf("got %+v", info)
 	}
 	ctx := request.With(t.Context(), info)
-	request.From(ctx).Log.Info("hello")
+	request.From(ctx).Log().Info("hello")
 	if request.From(ctx) != info || !strings.Contains(out.String(), "request_id="+info.ID) {
 		t.Errorf("logged %s", out.String())
 	}
-	if outside := request.From(context.Background()); outside == nil || outside.Log == nil || outside.IP.IsValid() || outside.ID != "" {
+	if outside := request.From(context.Background()); outside == nil || outside.Log() == nil || outside.IP.IsValid() || outside.ID != "" {
 		t.Errorf("outside a request: %+v", outside)
 	}
 }

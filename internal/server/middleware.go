@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/netip"
 	"runtime/debug"
@@ -24,12 +25,14 @@ import (
 
 // metrics of the server; rooms register their own.
 type metrics struct {
+	log      *slog.Logger
 	requests *prometheus.HistogramVec
 	failures *prometheus.CounterVec
 }
 
-func newMetrics(registry prometheus.Registerer) metrics {
+func newMetrics(registry prometheus.Registerer, log *slog.Logger) metrics {
 	m := metrics{
+		log: log,
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "noted_http_request_duration_seconds", Help: "Answered requests by route and status.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10},
@@ -68,18 +71,21 @@ func arrive(log *slog.Logger) func(http.Handler) http.Handler {
 // headers that every answer carries (OWASP's list for APIs and pages). A page that needs
 // another policy sets its own.
 func securityHeaders(https bool) func(http.Handler) http.Handler {
+	always := map[string][]string{ // by canonical names; shared among requests, so never written to
+		"Content-Security-Policy":      {"default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'"},
+		"X-Content-Type-Options":       {"nosniff"},
+		"X-Frame-Options":              {"DENY"},
+		"Referrer-Policy":              {"same-origin"}, // no-referrer would make browsers send Origin: null with our own forms
+		"Cross-Origin-Opener-Policy":   {"same-origin"},
+		"Cross-Origin-Resource-Policy": {"same-origin"},
+	}
+	if https {
+		always["Strict-Transport-Security"] = []string{"max-age=31536000"}
+	}
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			h := w.Header()
-			h.Set("Content-Security-Policy", "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'")
-			h.Set("X-Content-Type-Options", "nosniff")
-			h.Set("X-Frame-Options", "DENY")
-			h.Set("Referrer-Policy", "same-origin") // no-referrer would make browsers send Origin: null with our own forms
-			h.Set("Cross-Origin-Opener-Policy", "same-origin")
-			h.Set("Cross-Origin-Resource-Policy", "same-origin")
-			if https {
-				h.Set("Strict-Transport-Security", "max-age=31536000")
-			}
+			maps.Copy(h, always)
 			if strings.HasPrefix(r.URL.Path, "/v1/") || strings.HasPrefix(r.URL.Path, "/auth/") {
 				h.Set("Cache-Control", "no-store")
 			}
@@ -113,7 +119,7 @@ func (m metrics) observe(next http.Handler) http.Handler {
 		if route == "/healthz" || route == "/readyz" || route == "/metrics" {
 			level = slog.LevelDebug
 		}
-		info.Log.LogAttrs(r.Context(), level, "request",
+		m.log.LogAttrs(r.Context(), level, "request", slog.String("request_id", info.ID),
 			slog.String("method", method), slog.String("route", route), slog.Int("status", status),
 			slog.Int("bytes", recorded.BytesWritten()), slog.Duration("took", took), slog.String("ip", info.IP.String()))
 	})
@@ -133,7 +139,7 @@ func recoverer(next http.Handler) http.Handler {
 			case http.ErrAbortHandler:
 				panic(v)
 			default:
-				request.From(r.Context()).Log.LogAttrs(r.Context(), slog.LevelError, "panic", slog.Any("value", v), slog.String("stack", string(debug.Stack())))
+				request.From(r.Context()).Log().LogAttrs(r.Context(), slog.LevelError, "panic", slog.Any("value", v), slog.String("stack", string(debug.Stack())))
 				problem.Write(w, r, fmt.Errorf("panic: %v", v))
 			}
 		}()
