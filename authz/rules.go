@@ -16,8 +16,7 @@ type rules struct {
 	lines  []line
 	roles  map[string]bool // those that a p line gives something, or a g line another role
 	names  []string        // the same, for suggestions
-	sets   map[string]bool // lines that were met, by what they say
-	first  map[string]int  // their numbers
+	first  map[string]int  // lines that were met, by what they say: their numbers
 	faults Faults
 }
 

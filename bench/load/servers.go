@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -99,7 +98,7 @@ func profile(name string) {
 		err = pprof.StartCPUProfile(file)
 	}
 	if err != nil {
-		slog.Error("no profile", "error", err)
+		_, _ = fmt.Fprintln(os.Stderr, "load: no profile:", err)
 		return
 	}
 	lines.Scan()
@@ -151,7 +150,10 @@ func serveBare(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	srv := &http.Server{Handler: router, ReadHeaderTimeout: 5 * time.Second}
+	// The limits on slow clients are noted's: what serves the public has some.
+	srv := &http.Server{
+		Handler: router, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 70 * time.Second, WriteTimeout: 90 * time.Second, IdleTimeout: 2 * time.Minute,
+	}
 	context.AfterFunc(ctx, func() { _ = srv.Close() })
 	_, _ = fmt.Fprintln(out, "http://"+listener.Addr().String())
 	if err := srv.Serve(listener); !errors.Is(err, http.ErrServerClosed) {

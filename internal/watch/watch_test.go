@@ -63,8 +63,8 @@ func TestEveryWayToChangeAFileIsNoticedOnce(t *testing.T) {
 			elsewhere := filepath.Join(t.TempDir(), "real.csv")
 			must(t, write(elsewhere, "one"), os.Symlink(elsewhere, filepath.Join(dir, "policy.csv")))
 		}, func(t *testing.T, dir string) {
-			real, err := os.Readlink(filepath.Join(dir, "policy.csv"))
-			must(t, err, write(real, "two"))
+			target, err := os.Readlink(filepath.Join(dir, "policy.csv"))
+			must(t, err, write(target, "two"))
 		}},
 		{"the whole folder is replaced", nil, func(t *testing.T, dir string) {
 			must(t, os.Rename(dir, dir+".old"), os.Mkdir(dir, 0o700), write(filepath.Join(dir, "policy.csv"), "two"))
