@@ -82,9 +82,9 @@ func plainly(t testing.TB, text string) (enforcer *casbin.Enforcer, subjects []s
 	return enforcer, slices.Compact(subjects)
 }
 
-// compare asks both for every subject and permission, and counts the answers. What everybody
-// holds a name holds too, which Casbin knows nothing of.
-func compare(t testing.TB, policy *authz.Policy, text string) (allow, deny int) {
+// compare asks both for every subject and every n-th permission, and counts the answers. What
+// everybody holds a name holds too, which Casbin knows nothing of.
+func compare(t testing.TB, policy *authz.Policy, text string, n int) (allow, deny int) {
 	t.Helper()
 	enforcer, subjects := plainly(t, text)
 	ask := func(subject string, p authz.Permission) bool {
@@ -95,8 +95,11 @@ func compare(t testing.TB, policy *authz.Policy, text string) (allow, deny int) 
 		return ok
 	}
 	subjects = append(subjects, "user", "nobody", "dev:stranger")
-	for _, subject := range subjects {
-		for _, p := range vocabulary() {
+	for i, subject := range subjects {
+		for j, p := range vocabulary() {
+			if (i+j)%n != 0 {
+				continue
+			}
 			want := ask(subject, p)
 			if strings.ContainsAny(subject, "@:") {
 				want = want || ask("user", p)
@@ -126,7 +129,7 @@ func TestGoodFilesMeanToCasbinWhatTheySay(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		if allow, _ := compare(t, policy, text); allow == 0 {
+		if allow, _ := compare(t, policy, text, 1); allow == 0 {
 			t.Errorf("%s: nobody may do anything", name)
 		}
 	}
@@ -151,7 +154,7 @@ func FuzzLoad(f *testing.F) {
 			checkFaults(t, err, policyText)
 			return
 		}
-		compare(t, policy, string(policyText))
+		compare(t, policy, string(policyText), 1)
 		for _, p := range vocabulary() {
 			if strings.HasSuffix(string(p.Object), ":any") && policy.Allows("user", p) {
 				t.Errorf("everyone holds %s by %q", p, policyText)
@@ -217,7 +220,7 @@ func generated(t *rapid.T) string {
 	}
 	for _, family := range families {
 		for i := range family.deep + 1 {
-			for range rapid.IntRange(4, 10).Draw(t, "permissions") {
+			for range rapid.IntRange(6, 14).Draw(t, "permissions") {
 				p := rapid.SampledFrom(family.may).Draw(t, "permission")
 				add("p, %s%d, %s, %s", family.prefix, i, p.Object, p.Act)
 			}
@@ -250,7 +253,7 @@ func TestDecisionsAreCasbinsOwn(t *testing.T) {
 		if err != nil {
 			rt.Fatalf("%v, of:\n%s", err, text)
 		}
-		more, less := compare(t, policy, text)
+		more, less := compare(t, policy, text, 5)
 		allow, deny = allow+more, deny+less
 		// Several names together, some of them by a key.
 		enforcer, _ := plainly(t, text)

@@ -257,3 +257,14 @@ func TestAPolicyThatIsRefusedLeavesTheLastInForce(t *testing.T) {
 		t.Error("a bad policy was taken at the start")
 	}
 }
+
+func TestAThousandFaultsAreToldInAHundredLines(t *testing.T) {
+	_, err := load(t, strings.Repeat("x, y\n", 1_000))
+	var faults authz.Faults
+	if !errors.As(err, &faults) || len(faults) != 1_000 {
+		t.Fatalf("%d faults", len(faults))
+	}
+	if lines := strings.Split(err.Error(), "\n"); len(lines) != 101 || lines[100] != "and 900 more" {
+		t.Errorf("%d lines, the last is %q", len(lines), lines[len(lines)-1])
+	}
+}

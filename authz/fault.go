@@ -29,10 +29,15 @@ func (f Fault) String() string {
 // Faults are all faults of a policy and its model, in the order of their places.
 type Faults []Fault
 
-// Error has a line for each.
+// Error has a line for each of the first hundred.
 func (f Faults) Error() string {
+	const most = 100
 	var lines []string
-	for _, one := range f {
+	for i, one := range f {
+		if i == most {
+			lines = append(lines, fmt.Sprintf("and %d more", len(f)-most))
+			break
+		}
 		lines = append(lines, one.String())
 	}
 	return strings.Join(lines, "\n")
