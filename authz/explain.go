@@ -19,7 +19,7 @@ type Missing struct {
 	Permission string `json:"permission"`
 	// Roles are those that would give it: to a person platform roles, or roles in an organization
 	// for what is decided there; to a role those of its family.
-	Roles []string `json:"roles"`
+	Roles []string `json:"roles" nullable:"false"`
 }
 
 // String says what to do about it.
@@ -34,7 +34,7 @@ func (m *Missing) String() string {
 type Explanation struct {
 	Allowed bool `json:"allowed"`
 	// Because are the lines that allow it, way after way, each line once.
-	Because []Step   `json:"because"`
+	Because []Step   `json:"because" nullable:"false"`
 	Missing *Missing `json:"missing"` // nil when it is allowed
 
 	// Ways are the ways that lead to the permission, one for each role that holds it by a line of
