@@ -145,7 +145,9 @@ type Principal struct {
 	// Roles are the platform roles in force, sorted, those that others include too. Read only.
 	Roles []string
 
-	allowed Set
+	allowed Set     // on the platform
+	narrow  Set     // what the key's role leaves; everything for a session
+	policy  *Policy // by which all of this was found
 }
 
 // NewPrincipal completes p: with the roles that the policy gives to names (provider:subject,
@@ -154,9 +156,11 @@ type Principal struct {
 func NewPrincipal(p Principal, policy *Policy, names []string) *Principal {
 	held := policy.held(names)
 	p.Roles, p.allowed = held.roles, held.set
+	p.policy, p.narrow = policy, ^Set(0)
 	if p.Via != ViaSession {
-		p.allowed &= policy.sets[p.KeyRole]
+		p.narrow = policy.sets[p.KeyRole]
 	}
+	p.allowed &= p.narrow
 	return &p
 }
 
