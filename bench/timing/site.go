@@ -61,10 +61,10 @@ func open(ctx context.Context, replicas, connections int) (s *site, err error) {
 	if out, err := build.CombinedOutput(); err != nil {
 		return s, fmt.Errorf("building noted: %w\n%s", err, out)
 	}
-	// As in production, what is committed waits for the disk.
+	// As in production, what is committed waits for the disk. Each replica has a connection more, which listens.
 	s.database, err = localpg.Start(ctx, localpg.Options{
 		Durable:  true,
-		Settings: map[string]string{"max_connections": strconv.Itoa(replicas*connections + 10)},
+		Settings: map[string]string{"max_connections": strconv.Itoa(replicas*(connections+1) + 10)},
 	})
 	if err != nil {
 		return s, err
