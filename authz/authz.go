@@ -142,6 +142,9 @@ type Principal struct {
 	// Key and KeyRole are the key's id and role (zero for a session).
 	Key     uuid.UUID
 	KeyRole string
+	// Org and OrgRole are a service's organization and its role there (zero for a user).
+	Org     uuid.UUID
+	OrgRole string
 	// Roles are the platform roles in force, sorted, those that others include too. Read only.
 	Roles []string
 
