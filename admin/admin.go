@@ -5,16 +5,18 @@ import (
 
 	"noted/authz"
 	"noted/identity"
+	"noted/orgs"
 )
 
 // Service is the admin room.
 type Service struct {
 	pool   *pgxpool.Pool
 	users  *identity.Service
+	orgs   *orgs.Service
 	policy *authz.InForce
 }
 
 // New makes the room.
-func New(pool *pgxpool.Pool, users *identity.Service, policy *authz.InForce) *Service {
-	return &Service{pool: pool, users: users, policy: policy}
+func New(pool *pgxpool.Pool, users *identity.Service, orgs *orgs.Service, policy *authz.InForce) *Service {
+	return &Service{pool: pool, users: users, orgs: orgs, policy: policy}
 }

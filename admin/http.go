@@ -2,9 +2,7 @@ package admin
 
 import (
 	"context"
-	"fmt"
 	"net/http"
-	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/google/uuid"
@@ -14,6 +12,7 @@ import (
 	"noted/internal/audit"
 	"noted/internal/page"
 	"noted/internal/problem"
+	"noted/orgs"
 )
 
 // Register declares the operations under /v1/admin.
@@ -33,6 +32,10 @@ func (s *Service) Register(api *authz.API) {
 		OperationID: "unlock-user", Method: http.MethodPost, Path: "/v1/admin/users/{id}/unlock", Summary: "Let an account in again", Tags: tags,
 		DefaultStatus: http.StatusNoContent, Errors: []int{http.StatusConflict},
 	}, "user", "lock", s.users.FindUser, s.unlock)
+	authz.Register(api, huma.Operation{
+		OperationID: "list-orphans", Method: http.MethodGet, Path: "/v1/admin/orgs/without-admin", Tags: tags,
+		Summary: "Organizations whose admins are all locked, the newest first",
+	}, authz.Permission{Object: "user:any", Act: "read"}, s.listOrphans)
 	authz.Register(api, huma.Operation{
 		OperationID: "list-audit", Method: http.MethodGet, Path: "/v1/admin/audit", Summary: "The security record, the newest first", Tags: tags,
 	}, authz.Permission{Object: "audit:any", Act: "read"}, s.listAudit)
@@ -86,34 +89,24 @@ func (s *Service) setLocked(ctx context.Context, user uuid.UUID, locked bool) er
 	return s.users.SetLocked(ctx, identity.ActorOf(caller), user, locked)
 }
 
-type auditInput struct {
-	page.Query
-	Actor  string    `query:"actor" format:"uuid" doc:"Only what this user or key did"`
-	Action string    `query:"action" enum:"session.create,session.end,auth.fail,identity.link,identity.unlink,key.create,key.rotate,key.revoke,user.lock,user.unlock,note.purge,note.read_any,note.write_any,note.delete_any,note.restore_any,policy.reload,org.create,org.delete,member.join,member.change,member.remove,invitation.create,invitation.revoke,grant.set,grant.remove" doc:"Only this"`
-	Since  time.Time `query:"since" doc:"Only from this time on"`
-}
+type orphansOutput struct{ Body page.Of[orgs.Orphan] }
 
-type auditOutput struct{ Body page.Of[audit.Item] }
-
-func (s *Service) listAudit(ctx context.Context, in *auditInput) (*auditOutput, error) {
-	filter := audit.Filter{Action: in.Action, Since: in.Since}
-	if in.Actor != "" {
-		actor, err := uuid.Parse(in.Actor)
-		if err != nil || len(in.Actor) != 36 { // the parser takes other spellings too
-			return nil, problem.Invalid("query.actor", "is not a UUID")
-		}
-		filter.Actor = actor
-	}
-	list := fmt.Sprintf("audit %s %s %d", filter.Actor, filter.Action, filter.Since.UnixNano())
+func (s *Service) listOrphans(ctx context.Context, in *struct{ page.Query }) (*orphansOutput, error) {
+	const list = "orphans"
 	after, err := in.After(list)
 	if err != nil {
 		return nil, err
 	}
-	items, err := audit.List(ctx, s.pool, filter, after, in.Limit+1)
+	rows, err := s.orgs.Orphans(ctx, after, in.Limit+1)
 	if err != nil {
 		return nil, err
 	}
-	return &auditOutput{page.Make(items, in.Limit, list, func(item audit.Item) page.Position {
-		return page.Position{At: item.At, ID: item.ID}
-	})}, nil
+	return &orphansOutput{page.Make(rows, in.Limit, list, func(o orgs.Orphan) page.Position { return page.Position{At: o.CreatedAt, ID: o.ID} })}, nil
+}
+
+type auditOutput struct{ Body page.Of[audit.Item] }
+
+func (s *Service) listAudit(ctx context.Context, in *struct{ audit.Query }) (*auditOutput, error) {
+	shown, err := in.List(ctx, s.pool, uuid.Nil)
+	return &auditOutput{shown}, err
 }

@@ -23,9 +23,11 @@ type Relation string
 
 // Relations. None is for objects that have no relation (self, policy).
 const (
-	None Relation = ""
-	Own  Relation = "own"
-	Any  Relation = "any" // somebody else's: nothing but a platform-wide permission reaches it
+	None       Relation = ""
+	Own        Relation = "own"
+	Org        Relation = "org"        // of an organization in which the caller has a role or a grant
+	Restricted Relation = "restricted" // the same, in a restricted notebook, by the role
+	Any        Relation = "any"        // somebody else's: nothing but a platform-wide permission reaches it
 )
 
 // Object is a kind with a relation, as policy.csv writes it: note:own, self.
@@ -128,12 +130,18 @@ const (
 	ViaKey     Via = "key"
 )
 
+// Kinds of principals.
+const (
+	KindUser    = "user"
+	KindService = "service"
+)
+
 // Principal is who is calling, with what they may do under the policy that was in force
 // when the request came. identity makes it; nothing in it comes from the request but the
 // credential that was checked.
 type Principal struct {
-	ID    uuid.UUID // the user's
-	Kind  string    // "user"; "service" for an organization's key
+	ID    uuid.UUID // the user's; the key's for a service
+	Kind  string    // KindUser, or KindService for an organization's key
 	Name  string
 	Email string // may be empty
 	Via   Via
@@ -155,15 +163,19 @@ type Principal struct {
 
 // NewPrincipal completes p: with the roles that the policy gives to names (provider:subject,
 // an e-mail, group:provider:value), and narrowed by KeyRole when the caller came by a key.
-// A key role that the policy does not define allows nothing.
+// A key role that the policy does not define allows nothing. A service holds no platform role:
+// on the platform its key role alone lets it ask who it is.
 func NewPrincipal(p Principal, policy *Policy, names []string) *Principal {
-	held := policy.held(names)
-	p.Roles, p.allowed = held.roles, held.set
 	p.policy, p.narrow = policy, ^Set(0)
 	if p.Via != ViaSession {
 		p.narrow = policy.sets[p.KeyRole]
 	}
-	p.allowed &= p.narrow
+	if p.Kind == KindService {
+		p.Roles, p.allowed = []string{}, p.narrow&bitOf[Permission{"self", "read"}]
+		return &p
+	}
+	held := policy.held(names)
+	p.Roles, p.allowed = held.roles, held.set&p.narrow
 	return &p
 }
 
@@ -172,26 +184,31 @@ func (p *Principal) Holds(permission Permission) bool {
 	return p.allowed.Has(permission)
 }
 
-// relationsOf are the relations that kind has in the vocabulary and that platform roles can
-// hold, nearest first.
+// relationsOf are the relations that kind has in the vocabulary outside of an organization's own
+// paths, nearest first: notes alone are reached by any of them at one address.
 func relationsOf(kind Kind) []Relation {
 	var list []Relation
-	for _, relation := range []Relation{None, Own, Any} {
-		if actsOf(ObjectOf(kind, relation)) != nil {
+	for _, relation := range []Relation{None, Own, Org, Restricted, Any} {
+		inside := relation == Org || relation == Restricted
+		if actsOf(ObjectOf(kind, relation)) != nil && (!inside || kind == "note" || kind == "deadzone") {
 			list = append(list, relation)
 		}
 	}
 	return list
 }
 
-// reach are the relations by which a thing may be reached by somebody whose relation to it
-// is the given one: what is one's own is also one of all.
-func reach(kind Kind, relation Relation) []Relation {
-	all := relationsOf(kind)
-	if i := slices.Index(all, relation); i >= 0 {
-		return all[i:]
+// ever tells whether there may be a thing to which this principal stands by the relation, and
+// which they may do this to. In which organizations a user has which role only the database knows.
+func (p *Principal) ever(kind Kind, act Act, relation Relation) bool {
+	needed := Permission{ObjectOf(kind, relation), act}
+	if relation != Org && relation != Restricted {
+		return p.Holds(needed)
 	}
-	return nil
+	roles := p.RolesFor(needed)
+	if p.Kind == KindService {
+		return slices.Contains(roles, p.OrgRole)
+	}
+	return len(roles) > 0 || relation == Org && kind == "note" && len(p.AccessesFor(needed)) > 0
 }
 
 // CheckKind decides what principal and operation decide alone, before the thing is looked
@@ -200,10 +217,28 @@ func reach(kind Kind, relation Relation) []Relation {
 func (p *Principal) CheckKind(kind Kind, act Act) error {
 	relations := relationsOf(kind)
 	for _, relation := range relations {
-		object := ObjectOf(kind, relation)
-		if p.Holds(Permission{object, act}) || p.Holds(Permission{object, "read"}) {
+		if p.ever(kind, act, relation) || p.ever(kind, "read", relation) {
 			return nil
 		}
+	}
+	return p.lacks(kind, act, relations)
+}
+
+// checkEver is CheckKind for an operation without a target, by the given relations: reading
+// alone does not let anybody act.
+func (p *Principal) checkEver(kind Kind, act Act, relations []Relation) error {
+	for _, relation := range relations {
+		if p.ever(kind, act, relation) {
+			return nil
+		}
+	}
+	return p.lacks(kind, act, relations)
+}
+
+// lacks is 403 for a kind, naming the nearest of the relations; nothing is a service's own.
+func (p *Principal) lacks(kind Kind, act Act, relations []Relation) error {
+	if p.Kind == KindService && slices.Contains(relations, Org) {
+		return problem.Forbidden(Permission{ObjectOf(kind, Org), act}.String())
 	}
 	for _, relation := range relations {
 		if needed := (Permission{ObjectOf(kind, relation), act}); bitOf[needed] != 0 {
@@ -222,26 +257,8 @@ func (p *Principal) Check(permission Permission) error {
 	return problem.Forbidden(permission.String())
 }
 
-// Decide decides on one thing, to which the caller has the given relation, and returns that
-// relation when it is allowed: Any is what the audit record wants to know. Otherwise 404 when the caller may not even read the thing, 403 naming the
-// permission nearest to the caller when they may see it but not do this.
-func (p *Principal) Decide(kind Kind, act Act, relation Relation) (Relation, error) {
-	relations := reach(kind, relation)
-	if relations == nil {
-		return None, fmt.Errorf("authz: %s has no relation %q", kind, relation)
-	}
-	for _, by := range relations {
-		if p.Holds(Permission{ObjectOf(kind, by), act}) {
-			return relation, nil
-		}
-	}
-	for _, by := range relations {
-		if p.Holds(Permission{ObjectOf(kind, by), "read"}) {
-			return None, problem.Forbidden(Permission{ObjectOf(kind, relation), act}.String())
-		}
-	}
-	return None, problem.NotFound(thing(kind))
-}
+// NotFound is 404 for a thing of this kind, which is not there, or which the caller may not read.
+func NotFound(kind Kind) error { return problem.NotFound(thing(kind)) }
 
 // thing is how people call a thing of this kind.
 func thing(kind Kind) string {
@@ -250,6 +267,10 @@ func thing(kind Kind) string {
 		return "note in the Dead Zone"
 	case "key":
 		return "API key"
+	case "org":
+		return "organization"
+	case "grant":
+		return "grant, note or notebook"
 	}
 	return string(kind)
 }

@@ -7,6 +7,7 @@ import (
 	"mime"
 	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -58,14 +59,18 @@ func Register[I, O any](a *API, op huma.Operation, needed Permission, handler fu
 	register(a, op, needed.String(), func(p *Principal) error { return p.Check(needed) }, handler)
 }
 
-// RegisterKind declares an operation on whatever things of a kind the caller may reach, by any
-// relation: a list across relations (deadzone read). Which ones they are, the room decides.
-func RegisterKind[I, O any](a *API, op huma.Operation, kind Kind, act Act, handler func(context.Context, *I) (*O, error)) {
-	if !takes(kind, act) {
+// RegisterKind declares an operation on whatever things of a kind the caller may reach, by any of
+// the relations, all if none is given: a list across relations (deadzone read), or making one of
+// several (note write). Which it is, the room decides.
+func RegisterKind[I, O any](a *API, op huma.Operation, kind Kind, act Act, handler func(context.Context, *I) (*O, error), by ...Relation) {
+	if len(by) == 0 {
+		by = relationsOf(kind)
+	}
+	if !takes(kind, act, by) {
 		a.fail(op, "%s %s is not in the vocabulary", kind, act)
 		return
 	}
-	register(a, op, anyOf(kind, act), func(p *Principal) error { return p.CheckKind(kind, act) }, handler)
+	register(a, op, anyOf(kind, act, by), func(p *Principal) error { return p.checkEver(kind, act, by) }, handler)
 }
 
 func register[I, O any](a *API, op huma.Operation, needs string, check func(*Principal) error, handler func(context.Context, *I) (*O, error)) {
@@ -93,51 +98,81 @@ func answered[O any](ctx context.Context, out *O, err error) (*O, error) {
 	return out, nil
 }
 
-func takes(kind Kind, act Act) bool {
-	return slices.ContainsFunc(relationsOf(kind), func(r Relation) bool { return bitOf[Permission{ObjectOf(kind, r), act}] != 0 })
+// takes tells whether each of the relations takes the act.
+func takes(kind Kind, act Act, by []Relation) bool {
+	return len(by) > 0 && !slices.ContainsFunc(by, func(r Relation) bool { return bitOf[Permission{ObjectOf(kind, r), act}] == 0 })
 }
 
-func anyOf(kind Kind, act Act) string {
+func anyOf(kind Kind, act Act, by []Relation) string {
 	var names []string
-	for _, r := range relationsOf(kind) {
+	for _, r := range by {
 		names = append(names, string(ObjectOf(kind, r)))
 	}
 	return strings.Join(names, "|") + " " + string(act)
 }
 
-// Found is an operation's target: the thing, and the caller's relation to it. By is Any for
-// somebody else's thing, which nothing but a platform-wide permission reaches.
+// Found is an operation's target: the thing, where it stands, and how the caller stands to it. By
+// is Any for somebody else's thing, which nothing but a platform-wide permission reaches.
 type Found[T any] struct {
-	Thing T
-	By    Relation
+	Thing    T
+	At       Place
+	Standing Standing
+	By       Relation
 }
 
-// PathID is the {id} of a path, for the input of operations with a target. It was parsed
-// before the handler runs.
-type PathID struct {
-	ID string `path:"id" format:"uuid"`
-}
+// Place are the ids in an operation's path; those that it does not have are zero.
+type Place struct{ Org, ID, User uuid.UUID }
 
-// RegisterOn declares an operation on one thing of the given kind: the path's {id}. find
-// loads it together with the caller's relation to it; a problem it returns (404) is the
-// answer. The decision falls before the body is read. An id that is no UUID is 404.
-// A handler that writes decides once more, on what it has locked.
-func RegisterOn[T, I, O any](a *API, op huma.Operation, kind Kind, act Act,
-	find func(ctx context.Context, caller *Principal, id uuid.UUID) (T, Relation, error),
-	handler func(context.Context, *I, Found[T]) (*O, error),
-) {
+// Inputs with the ids of a path, for operations with a target. They were parsed before the
+// handler runs; Found.At has them.
+type (
+	// PathID is {id}.
+	PathID struct {
+		ID string `path:"id" format:"uuid"`
+	}
+	// PathOrg is {org}.
+	PathOrg struct {
+		Org string `path:"org" format:"uuid"`
+	}
+	// PathUser is {user}.
+	PathUser struct {
+		User string `path:"user" format:"uuid"`
+	}
+)
+
+// Find loads an operation's target together with the caller's standing to it. Below /v1/orgs/{org}
+// it returns the standing to the organization also with the problem (404) that the thing is
+// not there.
+type Find[T any] func(ctx context.Context, caller *Principal, at Place) (T, Standing, error)
+
+// RegisterOn declares an operation on one thing of the given kind: the path's {id}, or an
+// organization, {org}, or a thing or all things of a kind below it. A problem that find
+// returns (404) is the answer. The decision falls before the body is read. An id that is no UUID is
+// 404. A handler that writes decides once more, on what it has locked.
+func RegisterOn[T, I, O any](a *API, op huma.Operation, kind Kind, act Act, find Find[T], handler func(context.Context, *I, Found[T]) (*O, error)) {
+	names := namesIn(op.Path)
+	inOrg := slices.Contains(names, "org")
+	needs := anyOf(kind, act, relationsOf(kind))
+	sound := takes(kind, act, relationsOf(kind))
+	if inOrg {
+		needs, sound = needsIn(kind, act)
+		if slices.Contains(names, "user") && kind == "member" && act == "delete" {
+			needs += "|membership:own delete"
+		}
+	}
 	switch {
-	case !takes(kind, act):
+	case !sound:
 		a.fail(op, "%s %s is not in the vocabulary", kind, act)
 		return
-	case find == nil || strings.Count(op.Path, "{") != 1 || !strings.Contains(op.Path, "{id}"):
-		a.fail(op, "it needs a target: a path with {id} alone, and how to find it")
+	case find == nil || len(names) == 0 || !slices.Equal(names, []string{"id"}) && (!inOrg || !strings.HasPrefix(op.Path, "/v1/orgs/{org}")) ||
+		slices.ContainsFunc(names, func(name string) bool { return name != "org" && name != "id" && name != "user" }):
+		a.fail(op, "it needs a target: a path with {id} alone, or with {org} and what is below it, and how to find it")
 		return
 	}
-	a.declare(&op, anyOf(kind, act))
+	a.declare(&op, needs)
 	type foundKey struct{}
 	op.Middlewares = append(op.Middlewares, func(ctx huma.Context, next func(huma.Context)) {
-		found, err := locate(ctx, kind, act, find)
+		found, err := locate(ctx, kind, act, names, find)
 		if answer(ctx, err) {
 			next(huma.WithValue(ctx, foundKey{}, found))
 		}
@@ -152,23 +187,64 @@ func RegisterOn[T, I, O any](a *API, op huma.Operation, kind Kind, act Act,
 	})
 }
 
-func locate[T any](ctx huma.Context, kind Kind, act Act,
-	find func(context.Context, *Principal, uuid.UUID) (T, Relation, error),
-) (Found[T], error) {
+// needsIn is what an operation in an organization needs.
+func needsIn(kind Kind, act Act) (needs string, sound bool) {
+	var names []string
+	for _, object := range insideOf(kind) {
+		if bitOf[Permission{object, act}] == 0 {
+			return "", false
+		}
+		names = append(names, string(object))
+	}
+	return strings.Join(names, "|") + " " + string(act), true
+}
+
+var inBraces = regexp.MustCompile(`\{([^}]*)\}`)
+
+// namesIn are the names of a path's parameters.
+func namesIn(path string) []string {
+	var names []string
+	for _, match := range inBraces.FindAllStringSubmatch(path, -1) {
+		names = append(names, match[1])
+	}
+	return names
+}
+
+func locate[T any](ctx huma.Context, kind Kind, act Act, names []string, find Find[T]) (found Found[T], err error) {
 	caller := From(ctx.Context())
-	if err := caller.CheckKind(kind, act); err != nil {
-		return Found[T]{}, err
+	inOrg := names[0] == "org"
+	whole := len(names) == 1 && inOrg
+	if !inOrg {
+		if err := caller.CheckKind(kind, act); err != nil {
+			return found, err
+		}
 	}
-	id, err := uuid.Parse(ctx.Param("id"))
-	if err != nil || len(ctx.Param("id")) != 36 {
-		return Found[T]{}, problem.NotFound(thing(kind))
+	for _, name := range names {
+		id, err := uuid.Parse(ctx.Param(name))
+		switch {
+		case (err != nil || len(ctx.Param(name)) != 36) && whole:
+			return found, NotFound("org")
+		case err != nil || len(ctx.Param(name)) != 36:
+			return found, NotFound(kind)
+		case name == "org":
+			found.At.Org = id
+		case name == "user":
+			found.At.User = id
+		default:
+			found.At.ID = id
+		}
 	}
-	got, relation, err := find(ctx.Context(), caller, id)
-	if err != nil {
-		return Found[T]{}, err
+	found.Thing, found.Standing, err = find(ctx.Context(), caller, found.At)
+	var missing *problem.Error
+	if err != nil && !errors.As(err, &missing) {
+		return found, err
 	}
-	by, err := caller.Decide(kind, act, relation)
-	return Found[T]{Thing: got, By: by}, err
+	if inOrg {
+		found.By, err = caller.DecideIn(kind, act, found.Standing, whole, err)
+	} else if err == nil {
+		found.By, err = caller.DecideOn(kind, act, found.Standing)
+	}
+	return found, err
 }
 
 // answer writes err's problem; it reports true, and writes nothing, when there is none.

@@ -9,7 +9,6 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
 	"github.com/go-chi/chi/v5"
-	"github.com/google/uuid"
 
 	"noted/authz"
 )
@@ -33,8 +32,8 @@ func handleOn(context.Context, *authz.PathID, authz.Found[int]) (*nothing, error
 	return &nothing{}, nil
 }
 
-func find(context.Context, *authz.Principal, uuid.UUID) (int, authz.Relation, error) {
-	return 0, authz.Own, nil
+func find(context.Context, *authz.Principal, authz.Place) (int, authz.Standing, error) {
+	return 0, authz.Mine, nil
 }
 
 func TestAnOperationThatDeclaresNothingSensibleIsAnErrorAndNoRoute(t *testing.T) {
@@ -52,24 +51,28 @@ func TestAnOperationThatDeclaresNothingSensibleIsAnErrorAndNoRoute(t *testing.T)
 		register func(*authz.API)
 		says     string
 	}{
-		"no permission":                       {register("/things", authz.Permission{}), "vocabulary"},
-		"an unknown object":                   {register("/things", authz.Permission{Object: "thing:own", Act: "read"}), "vocabulary"},
-		"an unknown act":                      {register("/things", authz.Permission{Object: "note:own", Act: "reed"}), "vocabulary"},
-		"an act of another object":            {register("/things", authz.Permission{Object: "note:own", Act: "purge"}), "vocabulary"},
-		"an object without its relation":      {register("/things", authz.Permission{Object: "note", Act: "read"}), "vocabulary"},
-		"another case":                        {register("/things", authz.Permission{Object: "Note:own", Act: "read"}), "vocabulary"},
-		"a target declared as none":           {register("/things/{id}", authz.Permission{Object: "note:own", Act: "read"}), "RegisterOn"},
-		"another name declared as none":       {register("/things/{thing}", authz.Permission{Object: "note:own", Act: "read"}), "RegisterOn"},
-		"a kind: a target declared as none":   {registerKind("/things/{id}", "deadzone", "read"), "RegisterOn"},
-		"a kind: unknown":                     {registerKind("/things", "thing", "read"), "vocabulary"},
-		"a kind: no act":                      {registerKind("/things", "deadzone", ""), "vocabulary"},
-		"a kind: an act of another":           {registerKind("/things", "deadzone", "write"), "vocabulary"},
-		"a target: unknown kind":              {registerOn("/things/{id}", "thing", "read"), "vocabulary"},
-		"a target: no kind":                   {registerOn("/things/{id}", "", ""), "vocabulary"},
-		"a target: an act of another":         {registerOn("/things/{id}", "note", "restore"), "vocabulary"},
-		"a target: a path without one":        {registerOn("/things", "note", "read"), "target"},
-		"a target: a path with another name":  {registerOn("/things/{thing}", "note", "read"), "target"},
-		"a target: a path with a second name": {registerOn("/orgs/{org}/things/{id}", "note", "read"), "target"},
+		"no permission":                        {register("/things", authz.Permission{}), "vocabulary"},
+		"an unknown object":                    {register("/things", authz.Permission{Object: "thing:own", Act: "read"}), "vocabulary"},
+		"an unknown act":                       {register("/things", authz.Permission{Object: "note:own", Act: "reed"}), "vocabulary"},
+		"an act of another object":             {register("/things", authz.Permission{Object: "note:own", Act: "purge"}), "vocabulary"},
+		"an object without its relation":       {register("/things", authz.Permission{Object: "note", Act: "read"}), "vocabulary"},
+		"another case":                         {register("/things", authz.Permission{Object: "Note:own", Act: "read"}), "vocabulary"},
+		"a target declared as none":            {register("/things/{id}", authz.Permission{Object: "note:own", Act: "read"}), "RegisterOn"},
+		"another name declared as none":        {register("/things/{thing}", authz.Permission{Object: "note:own", Act: "read"}), "RegisterOn"},
+		"a kind: a target declared as none":    {registerKind("/things/{id}", "deadzone", "read"), "RegisterOn"},
+		"a kind: unknown":                      {registerKind("/things", "thing", "read"), "vocabulary"},
+		"a kind: no act":                       {registerKind("/things", "deadzone", ""), "vocabulary"},
+		"a kind: an act of another":            {registerKind("/things", "deadzone", "write"), "vocabulary"},
+		"a target: unknown kind":               {registerOn("/things/{id}", "thing", "read"), "vocabulary"},
+		"a target: no kind":                    {registerOn("/things/{id}", "", ""), "vocabulary"},
+		"a target: an act of another":          {registerOn("/things/{id}", "note", "restore"), "vocabulary"},
+		"a target: a path without one":         {registerOn("/things", "note", "read"), "target"},
+		"a target: a path with another name":   {registerOn("/things/{thing}", "note", "read"), "target"},
+		"a target: a path with a second name":  {registerOn("/orgs/{org}/things/{id}", "note", "read"), "target"},
+		"an organization's: on another path":   {registerOn("/things/{org}", "org", "read"), "target"},
+		"an organization's: an act of another": {registerOn("/v1/orgs/{org}", "org", "purge"), "vocabulary"},
+		"an organization's: unknown kind":      {registerOn("/v1/orgs/{org}/things", "thing", "read"), "vocabulary"},
+		"an organization's: another name":      {registerOn("/v1/orgs/{org}/members/{member}", "member", "read"), "target"},
 		"a target: no way to find it": {func(a *authz.API) {
 			authz.RegisterOn[int](a, get("/things/{id}"), "note", "read", nil, handleOn)
 		}, "target"},

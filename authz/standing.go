@@ -9,34 +9,35 @@ import (
 	"noted/internal/problem"
 )
 
-// Org is the relation to a thing of an organization in which the caller has a role or a grant.
-const Org Relation = "org"
-
 // MemberRoles are what a member of an organization may be; the policy's role is org- and the
-// word. Accesses are what a grant may give, and the policy's roles for them.
+// word. Accesses are what a grant may give, and accessRoles the policy's roles for them.
 var (
 	MemberRoles = []string{"admin", "writer", "reader"}
-	accessRoles = map[string]string{"read": "grant-reader", "write": "grant-writer"}
 	Accesses    = []string{"read", "write"}
+	accessRoles = map[string]string{"read": "grant-reader", "write": "grant-writer"}
 )
 
-// Standing is how a caller stands to one thing, as one statement found it in the database.
+// Standing is how a caller stands to one thing, as one statement found it in the database. The
+// zero Standing is that to somebody else's personal thing.
 type Standing struct {
-	Own        bool      // a personal thing, and the caller's
+	Own        bool      // the caller's own: a personal thing, or their own membership
 	Org        uuid.UUID // the organization that it belongs to; zero for a personal thing
 	Role       string    // the caller's role there: one of MemberRoles; empty outside
 	Grant      string    // the caller's widest grant on it, or on the notebook it is in; empty without one
 	Restricted bool      // it is a restricted notebook, or in one
 }
 
-// of are the objects by which the policy may reach a thing of this kind: by the caller's role in
-// the organization, by a grant, and by a platform-wide permission. Empty: there is no such way.
-func (s Standing) of(kind Kind) (byRole, byGrant, byPlatform Object) {
-	personal := s.Org == uuid.Nil
+// Mine is the standing to a personal thing of the caller's.
+var Mine = Standing{Own: true}
+
+// ways are the objects by which the policy may let somebody act on a thing of this kind: by their
+// role in the organization, by a grant, and by what they hold on the platform. Empty: there is no
+// such way.
+func (s Standing) ways(kind Kind, act Act) (byRole, byGrant, byPlatform Object) {
 	switch {
-	case personal && s.Own:
+	case s.Org == uuid.Nil && s.Own:
 		return "", "", ObjectOf(kind, Own)
-	case personal:
+	case s.Org == uuid.Nil:
 		return "", "", ObjectOf(kind, Any)
 	case kind == "note" && s.Restricted:
 		return "note:restricted", "note:org", "note:any"
@@ -48,16 +49,29 @@ func (s Standing) of(kind Kind) (byRole, byGrant, byPlatform Object) {
 		return "notebook", "notebook", ""
 	case kind == "deadzone":
 		return "deadzone:org", "", "deadzone:any"
-	case kind == "key", kind == "audit":
-		return Object(string(kind) + ":org"), "", ""
+	case kind == "member" && s.Own && act == "delete":
+		return "", "", "membership:own"
 	}
-	return Object(kind), "", "" // org, member, invitation, grant
+	return insideOf(kind)[0], "", ""
 }
 
-// InOrganization tells whether the role there, or the grant, allows it; ByPlatform whether what the
+// insideOf are the objects of a kind in an organization, the most common first.
+func insideOf(kind Kind) []Object {
+	switch kind {
+	case "notebook":
+		return []Object{"notebook", "notebook:restricted"}
+	case "note":
+		return []Object{"note:org", "note:restricted"}
+	case "key", "audit":
+		return []Object{ObjectOf(kind, Org)}
+	}
+	return []Object{Object(kind)} // org, member, invitation, grant
+}
+
+// inOrganization tells whether the role there, or the grant, allows it; byPlatform whether what the
 // caller may do on the whole platform does. A key narrows both.
 func (p *Principal) inOrganization(kind Kind, act Act, s Standing) bool {
-	byRole, byGrant, _ := s.of(kind)
+	byRole, byGrant, _ := s.ways(kind, act)
 	if byRole != "" && slices.Contains(p.RolesFor(Permission{byRole, act}), s.Role) {
 		// A deleted note of a restricted notebook is there only for who could read it alive.
 		if kind != "deadzone" || !s.Restricted || slices.Contains(p.RolesFor(Permission{"note:restricted", "read"}), s.Role) {
@@ -68,12 +82,12 @@ func (p *Principal) inOrganization(kind Kind, act Act, s Standing) bool {
 }
 
 func (p *Principal) byPlatform(kind Kind, act Act, s Standing) bool {
-	_, _, object := s.of(kind)
+	_, _, object := s.ways(kind, act)
 	if object != "" && p.Holds(Permission{object, act}) {
 		return true
 	}
 	// What is one's own is one of all, too.
-	return s.Own && p.Holds(Permission{ObjectOf(kind, Any), act})
+	return s.Own && s.Org == uuid.Nil && p.Holds(Permission{ObjectOf(kind, Any), act})
 }
 
 // RolesFor are the roles in an organization that allow it to this caller: what a statement
@@ -110,7 +124,7 @@ func (p *Principal) DecideOn(kind Kind, act Act, s Standing) (Relation, error) {
 		case !inside && !platform:
 			continue
 		case ask != act:
-			return None, problem.Forbidden(Permission{s.nearest(kind), act}.String())
+			return None, problem.Forbidden(Permission{s.nearest(kind, act), act}.String())
 		case inside:
 			return Org, nil
 		case s.Own:
@@ -118,13 +132,60 @@ func (p *Principal) DecideOn(kind Kind, act Act, s Standing) (Relation, error) {
 		}
 		return Any, nil
 	}
-	return None, problem.NotFound(thing(kind))
+	return None, NotFound(kind)
+}
+
+// Require asks for something that the caller must hold by the thing's own relation to them, where
+// no platform-wide permission helps: to make a thing, or to move one. It is 403 or nil.
+func (p *Principal) Require(kind Kind, act Act, s Standing) error {
+	if p.inOrganization(kind, act, s) || s.Own && p.byPlatform(kind, act, s) {
+		return nil
+	}
+	return problem.Forbidden(Permission{s.nearest(kind, act), act}.String())
+}
+
+// DecideIn decides below /v1/orgs/{org}. For a thing of the organization, lookup is the error of
+// finding it; without one (whole) it is about all things of the kind there. Outsiders get 404 for
+// everything. A member who could neither read nor act on any thing of this kind gets 403,
+// whether it exists or not; and then it is as DecideOn says.
+func (p *Principal) DecideIn(kind Kind, act Act, s Standing, whole bool, lookup error) (Relation, error) {
+	if s.Role == "" && whole {
+		return None, NotFound("org")
+	}
+	if s.Role == "" {
+		return None, NotFound(kind)
+	}
+	acts := []Act{act, "read"}
+	if whole && kind != "org" {
+		acts = acts[:1]
+	}
+	if !s.Own && !p.everIn(kind, acts, s.Role) {
+		return None, problem.Forbidden(Permission{insideOf(kind)[0], act}.String())
+	}
+	if lookup != nil || whole && kind != "org" {
+		return Org, lookup
+	}
+	return p.DecideOn(kind, act, s)
+}
+
+// everIn tells whether somebody with the role in an organization may do one of the acts to some
+// thing of the kind there.
+func (p *Principal) everIn(kind Kind, acts []Act, role string) bool {
+	for _, act := range acts {
+		for _, object := range insideOf(kind) {
+			needed := Permission{object, act}
+			if slices.Contains(p.RolesFor(needed), role) || (kind == "notebook" || kind == "note") && len(p.AccessesFor(needed)) > 0 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // nearest is the object by which the caller would be allowed first: any only for somebody
 // else's personal thing.
-func (s Standing) nearest(kind Kind) Object {
-	byRole, byGrant, byPlatform := s.of(kind)
+func (s Standing) nearest(kind Kind, act Act) Object {
+	byRole, byGrant, byPlatform := s.ways(kind, act)
 	switch {
 	case byRole == "":
 		return byPlatform

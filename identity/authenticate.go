@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"noted/authz"
@@ -143,7 +144,12 @@ func (s *Service) principalOf(ctx context.Context, token string, policy *authz.P
 		if err != nil {
 			return nil, false, err
 		}
-		return s.principal(key.Person, authz.Principal{Via: authz.ViaKey, Key: key.ID, KeyRole: key.Role}, policy), key.Lasting, nil
+		made := authz.Principal{Via: authz.ViaKey, Key: key.ID, KeyRole: key.Role}
+		if key.Service != nil {
+			made.ID, made.Kind, made.Name, made.Org, made.OrgRole = key.ID, authz.KindService, key.Service.Name, key.Service.Org, key.Service.Role
+			return authz.NewPrincipal(made, policy, nil), key.Lasting, nil
+		}
+		return s.principal(key.Person, made, policy), key.Lasting, nil
 	}
 	hash, ok := Token(token).Hash()
 	if !ok {
@@ -168,7 +174,7 @@ func (s *Service) principalOf(ctx context.Context, token string, policy *authz.P
 }
 
 func (s *Service) principal(person Person, p authz.Principal, policy *authz.Policy) *authz.Principal {
-	p.ID, p.Kind, p.Name, p.Email = person.ID, "user", person.Name, person.Email
+	p.ID, p.Kind, p.Name, p.Email = person.ID, authz.KindUser, person.Name, person.Email
 	return authz.NewPrincipal(p, policy, s.Names(person.Identities))
 }
 
@@ -185,12 +191,18 @@ func (s *Service) Confirm(ctx context.Context, tx pgx.Tx) error {
 		return nil
 	}
 	failure := failureOf(reason, Person{ID: caller.ID, Name: caller.Name})
+	if caller.Kind == authz.KindService {
+		failure.Object, failure.Actor, failure.Org = "key", ActorOf(caller), caller.Org
+	}
 	failure.service = s
 	return failure
 }
 
 func (s *Service) confirm(ctx context.Context, tx pgx.Tx, caller *authz.Principal) (Reason, error) {
 	var lives bool
+	if caller.Kind == authz.KindService {
+		return s.confirmKey(ctx, tx, caller.Key)
+	}
 	err := tx.QueryRow(ctx, `select locked_at is null from users where id = $1 for share`, caller.ID).Scan(&lives)
 	if err != nil {
 		return "", err
@@ -199,16 +211,21 @@ func (s *Service) confirm(ctx context.Context, tx pgx.Tx, caller *authz.Principa
 		return ReasonLocked, nil
 	}
 	if caller.Via == authz.ViaKey {
-		if lives, err = s.keys.KeyLives(ctx, tx, caller.Key); err != nil || lives {
-			return "", err
-		}
-		return ReasonRevokedKey, nil
+		return s.confirmKey(ctx, tx, caller.Key)
 	}
 	err = tx.QueryRow(ctx, `select ended_at is null and expires_at > now() from sessions where id = $1 for share`, caller.Session).Scan(&lives)
 	if err != nil || lives {
 		return "", err
 	}
 	return ReasonEndedSession, nil
+}
+
+func (s *Service) confirmKey(ctx context.Context, tx pgx.Tx, key uuid.UUID) (Reason, error) {
+	lives, err := s.keys.KeyLives(ctx, tx, key)
+	if err != nil || lives {
+		return "", err
+	}
+	return ReasonRevokedKey, nil
 }
 
 // failureOf concerns a known person.

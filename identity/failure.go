@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/google/uuid"
+
 	"noted/internal/audit"
 	"noted/internal/problem"
 	"noted/internal/request"
@@ -49,7 +51,8 @@ type Failure struct {
 	Reason         Reason
 	Object, Target string
 	Actor          *audit.Actor
-	Err            error // more for the log; never a token
+	Org            uuid.UUID // of an organization's key
+	Err            error     // more for the log; never a token
 
 	service *Service // of a failure that shows only while the request is served
 }
@@ -149,7 +152,7 @@ func (s *Service) note(ctx context.Context, failure *Failure) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
 	err := audit.RecordFailure(ctx, s.pool, audit.Event{
-		Actor: failure.Actor, Object: failure.Object, Target: failure.Target, Detail: string(failure.Reason),
+		Actor: failure.Actor, Object: failure.Object, Target: failure.Target, Org: failure.Org, Detail: string(failure.Reason),
 	})
 	if err != nil {
 		info.Log().LogAttrs(ctx, slog.LevelError, "audit record", slog.Any("error", err))

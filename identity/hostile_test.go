@@ -533,7 +533,7 @@ func attacks() []attack {
 		gated("an e-mail that is not verified", "OIDC Core 5.1", "identity/provider.go admit: email_verified", domain, saying("email_verified", false), "the e-mail is not verified"),
 		gated("an e-mail verified by a word", "OIDC Core 5.1", "identity/provider.go signInOf: email_verified is true itself", domain, saying("email_verified", "true"), "the e-mail is not verified"),
 		gated("an e-mail of another domain", "OIDC Core 5.7", "identity/provider.go admit: domain", domain, saying("email", "alice@evil-dev.example"), "of another domain"),
-		gated("the Kelvin sign in an e-mail", "RFC 8725 3.7", "identity/identity.go isPlainEmail", domain, saying("email", "mike@\u212aelvin.example"), "of another domain"),
+		gated("the Kelvin sign in an e-mail", "RFC 8725 3.7", "identity/identity.go IsPlainEmail", domain, saying("email", "mike@\u212aelvin.example"), "of another domain"),
 		gated("two @, the domain first", "RFC 5322 3.4.1", "identity/provider.go domainOf: the last @", domain, saying("email", "alice@dev.example@evil.example"), "of another domain"),
 		gated("two @, the domain last", "RFC 5322 3.4.1", "identity/provider.go domainOf: one @", domain, saying("email", "alice@evil.example@dev.example"), "of another domain"),
 		gated("an e-mail that would be allowed when cut", "RFC 5321 4.5.3.1", "identity/provider.go text: dropped, not cut", domain, saying("email", strings.Repeat("e", 308)+"@dev.example.evil.example"), "of another domain"),

@@ -101,7 +101,7 @@ type MeKey struct {
 	Role string    `json:"role"`
 }
 
-// MeOrg is an organization that the caller is a member of.
+// MeOrg is an organization that the caller is a member of, or, a service, works for.
 type MeOrg struct {
 	ID   uuid.UUID `json:"id"`
 	Name string    `json:"name"`
@@ -113,7 +113,7 @@ type meOutput struct{ Body Me }
 func (s *Service) me(ctx context.Context, _ *struct{}) (*meOutput, error) {
 	caller := authz.From(ctx)
 	out := &meOutput{Body: Me{
-		ID: caller.ID, Kind: caller.Kind, Name: caller.Name, Via: string(caller.Via), Roles: caller.Roles, Orgs: []MeOrg{},
+		ID: caller.ID, Kind: caller.Kind, Name: caller.Name, Via: string(caller.Via), Roles: caller.Roles,
 	}}
 	if caller.Email != "" {
 		out.Body.Email = &caller.Email
@@ -121,7 +121,9 @@ func (s *Service) me(ctx context.Context, _ *struct{}) (*meOutput, error) {
 	if caller.Via == authz.ViaKey {
 		out.Body.Key = &MeKey{ID: caller.Key, Role: caller.KeyRole}
 	}
-	return out, nil
+	orgs, err := s.config.Orgs(ctx, caller)
+	out.Body.Orgs = orgs
+	return out, err
 }
 
 type sessionsOutput struct{ Body page.Of[Session] }

@@ -38,6 +38,8 @@ type Config struct {
 	// GroupMaxAge is how long e-mail and group names count after the sign-in that showed them.
 	GroupMaxAge time.Duration
 	Pages       Pages
+	// Orgs are the organizations of which somebody is a member, or for which a service works.
+	Orgs func(context.Context, *authz.Principal) ([]MeOrg, error)
 }
 
 // Pages makes the pages for people. They are handed in because web imports identity.
@@ -73,13 +75,22 @@ type KeyVerifier interface {
 	KeyLives(ctx context.Context, tx pgx.Tx, id uuid.UUID) (bool, error)
 }
 
-// KeyCredential is a live API key and the person for whom it acts.
+// KeyCredential is a live API key and the person for whom it acts, or, of an organization, the
+// service that it is.
 type KeyCredential struct {
-	ID     uuid.UUID
-	Role   string
-	Person Person
+	ID      uuid.UUID
+	Role    string
+	Person  Person
+	Service *Keyed // nil for a person's
 	// Lasting tells that it holds for the next second, if nobody ends it.
 	Lasting bool
+}
+
+// Keyed is what an organization's key may do beyond its key role.
+type Keyed struct {
+	Name string
+	Org  uuid.UUID
+	Role string // in the organization
 }
 
 // Person is a user as the view `people` shows them to other rooms.
@@ -138,7 +149,7 @@ func (s *Service) namesOf(identity Identity) (always, aging []string) {
 	}
 	provider := s.config.Providers[i]
 	// Plain ASCII first: lowering makes an ASCII k of the Kelvin sign, and so another's name.
-	if identity.EmailVerified && isPlainEmail(identity.Email) && provider.isAuthoritativeFor(identity.Email) {
+	if identity.EmailVerified && IsPlainEmail(identity.Email) && provider.isAuthoritativeFor(identity.Email) {
 		aging = append(aging, strings.ToLower(identity.Email))
 	}
 	for _, group := range identity.Groups {
@@ -233,9 +244,9 @@ func ActorOf(p *authz.Principal) *audit.Actor {
 // errNoSession is 404 for a session that is not the caller's, or has ended.
 var errNoSession = problem.NotFound("session")
 
-// isPlainEmail holds for printable ASCII with one @ and no colon: no e-mail may read like a
+// IsPlainEmail holds for printable ASCII with one @ and no colon: no e-mail may read like a
 // provider's or a group's name, and two readers must not find two domains in it.
-func isPlainEmail(s string) bool {
+func IsPlainEmail(s string) bool {
 	for i := range len(s) {
 		if s[i] <= ' ' || s[i] > '~' || s[i] == ':' {
 			return false

@@ -339,13 +339,13 @@ func (s *Service) makeLink(ctx context.Context, tx pgx.Tx, code string) error {
 	})
 }
 
-func (s *Service) findOwnIdentity(ctx context.Context, caller *authz.Principal, id uuid.UUID) (LinkedIdentity, authz.Relation, error) {
-	one := LinkedIdentity{ID: id}
-	err := s.pool.QueryRow(ctx, `select issuer, subject from identities where id = $1 and user_id = $2`, id, caller.ID).Scan(&one.Issuer, &one.Subject)
+func (s *Service) findOwnIdentity(ctx context.Context, caller *authz.Principal, at authz.Place) (LinkedIdentity, authz.Standing, error) {
+	one := LinkedIdentity{ID: at.ID}
+	err := s.pool.QueryRow(ctx, `select issuer, subject from identities where id = $1 and user_id = $2`, at.ID, caller.ID).Scan(&one.Issuer, &one.Subject)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return one, authz.None, errNoIdentity
+		err = errNoIdentity
 	}
-	return one, authz.Own, err
+	return one, authz.Mine, err
 }
 
 // unlink takes an identity from its user, unless it is the last. The sessions that it began end,

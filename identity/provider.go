@@ -477,7 +477,7 @@ func (p *Provider) isAuthoritativeFor(email string) bool {
 // domainOf is what follows the last @, in lower case; empty for what is no plain e-mail.
 func domainOf(email string) string {
 	i := strings.LastIndexByte(email, '@')
-	if i <= 0 || !isPlainEmail(email) {
+	if i <= 0 || !IsPlainEmail(email) {
 		return ""
 	}
 	return strings.ToLower(email[i+1:])

@@ -264,16 +264,17 @@ func (s *Service) listSessions(ctx context.Context, caller *authz.Principal, aft
 	})
 }
 
-// findOwnSession tells whether id is a live session of the caller's.
-func (s *Service) findOwnSession(ctx context.Context, caller *authz.Principal, id uuid.UUID) (uuid.UUID, authz.Relation, error) {
+// findOwnSession finds a live session of the caller's.
+func (s *Service) findOwnSession(ctx context.Context, caller *authz.Principal, at authz.Place) (uuid.UUID, authz.Standing, error) {
+	var id uuid.UUID
 	err := s.pool.QueryRow(ctx, `
 		select id from sessions
 		where id = $1 and user_id = $2 and ended_at is null and expires_at > now()
-			and last_used_at > now() - $3::interval`, id, caller.ID, s.config.SessionIdle).Scan(&id)
+			and last_used_at > now() - $3::interval`, at.ID, caller.ID, s.config.SessionIdle).Scan(&id)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return id, authz.None, errNoSession
+		err = errNoSession
 	}
-	return id, authz.Own, err
+	return id, authz.Mine, err
 }
 
 // endSessions ends the live sessions of a user that the condition selects, and records each.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -84,17 +85,34 @@ func (s *Service) Users(ctx context.Context, after page.Position, limit int) ([]
 	return pgx.CollectRows(rows, s.scanUser)
 }
 
-// FindUser loads an account; its relation to any caller is Any. 404 when there is none.
-func (s *Service) FindUser(ctx context.Context, _ *authz.Principal, id uuid.UUID) (User, authz.Relation, error) {
-	rows, err := s.pool.Query(ctx, selectUsers+` where user_id = $1`, id)
+// FindUser loads an account; any caller stands to it as to somebody else's. 404 when there is none.
+func (s *Service) FindUser(ctx context.Context, _ *authz.Principal, at authz.Place) (User, authz.Standing, error) {
+	rows, err := s.pool.Query(ctx, selectUsers+` where user_id = $1`, at.ID)
 	if err != nil {
-		return User{}, authz.None, fmt.Errorf("finding a user: %w", err)
+		return User{}, authz.Standing{}, fmt.Errorf("finding a user: %w", err)
 	}
 	u, err := pgx.CollectExactlyOneRow(rows, s.scanUser)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return u, authz.None, errNoUser
+		return u, authz.Standing{}, errNoUser
 	}
-	return u, authz.Any, err
+	return u, authz.Standing{}, err
+}
+
+// VerifiedEmails are the e-mails, in lower case, that a provider has verified for a user. Unlike a
+// name in the policy they count whichever provider it was, and do not age.
+func (s *Service) VerifiedEmails(ctx context.Context, tx pgx.Tx, user uuid.UUID) ([]string, error) {
+	rows, err := tx.Query(ctx, `select email from identities where user_id = $1 and email_verified and email is not null for share`, user)
+	if err != nil {
+		return nil, fmt.Errorf("finding a user's e-mails: %w", err)
+	}
+	found, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	emails := []string{}
+	for _, email := range found {
+		if IsPlainEmail(email) {
+			emails = append(emails, strings.ToLower(email))
+		}
+	}
+	return emails, err
 }
 
 // SetLocked shuts an account out, or lets it in again, and records it. From the moment this

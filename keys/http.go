@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"slices"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"noted/authz"
@@ -17,54 +19,182 @@ import (
 	"noted/internal/strictjson"
 )
 
-// operations are the room's handlers; policy says which key roles there are, confirm whether
-// the caller's credential still holds.
+// Organizations is what this room asks of the one that keeps organizations, and imports it.
+type Organizations interface {
+	// Find is the caller's standing to the organization, as authz.Find.
+	Find(ctx context.Context, caller *authz.Principal, at authz.Place) (authz.Standing, error)
+	// Write runs a transaction in which the caller's credential holds and their standing to the
+	// organization, which it is handed, cannot change.
+	Write(ctx context.Context, org uuid.UUID, work func(pgx.Tx, authz.Standing) error) error
+	// KeyRevoked ends what a service began.
+	KeyRevoked(ctx context.Context, tx pgx.Tx, org, key uuid.UUID) error
+}
+
+// operations are the room's handlers, for personal keys and for an organization's.
 type operations struct {
 	*Service
-	policy  func() *authz.Policy
-	write   func(context.Context, func(pgx.Tx) error) error
-	confirm func(context.Context, pgx.Tx) error
+	users *identity.Service
+	orgs  Organizations // nil for personal keys
 }
 
 // Register declares the operations of /v1/keys.
 func (s *Service) Register(api *authz.API, users *identity.Service) {
-	o := operations{s, users.Policy, users.Write, users.Confirm}
+	o := operations{s, users, nil}
 	tags := []string{"API keys"}
 	authz.Register(api, huma.Operation{
 		OperationID: "list-keys", Method: http.MethodGet, Path: "/v1/keys", Summary: "Your API keys, the newest first", Tags: tags,
-	}, authz.Permission{Object: "key:own", Act: "read"}, o.list)
-	authz.RegisterOn(api, huma.Operation{
-		OperationID: "get-key", Method: http.MethodGet, Path: "/v1/keys/{id}", Summary: "One of your API keys", Tags: tags,
-	}, "key", "read", s.findOwn, o.get)
+	}, authz.Permission{Object: "key:own", Act: "read"}, func(ctx context.Context, in *struct{ page.Query }) (*listOutput, error) {
+		return o.list(ctx, in.Query, ownerOf(ctx, authz.Place{}))
+	})
 	authz.Register(api, huma.Operation{
 		OperationID: "create-key", Method: http.MethodPost, Path: "/v1/keys", Summary: "Make an API key; its secret is shown this once", Tags: tags,
 		DefaultStatus: http.StatusCreated,
-	}, authz.Permission{Object: "key:own", Act: "write"}, o.create)
+	}, authz.Permission{Object: "key:own", Act: "write"}, func(ctx context.Context, in *struct{ Body NewKey }) (*createOutput, error) {
+		return o.create(ctx, in.Body, ownerOf(ctx, authz.Place{}))
+	})
+	o.registerOne(api, "", "/v1/keys/{id}", tags)
+}
+
+// RegisterOrgs declares the operations on the service keys of organizations.
+func (s *Service) RegisterOrgs(api *authz.API, users *identity.Service, orgs Organizations) {
+	o := operations{s, users, orgs}
+	const path = "/v1/orgs/{org}/keys"
+	tags := []string{"Organizations"}
+	find := func(ctx context.Context, caller *authz.Principal, at authz.Place) (struct{}, authz.Standing, error) {
+		standing, err := orgs.Find(ctx, caller, at)
+		return struct{}{}, standing, err
+	}
 	authz.RegisterOn(api, huma.Operation{
-		OperationID: "rename-key", Method: http.MethodPatch, Path: "/v1/keys/{id}", Summary: "Rename an API key", Tags: tags,
-	}, "key", "write", s.findOwn, o.rename)
+		OperationID: "list-org-keys", Method: http.MethodGet, Path: path, Summary: "An organization's service keys, the newest first", Tags: tags,
+	}, "key", "read", find, func(ctx context.Context, in *struct {
+		authz.PathOrg
+		page.Query
+	}, found authz.Found[struct{}],
+	) (*listOutput, error) {
+		return o.list(ctx, in.Query, ownerOf(ctx, found.At))
+	})
 	authz.RegisterOn(api, huma.Operation{
-		OperationID: "rotate-key", Method: http.MethodPost, Path: "/v1/keys/{id}/rotate", Tags: tags, DefaultStatus: http.StatusCreated,
+		OperationID: "create-org-key", Method: http.MethodPost, Path: path, Summary: "Make a service key; its secret is shown this once", Tags: tags,
+		Description: "It acts for nobody: what it may do is what its role in the organization and its key role both allow, in this organization alone. It outlives the membership of who made it.", DefaultStatus: http.StatusCreated,
+	}, "key", "write", find, func(ctx context.Context, in *struct {
+		authz.PathOrg
+		Body NewOrgKey
+	}, found authz.Found[struct{}],
+	) (*createOutput, error) {
+		owner := ownerOf(ctx, found.At)
+		owner.OrgRole = in.Body.OrgRole
+		return o.create(ctx, in.Body.NewKey, owner)
+	})
+	o.registerOne(api, "org-", path+"/{id}", tags)
+}
+
+// pathIDs are {id}, and {org} below an organization.
+type pathIDs interface {
+	authz.PathID | struct {
+		authz.PathOrg
+		authz.PathID
+	}
+}
+
+// registerOne declares the operations on one key.
+func (o operations) registerOne(api *authz.API, prefix, path string, tags []string) {
+	if o.orgs == nil {
+		registerOne[authz.PathID](api, o, prefix, path, tags)
+		return
+	}
+	registerOne[struct {
+		authz.PathOrg
+		authz.PathID
+	}](api, o, prefix, path, tags)
+}
+
+func registerOne[P pathIDs](api *authz.API, o operations, prefix, path string, tags []string) {
+	authz.RegisterOn(api, huma.Operation{
+		OperationID: "get-" + prefix + "key", Method: http.MethodGet, Path: path, Summary: "One API key", Tags: tags,
+	}, "key", "read", o.finder(false), func(_ context.Context, _ *P, found authz.Found[Key]) (*keyOutput, error) {
+		return &keyOutput{found.Thing}, nil
+	})
+	authz.RegisterOn(api, huma.Operation{
+		OperationID: "rename-" + prefix + "key", Method: http.MethodPatch, Path: path, Summary: "Rename an API key", Tags: tags,
+	}, "key", "write", o.finder(false), func(ctx context.Context, in *struct {
+		Path P
+		Body KeyName
+	}, found authz.Found[Key],
+	) (*keyOutput, error) {
+		return o.rename(ctx, in.Body, found)
+	})
+	authz.RegisterOn(api, huma.Operation{
+		OperationID: "rotate-" + prefix + "key", Method: http.MethodPost, Path: path + "/rotate", Tags: tags, DefaultStatus: http.StatusCreated,
 		Summary:     "Give an API key a new secret; the old one works until the overlap ends",
 		Description: "The new secret lives as long as the old one was made for. At most two work at a time: a further rotation ends the oldest. 409 for a key that has expired or is revoked.",
-	}, "key", "write", s.findOwnOrRevoked, o.rotate)
+	}, "key", "write", o.finder(true), func(ctx context.Context, in *struct {
+		Path P
+		Body *Rotation
+	}, found authz.Found[Key],
+	) (*createOutput, error) {
+		return o.rotate(ctx, in.Body, found)
+	})
 	authz.RegisterOn(api, huma.Operation{
-		OperationID: "revoke-key", Method: http.MethodDelete, Path: "/v1/keys/{id}", Summary: "Revoke an API key", Tags: tags,
+		OperationID: "revoke-" + prefix + "key", Method: http.MethodDelete, Path: path, Summary: "Revoke an API key", Tags: tags,
 		DefaultStatus: http.StatusNoContent,
-	}, "key", "delete", s.findOwn, o.revoke)
+	}, "key", "delete", o.finder(false), func(ctx context.Context, _ *P, found authz.Found[Key]) (*struct{}, error) {
+		return nil, o.revoke(ctx, found)
+	})
+}
+
+// ownerOf is whose keys an operation is about: the caller's, or an organization's.
+func ownerOf(ctx context.Context, at authz.Place) Owner {
+	if at.Org != uuid.Nil {
+		return Owner{Org: at.Org}
+	}
+	return Owner{User: authz.From(ctx).ID}
+}
+
+// finder loads a key that is not revoked, unless revoked says that such a one is one too.
+func (o operations) finder(revoked bool) authz.Find[Key] {
+	return func(ctx context.Context, caller *authz.Principal, at authz.Place) (Key, authz.Standing, error) {
+		standing := authz.Mine
+		if o.orgs != nil {
+			var err error
+			if standing, err = o.orgs.Find(ctx, caller, at); err != nil || standing.Role == "" {
+				return Key{}, standing, cmp.Or(err, error(errNotFound))
+			}
+		}
+		key, err := o.find(ctx, ownerOf(authz.WithPrincipal(ctx, caller), at), at.ID, revoked)
+		return key, standing, err
+	}
+}
+
+// write runs a transaction in which the credential and, in an organization, the permission were
+// confirmed.
+func (o operations) write(ctx context.Context, org uuid.UUID, act authz.Act, work func(pgx.Tx) error) error {
+	if o.orgs == nil {
+		return o.users.Write(ctx, func(tx pgx.Tx) error {
+			if err := o.users.Confirm(ctx, tx); err != nil {
+				return err
+			}
+			return work(tx)
+		})
+	}
+	return o.orgs.Write(ctx, org, func(tx pgx.Tx, standing authz.Standing) error {
+		if _, err := authz.From(ctx).DecideIn("key", act, standing, true, nil); err != nil {
+			return err
+		}
+		return work(tx)
+	})
 }
 
 type keyOutput struct{ Body Key }
 
 type listOutput struct{ Body page.Of[Key] }
 
-func (o operations) list(ctx context.Context, in *struct{ page.Query }) (*listOutput, error) {
-	const list = "keys"
+func (o operations) list(ctx context.Context, in page.Query, owner Owner) (*listOutput, error) {
+	list := "keys " + owner.Org.String()
 	after, err := in.After(list)
 	if err != nil {
 		return nil, err
 	}
-	rows, err := o.Service.list(ctx, authz.From(ctx).ID, after, in.Limit+1)
+	rows, err := o.Service.list(ctx, owner, after, in.Limit+1)
 	if err != nil {
 		return nil, err
 	}
@@ -73,17 +203,17 @@ func (o operations) list(ctx context.Context, in *struct{ page.Query }) (*listOu
 	})}, nil
 }
 
-func (o operations) get(_ context.Context, _ *authz.PathID, found authz.Found[Key]) (*keyOutput, error) {
-	return &keyOutput{found.Thing}, nil
-}
-
-type createInput struct{ Body NewKey }
-
 // NewKey is what a key is made from.
 type NewKey struct {
 	Name      string                         `json:"name" minLength:"1" maxLength:"100"`
 	Role      strictjson.Optional[string]    `json:"role,omitempty" maxLength:"100" doc:"A key role of the policy; key-reader if left out"`
 	ExpiresAt strictjson.Optional[time.Time] `json:"expires_at,omitempty" doc:"In 90 days if left out"`
+}
+
+// NewOrgKey is what a service key is made from.
+type NewOrgKey struct {
+	NewKey
+	OrgRole string `json:"org_role" enum:"admin,writer,reader" doc:"Its role in the organization"`
 }
 
 type createOutput struct {
@@ -97,37 +227,41 @@ type MintedKey struct {
 	Secret Token `json:"secret" doc:"The key itself; it cannot be read again"`
 }
 
-func (o operations) create(ctx context.Context, in *createInput) (*createOutput, error) {
+func (o operations) create(ctx context.Context, in NewKey, owner Owner) (*createOutput, error) {
 	role := DefaultRole
-	if in.Body.Role.Sent {
-		role = in.Body.Role.Value
+	if in.Role.Sent {
+		role = in.Role.Value
 	}
-	if known := o.policy().KeyRoles(); !slices.Contains(known, role) {
+	if known := o.users.Policy().KeyRoles(); !slices.Contains(known, role) {
 		return nil, problem.Invalid("body.role", "is none of the key roles: %s", strings.Join(known, ", "))
 	}
 	var until *time.Time
-	if in.Body.ExpiresAt.Sent {
-		exact := in.Body.ExpiresAt.Value.Truncate(time.Microsecond) // as PostgreSQL keeps it
+	if in.ExpiresAt.Sent {
+		exact := in.ExpiresAt.Value.Truncate(time.Microsecond) // as PostgreSQL keeps it
 		until = &exact
 	}
-	caller := authz.From(ctx)
 	out := &createOutput{}
-	err := o.write(ctx, func(tx pgx.Tx) error {
-		if err := o.confirm(ctx, tx); err != nil {
-			return err
-		}
+	err := o.write(ctx, owner.Org, "write", func(tx pgx.Tx) error {
 		if err := o.checkExpiry(ctx, tx, until); err != nil {
 			return err
 		}
-		id, token, err := o.mint(ctx, tx, identity.ActorOf(caller), in.Body.Name, role, min(DefaultAge, o.config.MaxAge), until)
+		id, token, err := o.mint(ctx, tx, identity.ActorOf(authz.From(ctx)), owner, in.Name, role, min(DefaultAge, o.config.MaxAge), until)
 		out.Body.ID, out.Body.Secret = id, token
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	out.Body.Key, _, err = o.findOwn(ctx, caller, out.Body.ID)
-	out.Location = "/v1/keys/" + out.Body.ID.String()
+	return o.minted(ctx, out, owner, out.Body.ID)
+}
+
+// minted completes the answer to making a secret.
+func (o operations) minted(ctx context.Context, out *createOutput, owner Owner, id uuid.UUID) (_ *createOutput, err error) {
+	out.Location = "/v1/keys/" + id.String()
+	if owner.Org != uuid.Nil {
+		out.Location = "/v1/orgs/" + owner.Org.String() + "/keys/" + id.String()
+	}
+	out.Body.Key, err = o.find(ctx, owner, id, false)
 	return out, err
 }
 
@@ -149,33 +283,20 @@ func (o operations) checkExpiry(ctx context.Context, tx pgx.Tx, until *time.Time
 	return nil
 }
 
-type renameInput struct {
-	authz.PathID
-	Body KeyName
-}
-
 // KeyName is what may change of a key.
 type KeyName struct {
 	Name string `json:"name" minLength:"1" maxLength:"100"`
 }
 
-func (o operations) rename(ctx context.Context, in *renameInput, found authz.Found[Key]) (*keyOutput, error) {
-	err := o.write(ctx, func(tx pgx.Tx) error {
-		if err := o.confirm(ctx, tx); err != nil {
-			return err
-		}
-		return o.Service.rename(ctx, tx, authz.From(ctx).ID, found.Thing.ID, in.Body.Name)
+func (o operations) rename(ctx context.Context, in KeyName, found authz.Found[Key]) (*keyOutput, error) {
+	err := o.write(ctx, found.At.Org, "write", func(tx pgx.Tx) error {
+		return o.Service.rename(ctx, tx, ownerOf(ctx, found.At), found.Thing.ID, in.Name)
 	})
 	if err != nil {
 		return nil, err
 	}
-	found.Thing.Name = in.Body.Name
+	found.Thing.Name = in.Name
 	return &keyOutput{found.Thing}, nil
-}
-
-type rotateInput struct {
-	authz.PathID
-	Body *Rotation
 }
 
 // Rotation is how a key gets a new secret.
@@ -195,32 +316,29 @@ func (r *Rotation) overlap() (time.Duration, error) {
 	return overlap, nil
 }
 
-func (o operations) rotate(ctx context.Context, in *rotateInput, found authz.Found[Key]) (*createOutput, error) {
-	overlap, err := in.Body.overlap()
+func (o operations) rotate(ctx context.Context, in *Rotation, found authz.Found[Key]) (*createOutput, error) {
+	overlap, err := in.overlap()
 	if err != nil {
 		return nil, err
 	}
-	caller := authz.From(ctx)
-	out := &createOutput{Location: "/v1/keys/" + found.Thing.ID.String()}
-	err = o.write(ctx, func(tx pgx.Tx) error {
-		if err := o.confirm(ctx, tx); err != nil {
-			return err
-		}
-		out.Body.Secret, err = o.Service.rotate(ctx, tx, identity.ActorOf(caller), found.Thing.ID, overlap)
+	owner, out := ownerOf(ctx, found.At), &createOutput{}
+	err = o.write(ctx, owner.Org, "write", func(tx pgx.Tx) error {
+		out.Body.Secret, err = o.Service.rotate(ctx, tx, identity.ActorOf(authz.From(ctx)), owner, found.Thing.ID, overlap)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	out.Body.Key, _, err = o.findOwn(ctx, caller, found.Thing.ID)
-	return out, err
+	return o.minted(ctx, out, owner, found.Thing.ID)
 }
 
-func (o operations) revoke(ctx context.Context, _ *authz.PathID, found authz.Found[Key]) (*struct{}, error) {
-	return nil, o.write(ctx, func(tx pgx.Tx) error {
-		if err := o.confirm(ctx, tx); err != nil {
-			return err
+func (o operations) revoke(ctx context.Context, found authz.Found[Key]) error {
+	return o.write(ctx, found.At.Org, "delete", func(tx pgx.Tx) error {
+		if o.orgs != nil {
+			if err := o.orgs.KeyRevoked(ctx, tx, found.At.Org, found.Thing.ID); err != nil {
+				return err
+			}
 		}
-		return o.Service.revoke(ctx, tx, identity.ActorOf(authz.From(ctx)), found.Thing.ID)
+		return o.Service.revoke(ctx, tx, identity.ActorOf(authz.From(ctx)), ownerOf(ctx, found.At), found.Thing.ID)
 	})
 }

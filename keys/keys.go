@@ -40,6 +40,13 @@ type Service struct {
 	config Config
 }
 
+// Owner is whose a key is: a person's, who is named by User, or an organization's, with the role
+// in it.
+type Owner struct {
+	User, Org uuid.UUID
+	OrgRole   string
+}
+
 // New makes the room.
 func New(pool *pgxpool.Pool, config Config) *Service {
 	return &Service{pool: pool, config: config}
@@ -50,6 +57,8 @@ type Key struct {
 	ID         uuid.UUID   `json:"id"`
 	Name       string      `json:"name"`
 	Role       string      `json:"role"`
+	OrgID      *uuid.UUID  `json:"org_id,omitempty" doc:"Of a service key: its organization"`
+	OrgRole    string      `json:"org_role,omitempty" doc:"Of a service key: its role there"`
 	CreatedBy  audit.Actor `json:"created_by"`
 	CreatedAt  time.Time   `json:"created_at"`
 	ExpiresAt  time.Time   `json:"expires_at"`

@@ -40,25 +40,26 @@ func (s *Service) VerifyKey(ctx context.Context, token string) (identity.KeyCred
 		return c, &identity.Failure{Reason: identity.ReasonMalformed}
 	}
 	rows, err := s.pool.Query(ctx, `
-		select k.id, k.role, k.name, k.revoked_at is not null, p.seen_at <= now() - $2::interval,
+		select k.id, k.role, k.name, k.revoked_at is not null, coalesce(p.seen_at <= now() - $2::interval, false),
 			k.last_used_at is null or k.last_used_at <= now() - interval '1 minute',
-			p.user_id, p.name, p.email, p.locked, p.identities,
-			x.hash, x.expires_at <= now(), least(x.expires_at, p.seen_at + $2::interval) > now() + interval '1 second'
+			p.user_id, coalesce(p.name, ''), coalesce(p.email, ''), coalesce(p.locked, false), p.identities,
+			k.org_id, coalesce(k.org_role, ''), x.hash, x.expires_at <= now(), least(x.expires_at, p.seen_at + $2::interval) > now() + interval '1 second'
 		from keys k
-		join people p using (user_id)
+		left join people p using (user_id)
 		join key_secrets x on x.key_id = k.id
 		where k.id = $1`, id, s.config.OwnerMaxAbsence)
 	if err != nil {
 		return c, fmt.Errorf("finding a key: %w", err)
 	}
 	var secrets []stored
-	var keyName string
+	var service identity.Keyed
+	var user, org *uuid.UUID
 	var revoked, absent, unmarked bool
 	for rows.Next() {
 		var one stored
-		if err := rows.Scan(&c.ID, &c.Role, &keyName, &revoked, &absent, &unmarked,
-			&c.Person.ID, &c.Person.Name, &c.Person.Email, &c.Person.Locked, &c.Person.Identities,
-			&one.hash, &one.expired, &one.lasting); err != nil {
+		if err := rows.Scan(&c.ID, &c.Role, &service.Name, &revoked, &absent, &unmarked,
+			&user, &c.Person.Name, &c.Person.Email, &c.Person.Locked, &c.Person.Identities,
+			&org, &service.Role, &one.hash, &one.expired, &one.lasting); err != nil {
 			return c, fmt.Errorf("finding a key: %w", err)
 		}
 		secrets = append(secrets, one)
@@ -70,6 +71,13 @@ func (s *Service) VerifyKey(ctx context.Context, token string) (identity.KeyCred
 		subtle.ConstantTimeCompare(hash[:], make([]byte, len(hash)))
 		return c, &identity.Failure{Reason: identity.ReasonUnknownKey}
 	}
+	actor := &audit.Actor{ID: id, Kind: authz.KindService, Name: service.Name}
+	if org != nil {
+		service.Org, c.Service = *org, &service
+	} else {
+		c.Person.ID = *user
+		actor = &audit.Actor{ID: *user, Kind: authz.KindUser, Name: c.Person.Name}
+	}
 	matches, expired := false, false
 	for _, one := range secrets {
 		if subtle.ConstantTimeCompare(hash[:], one.hash) == 1 {
@@ -78,8 +86,7 @@ func (s *Service) VerifyKey(ctx context.Context, token string) (identity.KeyCred
 	}
 	refuse := func(reason identity.Reason) (identity.KeyCredential, error) {
 		return identity.KeyCredential{}, &identity.Failure{
-			Reason: reason, Object: "key", Target: id.String(),
-			Actor: &audit.Actor{ID: c.Person.ID, Kind: "user", Name: c.Person.Name},
+			Reason: reason, Object: "key", Target: id.String(), Actor: actor, Org: service.Org,
 		}
 	}
 	switch {
@@ -115,26 +122,26 @@ func (s *Service) markUsed(ctx context.Context, id uuid.UUID) {
 	}
 }
 
-// columns of a key for scan: k is keys, p the owner, b who made it.
+// columns of a key for scan: k is keys, p the owner, who is null for an organization's, b who made it.
 const selectKeys = `
-	select k.id, k.name, k.role, b.user_id, b.name, k.created_at, x.expires_at,
+	select k.id, k.name, k.role, k.org_id, coalesce(k.org_role, ''), b.user_id, b.name, k.created_at, x.expires_at,
 		x.stops_at, k.last_used_at, host(k.last_used_ip), x.live,
 		x.stops_at <= now(), x.stops_at <= now() + @warn_before::interval, x.stops_at < x.expires_at
 	from keys k
-	join people p on p.user_id = k.user_id
+	left join people p on p.user_id = k.user_id
 	join people b on b.user_id = k.created_by
 	join lateral (
 		select max(expires_at) as expires_at, least(max(expires_at), p.seen_at + @absence::interval) as stops_at,
 			coalesce(array_agg(expires_at order by expires_at) filter (where expires_at > now()), '{}') as live
 		from key_secrets where key_id = k.id
 	) x on true
-	where k.user_id = @owner and (k.revoked_at is null or @revoked)`
+	where (k.user_id = @user or k.org_id = @org) and (k.revoked_at is null or @revoked)`
 
 func scan(row pgx.CollectableRow) (Key, error) {
-	key := Key{CreatedBy: audit.Actor{Kind: "user"}, Secrets: []Secret{}}
+	key := Key{CreatedBy: audit.Actor{Kind: authz.KindUser}, Secrets: []Secret{}}
 	var live []time.Time
 	var stopped, soon, absent bool
-	err := row.Scan(&key.ID, &key.Name, &key.Role, &key.CreatedBy.ID, &key.CreatedBy.Name, &key.CreatedAt, &key.ExpiresAt,
+	err := row.Scan(&key.ID, &key.Name, &key.Role, &key.OrgID, &key.OrgRole, &key.CreatedBy.ID, &key.CreatedBy.Name, &key.CreatedAt, &key.ExpiresAt,
 		&key.StopsAt, &key.LastUsedAt, &key.LastUsedIP, &live, &stopped, &soon, &absent)
 	for _, at := range live {
 		key.Secrets = append(key.Secrets, Secret{at.UTC()})
@@ -148,11 +155,11 @@ func scan(row pgx.CollectableRow) (Key, error) {
 }
 
 // list returns up to limit keys of the owner, expired ones too, the newest first, after the position.
-func (s *Service) list(ctx context.Context, owner uuid.UUID, after page.Position, limit int) ([]Key, error) {
+func (s *Service) list(ctx context.Context, owner Owner, after page.Position, limit int) ([]Key, error) {
 	rows, err := s.pool.Query(ctx, selectKeys+`
 		and (@at::timestamptz is null or (k.created_at, k.id) < (@at, @id))
 		order by k.created_at desc, k.id desc limit @limit`, pgx.NamedArgs{
-		"owner": owner, "revoked": false, "absence": s.config.OwnerMaxAbsence, "warn_before": warnBefore, "at": after.TimeOrNull(), "id": after.ID, "limit": limit,
+		"user": orNull(owner.User), "org": orNull(owner.Org), "revoked": false, "absence": s.config.OwnerMaxAbsence, "warn_before": warnBefore, "at": after.TimeOrNull(), "id": after.ID, "limit": limit,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("listing keys: %w", err)
@@ -160,37 +167,38 @@ func (s *Service) list(ctx context.Context, owner uuid.UUID, after page.Position
 	return pgx.CollectRows(rows, scan)
 }
 
-// findOwn loads a key of the caller's that is not revoked; errNotFound for any other.
-func (s *Service) findOwn(ctx context.Context, caller *authz.Principal, id uuid.UUID) (Key, authz.Relation, error) {
-	return s.find(ctx, caller, id, false)
-}
-
-// findOwnOrRevoked is findOwn, for which a revoked key is one too.
-func (s *Service) findOwnOrRevoked(ctx context.Context, caller *authz.Principal, id uuid.UUID) (Key, authz.Relation, error) {
-	return s.find(ctx, caller, id, true)
-}
-
-func (s *Service) find(ctx context.Context, caller *authz.Principal, id uuid.UUID, revoked bool) (Key, authz.Relation, error) {
+// find loads a key of the owner's; errNotFound for any other, and for a revoked one unless
+// revoked says that it is one too.
+func (s *Service) find(ctx context.Context, owner Owner, id uuid.UUID, revoked bool) (Key, error) {
 	rows, err := s.pool.Query(ctx, selectKeys+` and k.id = @id`, pgx.NamedArgs{
-		"owner": caller.ID, "revoked": revoked, "absence": s.config.OwnerMaxAbsence, "warn_before": warnBefore, "id": id,
+		"user": orNull(owner.User), "org": orNull(owner.Org), "revoked": revoked,
+		"absence": s.config.OwnerMaxAbsence, "warn_before": warnBefore, "id": id,
 	})
 	if err != nil {
-		return Key{}, authz.None, fmt.Errorf("finding a key: %w", err)
+		return Key{}, fmt.Errorf("finding a key: %w", err)
 	}
 	key, err := pgx.CollectExactlyOneRow(rows, scan)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return Key{}, authz.None, errNotFound
+		err = errNotFound
 	}
-	return key, authz.Own, err
+	return key, err
+}
+
+func orNull(id uuid.UUID) *uuid.UUID {
+	if id == uuid.Nil {
+		return nil
+	}
+	return &id
 }
 
 // mint makes a key for owner. life is how long its secret lives from now; until, when it is
 // set, is its end instead. It returns the id and the token, which nobody can read again.
-func (s *Service) mint(ctx context.Context, tx pgx.Tx, actor *audit.Actor, name, role string, life time.Duration, until *time.Time) (uuid.UUID, Token, error) {
+func (s *Service) mint(ctx context.Context, tx pgx.Tx, actor *audit.Actor, owner Owner, name, role string, life time.Duration, until *time.Time) (uuid.UUID, Token, error) {
 	id := uuid.Must(uuid.NewV7())
 	token, hash := newToken(id)
-	if _, err := tx.Exec(ctx, `insert into keys (id, user_id, name, role, created_by) values ($1, $2, $3, $4, $2)`,
-		id, actor.ID, name, role); err != nil {
+	if _, err := tx.Exec(ctx, `
+		insert into keys (id, user_id, org_id, org_role, name, role, created_by) values ($1, $2, $3, nullif($4, ''), $5, $6, $7)`,
+		id, orNull(owner.User), orNull(owner.Org), owner.OrgRole, name, role, actor.ID); err != nil {
 		return id, "", fmt.Errorf("making a key: %w", err)
 	}
 	if _, err := tx.Exec(ctx, `
@@ -198,8 +206,12 @@ func (s *Service) mint(ctx context.Context, tx pgx.Tx, actor *audit.Actor, name,
 		values ($1, $2, $3, coalesce($5, now() + $4::interval))`, uuid.Must(uuid.NewV7()), id, hash, life, until); err != nil {
 		return id, "", fmt.Errorf("making a key's secret: %w", err)
 	}
+	detail := role + ": " + name
+	if owner.OrgRole != "" {
+		detail = owner.OrgRole + ", " + detail
+	}
 	err := audit.Record(ctx, tx, audit.Event{
-		Actor: actor, Action: audit.KeyCreate, Object: "key", Target: id.String(), Detail: role + ": " + name,
+		Actor: actor, Action: audit.KeyCreate, Object: "key", Target: id.String(), Org: owner.Org, Detail: detail,
 	})
 	return id, token, err
 }
@@ -213,8 +225,9 @@ func (s *Service) KeyLives(ctx context.Context, tx pgx.Tx, id uuid.UUID) (lives 
 }
 
 // rename names a key of the owner's.
-func (s *Service) rename(ctx context.Context, tx pgx.Tx, owner, id uuid.UUID, name string) error {
-	tag, err := tx.Exec(ctx, `update keys set name = $3 where id = $1 and user_id = $2 and revoked_at is null`, id, owner, name)
+func (s *Service) rename(ctx context.Context, tx pgx.Tx, owner Owner, id uuid.UUID, name string) error {
+	tag, err := tx.Exec(ctx, `update keys set name = $4 where id = $1 and (user_id = $2 or org_id = $3) and revoked_at is null`,
+		id, orNull(owner.User), orNull(owner.Org), name)
 	if err == nil && tag.RowsAffected() == 0 {
 		return errNotFound
 	}
@@ -225,15 +238,17 @@ func (s *Service) rename(ctx context.Context, tx pgx.Tx, owner, id uuid.UUID, na
 // one from a guess.
 const keptSecrets = 5
 
-// rotate gives a key of the actor's a new secret, which lives as long as the one before was made
+// rotate gives a key of the owner's a new secret, which lives as long as the one before was made
 // for, and records it. Of the old ones the newest works on for overlap, if its own end does not
 // come first; the others end now: no more than two live. The key's row is locked, so one rotation
 // comes after the other; the moment is that after the lock, for a transaction that waited began
 // before the secret that it finds.
-func (s *Service) rotate(ctx context.Context, tx pgx.Tx, actor *audit.Actor, id uuid.UUID, overlap time.Duration) (Token, error) {
+func (s *Service) rotate(ctx context.Context, tx pgx.Tx, actor *audit.Actor, owner Owner, id uuid.UUID, overlap time.Duration) (Token, error) {
 	var name string
 	var revoked bool
-	err := tx.QueryRow(ctx, `select name, revoked_at is not null from keys where id = $1 and user_id = $2 for update`, id, actor.ID).Scan(&name, &revoked)
+	err := tx.QueryRow(ctx, `
+		select name, revoked_at is not null from keys where id = $1 and (user_id = $2 or org_id = $3) for update`,
+		id, orNull(owner.User), orNull(owner.Org)).Scan(&name, &revoked)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return "", errNotFound
@@ -274,23 +289,49 @@ func (s *Service) rotate(ctx context.Context, tx pgx.Tx, actor *audit.Actor, id 
 		return "", fmt.Errorf("forgetting old secrets: %w", err)
 	}
 	return token, audit.Record(ctx, tx, audit.Event{
-		Actor: actor, Action: audit.KeyRotate, Object: "key", Target: id.String(), Detail: name + ": overlap " + overlap.String(),
+		Actor: actor, Action: audit.KeyRotate, Object: "key", Target: id.String(), Org: owner.Org, Detail: name + ": overlap " + overlap.String(),
 	})
 }
 
-// revoke ends a key of the actor's at once, and records it.
-func (s *Service) revoke(ctx context.Context, tx pgx.Tx, actor *audit.Actor, id uuid.UUID) error {
+// revoke ends a key of the owner's at once, and records it.
+func (s *Service) revoke(ctx context.Context, tx pgx.Tx, actor *audit.Actor, owner Owner, id uuid.UUID) error {
 	var name string
 	err := tx.QueryRow(ctx, `
-		update keys set revoked_at = now() where id = $1 and user_id = $2 and revoked_at is null
-		returning name`, id, actor.ID).Scan(&name)
+		update keys set revoked_at = now() where id = $1 and (user_id = $2 or org_id = $3) and revoked_at is null
+		returning name`, id, orNull(owner.User), orNull(owner.Org)).Scan(&name)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return errNotFound
 	}
 	if err != nil {
 		return fmt.Errorf("revoking a key: %w", err)
 	}
-	return audit.Record(ctx, tx, audit.Event{Actor: actor, Action: audit.KeyRevoke, Object: "key", Target: id.String(), Detail: name})
+	return audit.Record(ctx, tx, audit.Event{
+		Actor: actor, Action: audit.KeyRevoke, Object: "key", Target: id.String(), Org: owner.Org, Detail: name,
+	})
+}
+
+// RevokeOf ends every key of an organization, and records each.
+func (s *Service) RevokeOf(ctx context.Context, tx pgx.Tx, actor *audit.Actor, org uuid.UUID) error {
+	rows, err := tx.Query(ctx, `select id from keys where org_id = $1 and revoked_at is null order by id`, org)
+	if err != nil {
+		return fmt.Errorf("finding an organization's keys: %w", err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil {
+		return fmt.Errorf("finding an organization's keys: %w", err)
+	}
+	for _, id := range ids {
+		if err := s.revoke(ctx, tx, actor, Owner{Org: org}, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Erase deletes the keys of an organization of which nothing is left.
+func (s *Service) Erase(ctx context.Context, tx pgx.Tx, org uuid.UUID) error {
+	_, err := tx.Exec(ctx, `delete from keys where org_id = $1`, org)
+	return err
 }
 
 // WarnOfEnds logs each live key that stops within a week, once a day among all replicas: its owner
@@ -299,11 +340,11 @@ func (s *Service) WarnOfEnds(ctx context.Context, log *slog.Logger) error {
 	rows, err := s.pool.Query(ctx, `
 		update keys set warned_at = now()
 		from (
-			select k.id, p.name as owner, least(max(x.expires_at), p.seen_at + $1::interval) as stops_at, max(x.expires_at) as expires_at
+			select k.id, coalesce(p.name, 'organization ' || k.org_id) as owner, least(max(x.expires_at), p.seen_at + $1::interval) as stops_at, max(x.expires_at) as expires_at
 			from keys k
-			join people p using (user_id)
+			left join people p using (user_id)
 			join key_secrets x on x.key_id = k.id
-			where k.revoked_at is null and not p.locked
+			where k.revoked_at is null and p.locked is not true
 			group by k.id, p.name, p.seen_at
 		) ending
 		where keys.id = ending.id and keys.revoked_at is null
@@ -339,7 +380,7 @@ func (s *Service) Replace(ctx context.Context, owner audit.Actor, name, role str
 		if err != nil {
 			return fmt.Errorf("revoking the last start's key: %w", err)
 		}
-		_, token, err = s.mint(ctx, tx, &owner, name, role, min(DefaultAge, s.config.MaxAge), nil)
+		_, token, err = s.mint(ctx, tx, &owner, Owner{User: owner.ID}, name, role, min(DefaultAge, s.config.MaxAge), nil)
 		return err
 	})
 	return token, err

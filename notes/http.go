@@ -21,17 +21,17 @@ import (
 )
 
 // Register declares the operations on notes.
-func (s *Service) Register(api *authz.API, users *identity.Service) {
-	s.confirm = users.Confirm
+func (s *Service) Register(api *authz.API) {
 	tags := []string{"Notes"}
-	authz.Register(api, huma.Operation{
+	authz.RegisterKind(api, huma.Operation{
 		OperationID: "create-note", Method: http.MethodPost, Path: "/v1/notes", Summary: "Write a new note", Tags: tags,
 		DefaultStatus: http.StatusCreated, MaxBodyBytes: MaxRequest + 1, BodyReadTimeout: time.Minute, Errors: []int{http.StatusNotFound},
-	}, authz.Permission{Object: "note:own", Act: "write"}, s.create)
-	authz.Register(api, huma.Operation{
-		OperationID: "list-notes", Method: http.MethodGet, Path: "/v1/notes", Summary: "Your notes, the newest change first", Tags: tags,
-		Description: "With scope=all everybody's, which needs `note:any read`.", Errors: []int{http.StatusNotFound},
-	}, authz.Permission{Object: "note:own", Act: "read"}, s.listNotes)
+	}, "note", "write", s.create, authz.Own, authz.Org, authz.Restricted)
+	authz.RegisterKind(api, huma.Operation{
+		OperationID: "list-notes", Method: http.MethodGet, Path: "/v1/notes", Summary: "Notes, the newest change first", Tags: tags,
+		Description: "Your personal ones; with org_id or notebook_id those that you may read there; with scope=all everybody's, which needs `note:any read`. A service sees those of its organization.",
+		Errors:      []int{http.StatusNotFound},
+	}, "note", "read", s.listNotes)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "get-note", Method: http.MethodGet, Path: "/v1/notes/{id}", Summary: "Read a note", Tags: tags,
 	}, "note", "read", s.findNote, s.get)
@@ -53,11 +53,15 @@ func (s *Service) Register(api *authz.API, users *identity.Service) {
 	}, "deadzone", "read", s.findDeadNote, s.getDead)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "restore-note", Method: http.MethodPost, Path: "/v1/deadzone/{id}/restore", Summary: "Restore a deleted note", Tags: tags,
+		Description: "409 for a note of a deleted organization.", Errors: []int{http.StatusConflict},
 	}, "deadzone", "restore", s.findDeadNote, s.restore)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "purge-note", Method: http.MethodDelete, Path: "/v1/deadzone/{id}", Summary: "Delete a note for good", Tags: tags,
 		DefaultStatus: http.StatusNoContent,
 	}, "deadzone", "purge", s.findDeadNote, s.purgeNote)
+	s.registerNotebooks(api)
+	s.registerGrants(api, onNotebook)
+	s.registerGrants(api, onNote)
 }
 
 // noteOutput is a note with its ETag: its version in quotes.
@@ -72,14 +76,33 @@ func output(note Note) *noteOutput {
 
 func etag(version int64) string { return fmt.Sprintf(`"%d"`, version) }
 
-func (s *Service) findNote(ctx context.Context, caller *authz.Principal, id uuid.UUID) (Note, authz.Relation, error) {
-	r, err := find(ctx, s.pool, caller.ID, id, "")
-	return r.note.Note, r.relation, err
+func (s *Service) findNote(ctx context.Context, caller *authz.Principal, at authz.Place) (Note, authz.Standing, error) {
+	r, err := find(ctx, s.pool, caller, at.ID)
+	return r.note.Note, r.standing, err
 }
 
-func (s *Service) findDeadNote(ctx context.Context, caller *authz.Principal, id uuid.UUID) (DeadNote, authz.Relation, error) {
-	r, err := s.findDead(ctx, s.pool, caller.ID, id, "")
-	return r.note, r.relation, err
+func (s *Service) findDeadNote(ctx context.Context, caller *authz.Principal, at authz.Place) (DeadNote, authz.Standing, error) {
+	if err := s.checkDeadZone(ctx, caller, "read"); err != nil {
+		return DeadNote{}, authz.Standing{}, err
+	}
+	r, err := s.findDead(ctx, s.pool, caller, at.ID)
+	return r.note, r.standing, err
+}
+
+// checkDeadZone refuses the whole area to a user who reaches nothing in it: neither anything of
+// their own nor everything, nor what is an organization's by any role that they have in one.
+func (s *Service) checkDeadZone(ctx context.Context, caller *authz.Principal, act authz.Act) error {
+	own, all := authz.Permission{Object: "deadzone:own", Act: act}, authz.Permission{Object: "deadzone:any", Act: act}
+	if caller.Kind == authz.KindService || caller.Holds(own) || caller.Holds(all) {
+		return nil
+	}
+	var somewhere bool
+	err := s.pool.QueryRow(ctx, `select exists (select from memberships where user_id = $1 and role = any($2))`,
+		caller.ID, caller.RolesFor(authz.Permission{Object: "deadzone:org", Act: act})).Scan(&somewhere)
+	if err != nil || somewhere {
+		return err
+	}
+	return caller.Check(own)
 }
 
 type createInput struct{ Body NewNote }
@@ -102,33 +125,60 @@ func (s *Service) create(ctx context.Context, in *createInput) (*createOutput, e
 	if err := checkBody(in.Body.Body); err != nil {
 		return nil, err
 	}
-	if err := checkPlace(in.Body.OrgID, in.Body.NotebookID); err != nil {
-		return nil, err
-	}
+	caller, org, notebook := authz.From(ctx), in.Body.OrgID.Value, in.Body.NotebookID.Value
 	var note Note
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) (err error) {
-		if err := s.confirm(ctx, tx); err != nil {
+	var err error
+	switch {
+	case org == uuid.Nil && notebook != uuid.Nil:
+		return nil, problem.Invalid("body.notebook_id", "needs org_id beside it")
+	case org == uuid.Nil:
+		err = s.createOwn(ctx, caller, in.Body, &note)
+	default:
+		err = s.orgs.Write(ctx, org, func(tx pgx.Tx, standing authz.Standing) error {
+			if err := s.checkPlace(ctx, tx, caller, standing, notebook); err != nil {
+				return err
+			}
+			var err error
+			note, err = insert(ctx, tx, caller, in.Body.Title, in.Body.Body, org, notebook)
 			return err
-		}
-		note, err = insert(ctx, tx, authz.From(ctx).ID, in.Body.Title, in.Body.Body)
-		return err
-	})
+		})
+	}
 	if err != nil {
 		return nil, err
 	}
 	return &createOutput{Location: "/v1/notes/" + note.ID.String(), ETag: etag(note.Version), Body: note}, nil
 }
 
-// checkPlace answers for an organization and a notebook that a request names. There are no
-// organizations in this version, so whichever is named is one that the caller may not read.
-func checkPlace(org, notebook strictjson.Nullable[uuid.UUID]) error {
-	switch {
-	case org.Sent && !org.Null:
-		return problem.NotFound("organization")
-	case notebook.Sent && !notebook.Null:
-		return problem.Invalid("body.notebook_id", "needs org_id beside it")
+func (s *Service) createOwn(ctx context.Context, caller *authz.Principal, in NewNote, note *Note) error {
+	if err := caller.Require("note", "write", authz.Mine); err != nil {
+		return err
 	}
-	return nil
+	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) (err error) {
+		if err := s.users.Confirm(ctx, tx); err != nil {
+			return err
+		}
+		*note, err = insert(ctx, tx, caller, in.Title, in.Body, uuid.Nil, uuid.Nil)
+		return err
+	})
+}
+
+// checkPlace decides whether the caller may put a note into an organization, to which they stand
+// so: into a notebook, or with the zero id beside the notebooks. 404 for what they may not read.
+func (s *Service) checkPlace(ctx context.Context, db querier, caller *authz.Principal, standing authz.Standing, notebook uuid.UUID) error {
+	if _, err := caller.DecideOn("org", "read", standing); err != nil {
+		return err
+	}
+	if notebook == uuid.Nil {
+		return caller.Require("note", "write", standing)
+	}
+	_, in, err := findNotebook(ctx, db, caller, standing.Org, notebook)
+	if err != nil {
+		return err
+	}
+	if _, err := caller.DecideOn("notebook", "read", in); err != nil {
+		return err
+	}
+	return caller.Require("note", "write", in)
 }
 
 func checkBody(body string) error {
@@ -148,24 +198,17 @@ type listInput struct {
 type listOutput struct{ Body page.Of[Summary] }
 
 func (s *Service) listNotes(ctx context.Context, in *listInput) (*listOutput, error) {
-	caller, everybody := authz.From(ctx), in.Scope == "all"
-	if everybody {
-		if err := caller.Check(authz.Permission{Object: "note:any", Act: "read"}); err != nil {
-			return nil, err
-		}
+	caller := authz.From(ctx)
+	w, err := s.which(ctx, caller, in)
+	if err != nil {
+		return nil, err
 	}
-	switch { // see checkPlace
-	case in.OrgID != "":
-		return nil, problem.NotFound("organization")
-	case in.NotebookID != "":
-		return nil, problem.NotFound("notebook")
-	}
-	name := "notes " + in.Scope
+	name := fmt.Sprintf("notes %t %s %s", w.everybody, w.org, w.notebook)
 	after, err := in.After(name)
 	if err != nil {
 		return nil, err
 	}
-	rows, err := s.list(ctx, caller.ID, everybody, after, in.Limit+1)
+	rows, err := s.list(ctx, caller, w, after, in.Limit+1)
 	if err != nil {
 		return nil, err
 	}
@@ -176,35 +219,97 @@ func (s *Service) listNotes(ctx context.Context, in *listInput) (*listOutput, er
 	return &listOutput{page.Map(shown, func(r row) Summary { return r.note.Summary })}, nil
 }
 
-// recordList leaves one audit row when a list showed somebody else's notes, with their count.
-func (s *Service) recordList(ctx context.Context, caller *authz.Principal, object string, shown []row) error {
-	foreign := 0
-	for _, r := range shown {
-		if r.relation == authz.Any {
-			foreign++
+// which reads a list's query and decides on what it names.
+func (s *Service) which(ctx context.Context, caller *authz.Principal, in *listInput) (w which, err error) {
+	w.everybody = in.Scope == "all"
+	if w.everybody {
+		if err := caller.Check(authz.Permission{Object: "note:any", Act: "read"}); err != nil {
+			return w, err
 		}
 	}
-	if foreign == 0 {
-		return nil
+	if w.org, err = parseID("query.org_id", in.OrgID); err != nil {
+		return w, err
 	}
-	return audit.Record(ctx, s.pool, audit.Event{
-		Actor: identity.ActorOf(caller), Action: audit.NoteReadAny, Object: object, Target: "personal notes",
-		Detail: fmt.Sprintf("a list showed %d", foreign),
-	})
+	if w.notebook, err = parseID("query.notebook_id", in.NotebookID); err != nil {
+		return w, err
+	}
+	if caller.Kind == authz.KindService && w.org == uuid.Nil && !w.everybody {
+		w.org = caller.Org
+	}
+	if w.org != uuid.Nil {
+		standing, err := s.orgs.Find(ctx, caller, authz.Place{Org: w.org})
+		if err != nil {
+			return w, err
+		}
+		if _, err := caller.DecideOn("org", "read", standing); err != nil {
+			return w, err
+		}
+		if _, err := caller.DecideIn("note", "read", standing, true, nil); err != nil {
+			return w, err
+		}
+	}
+	if w.notebook != uuid.Nil {
+		notebook, standing, err := findNotebook(ctx, s.pool, caller, w.org, w.notebook)
+		if err != nil {
+			return w, err
+		}
+		w.org = notebook.OrgID
+		_, err = caller.DecideOn("notebook", "read", standing)
+		return w, err
+	}
+	if w.org == uuid.Nil && !w.everybody {
+		return w, caller.Check(authz.Permission{Object: "note:own", Act: "read"})
+	}
+	return w, nil
+}
+
+// parseID reads an id of a query, which its pattern has let through; empty is the zero id.
+func parseID(location, text string) (uuid.UUID, error) {
+	if text == "" {
+		return uuid.Nil, nil
+	}
+	id, err := uuid.Parse(text)
+	if err != nil {
+		err = problem.Invalid(location, "is not a UUID")
+	}
+	return id, err
+}
+
+// recordList leaves audit rows when a list showed notes that nothing but a platform-wide permission
+// reaches: one for each organization and one for personal notes, with their counts.
+func (s *Service) recordList(ctx context.Context, caller *authz.Principal, object authz.Kind, shown []row) error {
+	counts := map[uuid.UUID]int{}
+	for _, r := range shown {
+		if by, err := caller.DecideOn(object, "read", r.standing); err == nil && by == authz.Any {
+			counts[r.standing.Org]++
+		}
+	}
+	var events []audit.Event
+	for org, count := range counts {
+		target := "personal notes"
+		if org != uuid.Nil {
+			target = "notes of the organization"
+		}
+		events = append(events, audit.Event{
+			Actor: identity.ActorOf(caller), Action: audit.NoteReadAny, Object: string(object), Target: target, Org: org,
+			Detail: fmt.Sprintf("a list showed %d", count),
+		})
+	}
+	return audit.Record(ctx, s.pool, events...)
 }
 
 // recordAny leaves an audit row when nothing but a platform-wide permission allowed the act.
-func recordAny(ctx context.Context, db audit.Execer, by authz.Relation, action audit.Action, object string, id uuid.UUID) error {
+func recordAny(ctx context.Context, db audit.Execer, by authz.Relation, action audit.Action, object string, note Summary) error {
 	if by != authz.Any {
 		return nil
 	}
 	return audit.Record(ctx, db, audit.Event{
-		Actor: identity.ActorOf(authz.From(ctx)), Action: action, Object: object, Target: id.String(),
+		Actor: identity.ActorOf(authz.From(ctx)), Action: action, Object: object, Target: note.ID.String(), Org: orNil(note.OrgID),
 	})
 }
 
 func (s *Service) get(ctx context.Context, _ *authz.PathID, found authz.Found[Note]) (*noteOutput, error) {
-	if err := recordAny(ctx, s.pool, found.By, audit.NoteReadAny, "note", found.Thing.ID); err != nil {
+	if err := recordAny(ctx, s.pool, found.By, audit.NoteReadAny, "note", found.Thing.Summary); err != nil {
 		return nil, err
 	}
 	return output(found.Thing), nil
@@ -227,22 +332,25 @@ func (s *Service) change(ctx context.Context, in *changeInput, found authz.Found
 	if err := checkBody(in.Body.Body.Value); err != nil {
 		return nil, err
 	}
-	if in.Body.NotebookID.Sent && !in.Body.NotebookID.Null { // see checkPlace
-		return nil, problem.NotFound("notebook")
-	}
 	var changed Note
-	err := s.write(ctx, found.Thing.ID, "write", in.IfMatch, func(tx pgx.Tx, r row, by authz.Relation) error {
-		changed = r.note.Note
-		if !in.Body.Title.Sent && !in.Body.Body.Sent {
+	err := s.write(ctx, found, "write", in.IfMatch, func(tx pgx.Tx, r row, by authz.Relation) error {
+		caller, notebook := authz.From(ctx), r.note.NotebookID
+		if moves := in.Body.NotebookID; moves.Sent && moves.Value != orNil(notebook) {
+			if err := s.checkMove(ctx, tx, caller, r, moves.Value); err != nil {
+				return err
+			}
+			notebook = orNull(moves.Value)
+		} else if !in.Body.Title.Sent && !in.Body.Body.Sent {
+			changed = r.note.Note
 			return nil
 		}
-		if err := update(ctx, tx, r.note.ID, sent(in.Body.Title), sent(in.Body.Body)); err != nil {
+		if err := update(ctx, tx, r.note.ID, sent(in.Body.Title), sent(in.Body.Body), notebook); err != nil {
 			return err
 		}
-		if err := recordAny(ctx, tx, by, audit.NoteWriteAny, "note", r.note.ID); err != nil {
+		if err := recordAny(ctx, tx, by, audit.NoteWriteAny, "note", r.note.Summary); err != nil {
 			return err
 		}
-		again, err := find(ctx, tx, authz.From(ctx).ID, r.note.ID, "")
+		again, err := find(ctx, tx, caller, r.note.ID)
 		changed = again.note.Note
 		return err
 	})
@@ -250,6 +358,30 @@ func (s *Service) change(ctx context.Context, in *changeInput, found authz.Found
 		return nil, err
 	}
 	return output(changed), nil
+}
+
+// checkMove decides on moving a note to another notebook of its organization, or with the zero id
+// out of its notebook: the caller must be allowed to write a note there, and to take one out of
+// here if here is restricted.
+func (s *Service) checkMove(ctx context.Context, tx pgx.Tx, caller *authz.Principal, r row, to uuid.UUID) error {
+	at := r.standing
+	if at.Org == uuid.Nil { // a personal note stands in no notebook, and can stand in none
+		return authz.NotFound("notebook")
+	}
+	in := authz.Standing{Org: at.Org, Role: at.Role}
+	if to != uuid.Nil {
+		var err error
+		if _, in, err = findNotebook(ctx, tx, caller, at.Org, to); err != nil {
+			return err
+		}
+		if _, err := caller.DecideOn("notebook", "read", in); err != nil {
+			return err
+		}
+	}
+	if err := caller.Require("note", "write", in); err != nil || !at.Restricted {
+		return err
+	}
+	return caller.Require("notebook", "write", authz.Standing{Org: at.Org, Role: at.Role, Restricted: true})
 }
 
 func sent(o strictjson.Optional[string]) *string {
@@ -265,27 +397,24 @@ type deleteInput struct {
 }
 
 func (s *Service) delete(ctx context.Context, in *deleteInput, found authz.Found[Note]) (*struct{}, error) {
-	return nil, s.write(ctx, found.Thing.ID, "delete", in.IfMatch, func(tx pgx.Tx, r row, by authz.Relation) error {
-		if err := bury(ctx, tx, r.note.ID, authz.From(ctx).ID); err != nil {
+	return nil, s.write(ctx, found, "delete", in.IfMatch, func(tx pgx.Tx, r row, by authz.Relation) error {
+		if err := bury(ctx, tx, r.note.ID, authz.From(ctx)); err != nil {
 			return err
 		}
-		return recordAny(ctx, tx, by, audit.NoteDeleteAny, "note", r.note.ID)
+		return recordAny(ctx, tx, by, audit.NoteDeleteAny, "note", r.note.Summary)
 	})
 }
 
 // write locks a live note, decides once more on what it has locked, compares If-Match, and
 // does the deed, in one transaction.
-func (s *Service) write(ctx context.Context, id uuid.UUID, act authz.Act, ifMatch string, do func(pgx.Tx, row, authz.Relation) error) error {
-	caller := authz.From(ctx)
-	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		if err := s.confirm(ctx, tx); err != nil {
-			return err
-		}
-		r, err := find(ctx, tx, caller.ID, id, "for update of n")
+func (s *Service) write(ctx context.Context, found authz.Found[Note], act authz.Act, ifMatch string, do func(pgx.Tx, row, authz.Relation) error) error {
+	return s.hold(ctx, found.Thing.ID, found.Standing.Org, func(tx pgx.Tx, _ bool) error {
+		caller := authz.From(ctx)
+		r, err := find(ctx, tx, caller, found.Thing.ID)
 		if err != nil {
 			return err
 		}
-		by, err := caller.Decide("note", act, r.relation)
+		by, err := caller.DecideOn("note", act, r.standing)
 		if err != nil {
 			return err
 		}
@@ -293,6 +422,34 @@ func (s *Service) write(ctx context.Context, id uuid.UUID, act authz.Act, ifMatc
 			return err
 		}
 		return do(tx, r, by)
+	})
+}
+
+// EndOf moves all notes of an organization that ends into the Dead Zone, in the transaction that
+// ends it.
+func (s *Service) EndOf(ctx context.Context, tx pgx.Tx, org uuid.UUID) error {
+	return buryOf(ctx, tx, org, authz.From(ctx))
+}
+
+// hold runs a transaction in which the caller's credential holds, the note is locked, and nothing
+// changes about who may do what in its organization, of which it tells whether it lives. No
+// note ever changes its organization.
+func (s *Service) hold(ctx context.Context, note, org uuid.UUID, work func(tx pgx.Tx, lives bool) error) error {
+	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		lives := true
+		if org != uuid.Nil {
+			var err error
+			if lives, err = s.orgs.Hold(ctx, tx, org); err != nil {
+				return err
+			}
+		}
+		if err := s.users.Confirm(ctx, tx); err != nil {
+			return err
+		}
+		if err := lock(ctx, tx, note); err != nil {
+			return err
+		}
+		return work(tx, lives)
 	})
 }
 
@@ -318,13 +475,15 @@ type deadListOutput struct{ Body page.Of[DeadSummary] }
 
 func (s *Service) listDeadZone(ctx context.Context, in *struct{ page.Query }) (*deadListOutput, error) {
 	caller := authz.From(ctx)
-	everybody := caller.Holds(authz.Permission{Object: "deadzone:any", Act: "read"})
-	name := fmt.Sprintf("deadzone %t", everybody)
+	if err := s.checkDeadZone(ctx, caller, "read"); err != nil {
+		return nil, err
+	}
+	const name = "deadzone"
 	after, err := in.After(name)
 	if err != nil {
 		return nil, err
 	}
-	rows, err := s.listDead(ctx, caller.ID, everybody, after, in.Limit+1)
+	rows, err := s.listDead(ctx, caller, after, in.Limit+1)
 	if err != nil {
 		return nil, err
 	}
@@ -338,7 +497,7 @@ func (s *Service) listDeadZone(ctx context.Context, in *struct{ page.Query }) (*
 type deadOutput struct{ Body DeadNote }
 
 func (s *Service) getDead(ctx context.Context, _ *authz.PathID, found authz.Found[DeadNote]) (*deadOutput, error) {
-	if err := recordAny(ctx, s.pool, found.By, audit.NoteReadAny, "deadzone", found.Thing.ID); err != nil {
+	if err := recordAny(ctx, s.pool, found.By, audit.NoteReadAny, "deadzone", found.Thing.Summary); err != nil {
 		return nil, err
 	}
 	return &deadOutput{found.Thing}, nil
@@ -346,12 +505,15 @@ func (s *Service) getDead(ctx context.Context, _ *authz.PathID, found authz.Foun
 
 func (s *Service) restore(ctx context.Context, _ *authz.PathID, found authz.Found[DeadNote]) (*noteOutput, error) {
 	var restored Note
-	err := s.writeDead(ctx, found.Thing.ID, "restore", func(tx pgx.Tx, r row, by authz.Relation) error {
+	err := s.writeDead(ctx, found, "restore", func(tx pgx.Tx, r row, by authz.Relation, lives bool) error {
+		if !lives {
+			return errOrgGone
+		}
 		restored = r.note.Note
 		if err := unbury(ctx, tx, r.note.ID); err != nil {
 			return err
 		}
-		return recordAny(ctx, tx, by, audit.NoteRestoreAny, "deadzone", r.note.ID)
+		return recordAny(ctx, tx, by, audit.NoteRestoreAny, "deadzone", r.note.Summary)
 	})
 	if err != nil {
 		return nil, err
@@ -360,32 +522,29 @@ func (s *Service) restore(ctx context.Context, _ *authz.PathID, found authz.Foun
 }
 
 func (s *Service) purgeNote(ctx context.Context, _ *authz.PathID, found authz.Found[DeadNote]) (*struct{}, error) {
-	return nil, s.writeDead(ctx, found.Thing.ID, "purge", func(tx pgx.Tx, r row, _ authz.Relation) error {
+	return nil, s.writeDead(ctx, found, "purge", func(tx pgx.Tx, r row, _ authz.Relation, _ bool) error {
 		if err := destroy(ctx, tx, r.note.ID); err != nil {
 			return err
 		}
 		// A permanent deletion is recorded whoever's note it was.
 		return audit.Record(ctx, tx, audit.Event{
-			Actor: identity.ActorOf(authz.From(ctx)), Action: audit.NotePurge, Object: "deadzone", Target: r.note.ID.String(),
+			Actor: identity.ActorOf(authz.From(ctx)), Action: audit.NotePurge, Object: "deadzone", Target: r.note.ID.String(), Org: r.standing.Org,
 		})
 	})
 }
 
 // writeDead is write for the Dead Zone.
-func (s *Service) writeDead(ctx context.Context, id uuid.UUID, act authz.Act, do func(pgx.Tx, row, authz.Relation) error) error {
-	caller := authz.From(ctx)
-	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		if err := s.confirm(ctx, tx); err != nil {
-			return err
-		}
-		r, err := s.findDead(ctx, tx, caller.ID, id, "for update of n")
+func (s *Service) writeDead(ctx context.Context, found authz.Found[DeadNote], act authz.Act, do func(tx pgx.Tx, r row, by authz.Relation, lives bool) error) error {
+	return s.hold(ctx, found.Thing.ID, found.Standing.Org, func(tx pgx.Tx, lives bool) error {
+		caller := authz.From(ctx)
+		r, err := s.findDead(ctx, tx, caller, found.Thing.ID)
 		if err != nil {
 			return err
 		}
-		by, err := caller.Decide("deadzone", act, r.relation)
+		by, err := caller.DecideOn("deadzone", act, r.standing)
 		if err != nil {
 			return err
 		}
-		return do(tx, r, by)
+		return do(tx, r, by, lives)
 	})
 }

@@ -1,17 +1,17 @@
 package notes
 
 import (
-	"context"
 	"log/slog"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"noted/identity"
 	"noted/internal/audit"
 	"noted/internal/problem"
+	"noted/orgs"
 )
 
 // Limits of a note.
@@ -35,12 +35,13 @@ type Service struct {
 	config  Config
 	log     *slog.Logger
 	metrics metrics
-	confirm func(context.Context, pgx.Tx) error // identity's: whether the caller's credential still holds
+	users   *identity.Service
+	orgs    *orgs.Service
 }
 
 // New makes the room and registers its metrics.
-func New(pool *pgxpool.Pool, config Config, log *slog.Logger, registry prometheus.Registerer) *Service {
-	return &Service{pool: pool, config: config, log: log, metrics: newMetrics(registry)}
+func New(pool *pgxpool.Pool, users *identity.Service, orgs *orgs.Service, config Config, log *slog.Logger, registry prometheus.Registerer) *Service {
+	return &Service{pool: pool, users: users, orgs: orgs, config: config, log: log, metrics: newMetrics(registry)}
 }
 
 // Summary is a note without its body, as lists show it.
@@ -83,6 +84,7 @@ type DeadNote struct {
 // Errors of the room. What the caller may not read is not found, like what is not there.
 var (
 	errNotFound = problem.NotFound("note")
+	errOrgGone  = problem.New(409, "The organization of this note is deleted; it cannot come back")
 	errNotDead  = problem.NotFound("note in the Dead Zone")
 	errStale    = problem.New(412, "The note has changed since; read it again and repeat the change")
 )

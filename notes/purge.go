@@ -42,8 +42,11 @@ func (s *Service) Purge(ctx context.Context) (int, error) {
 		cancel()
 		total += n
 		s.metrics.purged.Add(float64(n))
-		if err != nil || n < purgeBatchSize {
+		if err != nil {
 			return total, err
+		}
+		if n < purgeBatchSize {
+			return total, s.purgeOrgs(ctx)
 		}
 	}
 }

@@ -17,51 +17,63 @@ import (
 
 // querier is the pool or a transaction.
 type querier interface {
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
 
-// The members of a note, with the owner's name from the view that identity publishes, and
-// the caller's relation to it. A personal note is its owner's own and anybody else's "any":
-// there is no third way to it, so whoever holds neither note:own as its owner nor note:any
-// reads nothing.
-const summary = `n.id, n.title, n.owner_id, o.name, n.version, n.created_at, n.updated_at,
-	case when n.owner_id = @caller then 'own' else 'any' end as relation`
+// The members of a note, with the owner's name from the views that identity and keys publish, and
+// the caller's standing to it.
+const summary = `n.id, n.title, coalesce(n.owner_id, n.owner_key), coalesce(o.name, k.name), n.owner_key is not null,
+	n.org_id, n.notebook_id, n.version, n.created_at, n.updated_at, ` + standing
+
+// death is what the Dead Zone adds; fromDead joins who deleted it.
+const (
+	death = `n.deleted_at, coalesce(n.deleted_by, n.deleted_by_key), coalesce(d.name, dk.name), n.deleted_by_key is not null,
+	n.deleted_at + @retention::interval`
+	fromDead = from + `
+	left join people d on d.user_id = n.deleted_by
+	left join services dk on dk.key_id = n.deleted_by_key`
+)
 
 // row is what the statements below return, in parts: a summary, then a body, then a death.
 type row struct {
 	note     DeadNote
-	relation authz.Relation
+	standing authz.Standing
+
+	byService, deletedByService bool
+	org                         *uuid.UUID
 }
 
 func (r *row) summary() []any {
-	r.note.Owner.Kind = "user"
 	return []any{
-		&r.note.ID, &r.note.Title, &r.note.Owner.ID, &r.note.Owner.Name, &r.note.Version,
-		&r.note.CreatedAt, &r.note.UpdatedAt, &r.relation,
+		&r.note.ID, &r.note.Title, &r.note.Owner.ID, &r.note.Owner.Name, &r.byService,
+		&r.note.OrgID, &r.note.NotebookID, &r.note.Version, &r.note.CreatedAt, &r.note.UpdatedAt,
+		&r.standing.Own, &r.org, &r.standing.Role, &r.standing.Grant, &r.standing.Restricted,
 	}
 }
 
 func (r *row) death() []any {
-	r.note.DeletedBy.Kind = "user"
-	return []any{&r.note.DeletedAt, &r.note.DeletedBy.ID, &r.note.DeletedBy.Name, &r.note.PurgeAt}
+	return []any{&r.note.DeletedAt, &r.note.DeletedBy.ID, &r.note.DeletedBy.Name, &r.deletedByService, &r.note.PurgeAt}
 }
 
-// utc gives times the zone in which they are shown.
-func (r *row) utc() {
+// finish gives what was scanned its shape: kinds of people, times in the zone in which they are shown.
+func (r *row) finish() {
+	kind := map[bool]string{false: authz.KindUser, true: authz.KindService}
+	r.note.Owner.Kind, r.note.DeletedBy.Kind = kind[r.byService], kind[r.deletedByService]
+	if r.org != nil {
+		r.standing.Org = *r.org
+	}
 	for _, t := range []*time.Time{&r.note.CreatedAt, &r.note.UpdatedAt, &r.note.DeletedAt, &r.note.PurgeAt} {
 		*t = t.UTC()
 	}
 }
 
-// find loads one live note with the caller's relation to it, locked if lock says so ("for
-// update of n"). errNotFound for one that is deleted or never was.
-func find(ctx context.Context, db querier, caller, id uuid.UUID, lock string) (row, error) {
-	r, err := one(ctx, db, `
-		select `+summary+`, n.body
-		from notes n join people o on o.user_id = n.owner_id
-		where n.id = @id and n.deleted_at is null `+lock,
-		pgx.NamedArgs{"caller": caller, "id": id},
+// find loads one live note with the caller's standing to it; errNotFound for one that is deleted
+// or never was.
+func find(ctx context.Context, db querier, caller *authz.Principal, id uuid.UUID) (row, error) {
+	r, err := one(ctx, db, `select `+summary+`, n.body `+from+` where n.id = @id and n.deleted_at is null`,
+		arguments(caller, "note", pgx.NamedArgs{"id": id}),
 		func(r *row) []any { return append(r.summary(), &r.note.Body) })
 	if errors.Is(err, pgx.ErrNoRows) {
 		return r, errNotFound
@@ -69,18 +81,25 @@ func find(ctx context.Context, db querier, caller, id uuid.UUID, lock string) (r
 	return r, err
 }
 
-// findDead is find for the Dead Zone: the same relation, of the same columns.
-func (s *Service) findDead(ctx context.Context, db querier, caller, id uuid.UUID, lock string) (row, error) {
-	r, err := one(ctx, db, `
-		select `+summary+`, n.body, n.deleted_at, d.user_id, d.name, n.deleted_at + @retention::interval
-		from notes n join people o on o.user_id = n.owner_id join people d on d.user_id = n.deleted_by
-		where n.id = @id and n.deleted_at is not null `+lock,
-		pgx.NamedArgs{"caller": caller, "id": id, "retention": s.config.Retention},
+// findDead is find for the Dead Zone: the same standing, of the same columns.
+func (s *Service) findDead(ctx context.Context, db querier, caller *authz.Principal, id uuid.UUID) (row, error) {
+	r, err := one(ctx, db, `select `+summary+`, n.body, `+death+fromDead+` where n.id = @id and n.deleted_at is not null`,
+		arguments(caller, "deadzone", pgx.NamedArgs{"id": id, "retention": s.config.Retention}),
 		func(r *row) []any { return append(append(r.summary(), &r.note.Body), r.death()...) })
 	if errors.Is(err, pgx.ErrNoRows) {
 		return r, errNotDead
 	}
 	return r, err
+}
+
+// lock locks a note, deleted or not, so that what is found afterwards stays so. A statement that
+// waits for a lock and joins other tables would see those as they were before it waited.
+func lock(ctx context.Context, tx pgx.Tx, id uuid.UUID) error {
+	_, err := tx.Exec(ctx, `select from notes where id = $1 for update`, id)
+	if err != nil {
+		return fmt.Errorf("locking a note: %w", err)
+	}
+	return nil
 }
 
 func one(ctx context.Context, db querier, sql string, args pgx.NamedArgs, targets func(*row) []any) (row, error) {
@@ -95,70 +114,96 @@ func scan(targets func(*row) []any) pgx.RowToFunc[row] {
 	return func(from pgx.CollectableRow) (row, error) {
 		var r row
 		err := from.Scan(targets(&r)...)
-		r.utc()
+		r.finish()
 		return r, err
 	}
 }
 
-// list returns up to limit live notes, the newest change first, after the position: the
-// caller's own, or everybody's for who may read them all.
-func (s *Service) list(ctx context.Context, caller uuid.UUID, everybody bool, after page.Position, limit int) ([]row, error) {
-	which := "and n.owner_id = @caller"
-	if everybody {
-		which = ""
+// which notes a list shows.
+type which struct {
+	everybody bool      // all that there are
+	org       uuid.UUID // those of an organization
+	notebook  uuid.UUID // those in a notebook
+}
+
+// list returns up to limit live notes that the caller may read, the newest change first, after
+// the position: of an organization or a notebook, else everybody's, else the caller's personal ones.
+func (s *Service) list(ctx context.Context, caller *authz.Principal, w which, after page.Position, limit int) ([]row, error) {
+	condition := visible
+	switch {
+	case w.notebook != uuid.Nil:
+		condition += ` and n.org_id = @org and n.notebook_id = @notebook`
+	case w.org != uuid.Nil:
+		condition += ` and n.org_id = @org`
+	case !w.everybody:
+		condition = `n.org_id is null and n.owner_id = @user and @own`
 	}
 	rows, err := s.pool.Query(ctx, `
-		select `+summary+`
-		from notes n join people o on o.user_id = n.owner_id
-		where n.deleted_at is null `+which+`
+		select `+summary+from+`
+		where n.deleted_at is null and `+condition+`
 			and (@at::timestamptz is null or (n.updated_at, n.id) < (@at, @id))
 		order by n.updated_at desc, n.id desc
 		limit @limit`,
-		pgx.NamedArgs{"caller": caller, "at": after.TimeOrNull(), "id": after.ID, "limit": limit})
+		arguments(caller, "note", pgx.NamedArgs{"at": after.TimeOrNull(), "id": after.ID, "limit": limit, "org": w.org, "notebook": w.notebook}))
 	if err != nil {
 		return nil, fmt.Errorf("listing notes: %w", err)
 	}
 	return pgx.CollectRows(rows, scan((*row).summary))
 }
 
-// listDead is list for the Dead Zone, the newest deletion first.
-func (s *Service) listDead(ctx context.Context, caller uuid.UUID, everybody bool, after page.Position, limit int) ([]row, error) {
-	which := "and n.owner_id = @caller"
-	if everybody {
-		which = ""
-	}
+// listDead is list for the Dead Zone, by any relation, the newest deletion first.
+func (s *Service) listDead(ctx context.Context, caller *authz.Principal, after page.Position, limit int) ([]row, error) {
 	rows, err := s.pool.Query(ctx, `
-		select `+summary+`, n.deleted_at, d.user_id, d.name, n.deleted_at + @retention::interval
-		from notes n join people o on o.user_id = n.owner_id join people d on d.user_id = n.deleted_by
-		where n.deleted_at is not null `+which+`
+		select `+summary+`, `+death+fromDead+`
+		where n.deleted_at is not null and `+visibleDead+`
 			and (@at::timestamptz is null or (n.deleted_at, n.id) < (@at, @id))
 		order by n.deleted_at desc, n.id desc
 		limit @limit`,
-		pgx.NamedArgs{"caller": caller, "retention": s.config.Retention, "at": after.TimeOrNull(), "id": after.ID, "limit": limit})
+		arguments(caller, "deadzone", pgx.NamedArgs{"retention": s.config.Retention, "at": after.TimeOrNull(), "id": after.ID, "limit": limit}))
 	if err != nil {
 		return nil, fmt.Errorf("listing the Dead Zone: %w", err)
 	}
 	return pgx.CollectRows(rows, scan(func(r *row) []any { return append(r.summary(), r.death()...) }))
 }
 
-// insert makes a note of the caller's.
-func insert(ctx context.Context, db querier, caller uuid.UUID, title, body string) (Note, error) {
-	r, err := one(ctx, db, `
-		with n as (insert into notes (id, owner_id, title, body) values (@id, @caller, @title, @body) returning *)
-		select `+summary+`, n.body
-		from n join people o on o.user_id = n.owner_id`,
-		pgx.NamedArgs{"id": uuid.Must(uuid.NewV7()), "caller": caller, "title": title, "body": body},
-		func(r *row) []any { return append(r.summary(), &r.note.Body) })
+// insert makes a note of the caller's, in an organization if org is not zero, in a notebook of it
+// if notebook is not zero.
+func insert(ctx context.Context, tx pgx.Tx, caller *authz.Principal, title, body string, org, notebook uuid.UUID) (Note, error) {
+	id := uuid.Must(uuid.NewV7())
+	user, key := actor(caller)
+	_, err := tx.Exec(ctx, `
+		insert into notes (id, owner_id, owner_key, title, body, org_id, notebook_id) values ($1, $2, $3, $4, $5, $6, $7)`,
+		id, user, key, title, body, orNull(org), orNull(notebook))
+	if err != nil {
+		return Note{}, fmt.Errorf("writing a new note: %w", err)
+	}
+	r, err := find(ctx, tx, caller, id)
 	return r.note.Note, err
 }
 
-// update writes what is not nil. The row is locked by the same transaction.
-func update(ctx context.Context, db querier, id uuid.UUID, title, body *string) error {
+// actor is who did something, in two columns of which one is null: a user, or a service's key.
+func actor(caller *authz.Principal) (user, key *uuid.UUID) {
+	if caller.Kind == authz.KindService {
+		return nil, &caller.ID
+	}
+	return &caller.ID, nil
+}
+
+func orNull(id uuid.UUID) *uuid.UUID {
+	if id == uuid.Nil {
+		return nil
+	}
+	return &id
+}
+
+// update writes what is not nil; notebook is where the note is from now on. The row is locked by
+// the same transaction.
+func update(ctx context.Context, db querier, id uuid.UUID, title, body *string, notebook *uuid.UUID) error {
 	_, err := db.Exec(ctx, `
 		update notes
-		set title = coalesce($2, title), body = coalesce($3, body), version = version + 1,
+		set title = coalesce($2, title), body = coalesce($3, body), notebook_id = $4, version = version + 1,
 			updated_at = greatest(clock_timestamp(), updated_at)
-		where id = $1`, id, title, body)
+		where id = $1`, id, title, body, notebook)
 	if err != nil {
 		return fmt.Errorf("writing a note: %w", err)
 	}
@@ -166,17 +211,30 @@ func update(ctx context.Context, db querier, id uuid.UUID, title, body *string) 
 }
 
 // bury moves a locked note into the Dead Zone.
-func bury(ctx context.Context, db querier, id, by uuid.UUID) error {
-	_, err := db.Exec(ctx, `update notes set deleted_at = now(), deleted_by = $2 where id = $1`, id, by)
+func bury(ctx context.Context, db querier, id uuid.UUID, by *authz.Principal) error {
+	user, key := actor(by)
+	_, err := db.Exec(ctx, `update notes set deleted_at = now(), deleted_by = $2, deleted_by_key = $3 where id = $1`, id, user, key)
 	if err != nil {
 		return fmt.Errorf("deleting a note: %w", err)
 	}
 	return nil
 }
 
+// buryOf moves all notes of an organization into the Dead Zone, in a transaction that holds the
+// organization alone.
+func buryOf(ctx context.Context, tx pgx.Tx, org uuid.UUID, by *authz.Principal) error {
+	user, key := actor(by)
+	_, err := tx.Exec(ctx, `
+		update notes set deleted_at = now(), deleted_by = $2, deleted_by_key = $3 where org_id = $1 and deleted_at is null`, org, user, key)
+	if err != nil {
+		return fmt.Errorf("deleting an organization's notes: %w", err)
+	}
+	return nil
+}
+
 // unbury moves a locked note out of the Dead Zone, as it was.
 func unbury(ctx context.Context, db querier, id uuid.UUID) error {
-	_, err := db.Exec(ctx, `update notes set deleted_at = null, deleted_by = null where id = $1`, id)
+	_, err := db.Exec(ctx, `update notes set deleted_at = null, deleted_by = null, deleted_by_key = null where id = $1`, id)
 	if err != nil {
 		return fmt.Errorf("restoring a note: %w", err)
 	}
@@ -207,26 +265,64 @@ func (s *Service) purgeBatch(ctx context.Context, limit int) (int, error) {
 				order by deleted_at
 				limit $2
 				for update skip locked)
-			returning id`, s.config.Retention, limit)
+			returning id, org_id`, s.config.Retention, limit)
 		if err != nil {
 			return fmt.Errorf("purging: %w", err)
 		}
-		ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+		gone, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct {
+			ID  uuid.UUID
+			Org *uuid.UUID
+		}])
 		if err != nil {
 			return fmt.Errorf("purging: %w", err)
 		}
-		for _, id := range ids {
+		for _, one := range gone {
 			if err := audit.Record(ctx, tx, audit.Event{
-				Action: audit.NotePurge, Object: "deadzone", Target: id.String(), Detail: "its time in the Dead Zone was over",
+				Action: audit.NotePurge, Object: "deadzone", Target: one.ID.String(), Org: orNil(one.Org), Detail: "its time in the Dead Zone was over",
 			}); err != nil {
 				return err
 			}
 		}
-		purged = len(ids)
+		purged = len(gone)
 		return nil
 	})
 	if err != nil {
 		return 0, err
 	}
 	return purged, nil
+}
+
+// purgeOrgs erases what is left of deleted organizations that have no note any more.
+func (s *Service) purgeOrgs(ctx context.Context) error {
+	rows, err := s.pool.Query(ctx, `
+		select org_id from organizations o where deleted and not exists (select from notes n where n.org_id = o.org_id) limit 100`)
+	if err != nil {
+		return fmt.Errorf("finding organizations to erase: %w", err)
+	}
+	empty, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil {
+		return fmt.Errorf("finding organizations to erase: %w", err)
+	}
+	for _, org := range empty {
+		err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+			if _, err := s.orgs.Hold(ctx, tx, org); err != nil {
+				return err
+			}
+			if _, err := tx.Exec(ctx, `delete from notebooks where org_id = $1`, org); err != nil {
+				return err
+			}
+			return s.orgs.Erase(ctx, tx, org)
+		})
+		if err != nil {
+			return fmt.Errorf("erasing an organization: %w", err)
+		}
+	}
+	return nil
+}
+
+func orNil(id *uuid.UUID) uuid.UUID {
+	if id == nil {
+		return uuid.Nil
+	}
+	return *id
 }

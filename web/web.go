@@ -47,14 +47,15 @@ func render(name string, data any) []byte {
 	return out.Bytes()
 }
 
-// homeCSP lets the one script of ours run, which begins to link a sign-in: that operation takes JSON.
+// homeCSP lets our scripts run: one begins to link a sign-in, one accepts an invitation. Both
+// operations take JSON.
 const homeCSP = "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'"
 
 // docsCSP lets Swagger UI run: its scripts come from here, its styles are partly inline.
 const docsCSP = "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// Mount adds the pages to the router. All of them are public: the one at / looks at the
-// session and never fails for it.
+// Mount adds the pages to the router. All of them are public: those at / and /invitation
+// look at the session and never fail for it.
 func Mount(router chi.Router, users *identity.Service) {
 	router.Get("/", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Security-Policy", homeCSP)
@@ -62,6 +63,10 @@ func Mount(router chi.Router, users *identity.Service) {
 			"Principal": users.Peek(r), "Providers": users.Providers(),
 			"ReturnTo": identity.LocalPath(r.URL.Query().Get("return_to")),
 		}))
+	})
+	router.Get("/invitation", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Security-Policy", homeCSP)
+		page(w, render("invitation", map[string]any{"Principal": users.Peek(r), "Providers": users.Providers()}))
 	})
 	asset(router, "/static/", files, "static/%s", http.FileServerFS(files))
 	docs := render("docs", nil)

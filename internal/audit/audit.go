@@ -9,7 +9,7 @@ import (
 // Action is what happened.
 type Action string
 
-// The actions written so far.
+// The actions.
 const (
 	SessionCreate  Action = "session.create"
 	SessionEnd     Action = "session.end"
@@ -27,6 +27,15 @@ const (
 	NoteDeleteAny  Action = "note.delete_any"
 	NoteRestoreAny Action = "note.restore_any"
 	PolicyReload   Action = "policy.reload"
+	OrgCreate      Action = "org.create"
+	OrgDelete      Action = "org.delete"
+	MemberJoin     Action = "member.join"
+	MemberChange   Action = "member.change"
+	MemberRemove   Action = "member.remove"
+	InvitationMake Action = "invitation.create"
+	InvitationEnd  Action = "invitation.revoke"
+	GrantSet       Action = "grant.set"
+	GrantRemove    Action = "grant.remove"
 )
 
 // Actor is who did it.
@@ -40,8 +49,9 @@ type Actor struct {
 type Event struct {
 	Actor   *Actor // nil: the server itself, or nobody known
 	Action  Action
-	Object  string // what kind of thing: note, key, session, user
-	Target  string // which one: its id; for a list, what was listed
+	Object  string    // what kind of thing: note, key, session, user
+	Target  string    // which one: its id; for a list, what was listed
+	Org     uuid.UUID // the organization whose thing it is; zero for none
 	Failure bool
 	Detail  string // for people; never a secret
 }
@@ -63,6 +73,7 @@ type Item struct {
 
 // Filter selects events; zero members select all.
 type Filter struct {
+	Org    uuid.UUID
 	Actor  uuid.UUID
 	Action string
 	Since  time.Time

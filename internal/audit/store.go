@@ -19,14 +19,14 @@ type Execer interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
 
-const columns = `id, actor_kind, actor_id, actor_name, action, object, target, outcome, ip, request_id, detail`
+const columns = `id, actor_kind, actor_id, actor_name, action, object, target, outcome, ip, request_id, detail, org_id`
 
 // Record writes one row for each event, in the given order, under the request in ctx.
 func Record(ctx context.Context, db Execer, events ...Event) error {
 	for _, event := range events {
 		_, err := db.Exec(ctx, `
 			insert into audit_events (`+columns+`)
-			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`, row(ctx, event)...)
+			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`, row(ctx, event)...)
 		if err != nil {
 			return fmt.Errorf("recording %s: %w", event.Action, err)
 		}
@@ -41,13 +41,13 @@ func RecordFailure(ctx context.Context, pool *pgxpool.Pool, event Event) error {
 	event.Action, event.Failure = AuthFail, true
 	_, err := pool.Exec(ctx, `
 		with due as (
-			insert into audit_failures as f (subject, last_at) values ($12, now())
+			insert into audit_failures as f (subject, last_at) values ($13, now())
 			on conflict (subject) do update set last_at = now()
 				where f.last_at <= now() - interval '1 minute'
 			returning subject
 		)
 		insert into audit_events (`+columns+`)
-		select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11 from due`,
+		select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12 from due`,
 		append(row(ctx, event), event.Object+":"+event.Target)...)
 	if err != nil {
 		return fmt.Errorf("recording %s: %w", event.Action, err)
@@ -72,7 +72,7 @@ func row(ctx context.Context, event Event) []any {
 		ip = &info.IP
 	}
 	id := uuid.Must(uuid.NewV7())
-	return []any{id, kind, actor, name, string(event.Action), event.Object, event.Target, outcome, ip, info.ID, event.Detail}
+	return []any{id, kind, actor, name, string(event.Action), event.Object, event.Target, outcome, ip, info.ID, event.Detail, orNull(event.Org, event.Org != uuid.Nil)}
 }
 
 // List returns up to limit events, newest first, that come after the position.
@@ -82,6 +82,7 @@ func List(ctx context.Context, pool *pgxpool.Pool, filter Filter, after page.Pos
 			host(ip) as ip, request_id, detail
 		from audit_events
 		where (@actor::uuid is null or actor_id = @actor)
+			and (@org::uuid is null or org_id = @org)
 			and (@action::text is null or action = @action)
 			and (@since::timestamptz is null or at >= @since)
 			and (@at::timestamptz is null or (at, id) < (@at, @id))
@@ -89,6 +90,7 @@ func List(ctx context.Context, pool *pgxpool.Pool, filter Filter, after page.Pos
 		limit @limit`,
 		pgx.NamedArgs{
 			"actor": orNull(filter.Actor, filter.Actor != uuid.Nil), "action": orNull(filter.Action, filter.Action != ""),
+			"org":   orNull(filter.Org, filter.Org != uuid.Nil),
 			"since": orNull(filter.Since, !filter.Since.IsZero()),
 			"at":    orNull(after.At, !after.At.IsZero()), "id": orNull(after.ID, !after.At.IsZero()), "limit": limit,
 		})

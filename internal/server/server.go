@@ -31,6 +31,7 @@ import (
 	"noted/internal/strictjson"
 	"noted/keys"
 	"noted/notes"
+	"noted/orgs"
 	"noted/web"
 )
 
@@ -52,6 +53,7 @@ type Server struct {
 	Pool     *pgxpool.Pool
 	Identity *identity.Service
 	Keys     *keys.Service
+	Orgs     *orgs.Service
 	Notes    *notes.Service
 
 	options  Options
@@ -68,6 +70,7 @@ type Server struct {
 // the start.
 var publicRoutes = map[string]bool{
 	"GET /":                         true, // looks at the session, never fails for it
+	"GET /invitation":               true, // the token is in the fragment, which only its script reads
 	"GET /static/*":                 true,
 	"GET /docs":                     true,
 	"GET /docs/*":                   true,
@@ -128,8 +131,18 @@ func (s *Server) wire() error {
 		Floor: settings.AuthFailureFloor, FailuresPerMinute: settings.AuthFailuresPerMinute,
 		SessionIdle: settings.SessionIdle, SessionAbsolute: settings.SessionAbsolute, GroupMaxAge: settings.GroupMaxAge,
 		Pages: web.Pages(),
+		Orgs: func(ctx context.Context, caller *authz.Principal) ([]identity.MeOrg, error) {
+			return s.Orgs.Mine(ctx, caller)
+		},
 	}, func(reason string) { m.failures.WithLabelValues(reason).Inc() })
-	s.Notes = notes.New(s.Pool, notes.Config{Retention: settings.DeadZoneRetention, PurgeEvery: settings.DeadZonePurgeEvery}, s.options.Log, s.registry)
+	mailer, err := settings.mailer()
+	if err != nil {
+		return err
+	}
+	s.Orgs = orgs.New(s.Pool, s.Identity, s.Keys, orgs.Config{
+		InvitationLifetime: settings.InvitationLifetime, PublicURL: settings.PublicURL, Mail: mailer,
+	}, s.options.Log)
+	s.Notes = notes.New(s.Pool, s.Identity, s.Orgs, notes.Config{Retention: settings.DeadZoneRetention, PurgeEvery: settings.DeadZonePurgeEvery}, s.options.Log, s.registry)
 
 	router, err := s.newRouter(m)
 	if err != nil {
@@ -155,8 +168,9 @@ func (s *Server) wire() error {
 	s.Identity.Register(api)
 	s.Identity.RegisterPages(api, router)
 	s.Keys.Register(api, s.Identity)
-	s.Notes.Register(api, s.Identity)
-	admin.New(s.Pool, s.Identity, s.options.Policy).Register(api)
+	s.Orgs.Register(api, s.Notes.EndOf)
+	s.Notes.Register(api)
+	admin.New(s.Pool, s.Identity, s.Orgs, s.options.Policy).Register(api)
 	s.document()
 	return errors.Join(api.Err(), checkRoutes(router, api.Declared()))
 }

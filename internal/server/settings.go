@@ -20,6 +20,7 @@ import (
 	"github.com/goccy/go-yaml/parser"
 
 	"noted/identity"
+	"noted/orgs"
 )
 
 // Settings are the scalars of the configuration: each is a member of the YAML file, a flag
@@ -40,6 +41,9 @@ type Settings struct {
 	KeyMaxAge             time.Duration `yaml:"key_max_age" default:"8760h" env:"NOTED_KEY_MAX_AGE" help:"The longest life of an API key."`
 	KeyOwnerMaxAbsence    time.Duration `yaml:"key_owner_max_absence" default:"2160h" env:"NOTED_KEY_OWNER_MAX_ABSENCE" help:"Keys stop when their owner has not signed in for so long."`
 	GroupMaxAge           time.Duration `yaml:"group_max_age" default:"168h" env:"NOTED_GROUP_MAX_AGE" help:"E-mail and group names count for so long after a sign-in."`
+	InvitationLifetime    time.Duration `yaml:"invitation_lifetime" default:"168h" env:"NOTED_INVITATION_LIFETIME" help:"An invitation to an organization counts for so long."`
+	SMTPURL               string        `yaml:"smtp_url" name:"smtp-url" env:"NOTED_SMTP_URL" help:"Mail server for invitations: smtp://user:password@host:587 or smtps://…:465; no mail if left out."`
+	MailFrom              string        `yaml:"mail_from" env:"NOTED_MAIL_FROM" help:"Sender of mail: noted <noted@example.com>."`
 	AllowNoAdmin          bool          `yaml:"allow_no_admin" env:"NOTED_ALLOW_NO_ADMIN" help:"Start although policy.csv names no admin."`
 	DeadZoneRetention     time.Duration `yaml:"dead_zone_retention" default:"720h" env:"NOTED_DEAD_ZONE_RETENTION" help:"Deleted notes wait so long before they are purged."`
 	DeadZonePurgeEvery    time.Duration `yaml:"dead_zone_purge_every" default:"1h" env:"NOTED_DEAD_ZONE_PURGE_EVERY" help:"Time between two purges."`
@@ -357,7 +361,7 @@ func (s *Settings) Check() error {
 		value time.Duration
 	}{
 		{"session_idle", s.SessionIdle}, {"session_absolute", s.SessionAbsolute}, {"key_max_age", s.KeyMaxAge},
-		{"key_owner_max_absence", s.KeyOwnerMaxAbsence}, {"group_max_age", s.GroupMaxAge}, {"dead_zone_retention", s.DeadZoneRetention},
+		{"key_owner_max_absence", s.KeyOwnerMaxAbsence}, {"group_max_age", s.GroupMaxAge}, {"invitation_lifetime", s.InvitationLifetime}, {"dead_zone_retention", s.DeadZoneRetention},
 		{"dead_zone_purge_every", s.DeadZonePurgeEvery}, {"shutdown_grace", s.ShutdownGrace}, {"auth_failure_floor", s.AuthFailureFloor},
 	} {
 		if d.value <= 0 {
@@ -382,6 +386,9 @@ func (s *Settings) Check() error {
 	case u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname())):
 		fail("public_url: must be https; http is for a loopback address alone")
 	}
+	if _, err := s.mailer(); err != nil {
+		errs = append(errs, err)
+	}
 	return errors.Join(errs...)
 }
 
@@ -392,6 +399,19 @@ func isLoopback(host string) bool {
 	}
 	ip, err := netip.ParseAddr(host)
 	return err == nil && ip.IsLoopback()
+}
+
+// mailer is what sends invitations; nil when no mail server is set.
+func (s *Settings) mailer() (*orgs.Mailer, error) {
+	switch {
+	case s.SMTPURL == "" && s.MailFrom == "":
+		return nil, nil
+	case s.SMTPURL == "":
+		return nil, errors.New("mail_from: needs smtp_url beside it, the server that sends")
+	case s.MailFrom == "":
+		return nil, errors.New("smtp_url: needs mail_from beside it, such as noted <noted@example.com>")
+	}
+	return orgs.NewMailer(s.SMTPURL, s.MailFrom)
 }
 
 // CheckLoopback refuses a listening address that others can reach: `noted dev` has people

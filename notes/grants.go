@@ -1,0 +1,210 @@
+package notes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"noted/authz"
+	"noted/identity"
+	"noted/internal/audit"
+	"noted/internal/page"
+	"noted/internal/problem"
+)
+
+// Grant lets a member read, or read and write, one notebook or note, whatever their role says.
+type Grant struct {
+	UserID    uuid.UUID `json:"user_id"`
+	Name      string    `json:"name"`
+	Access    string    `json:"access" enum:"read,write"`
+	CreatedAt time.Time `json:"created_at"`
+}
+
+// granted is what a grant is on: a notebook or a note of an organization.
+type granted struct {
+	kind   authz.Kind // notebook or note
+	column string     // of grants
+	// look loads the thing with the caller's standing to it.
+	look func(ctx context.Context, db querier, caller *authz.Principal, org, id uuid.UUID) (authz.Standing, error)
+}
+
+var (
+	onNotebook = granted{"notebook", "notebook_id", func(ctx context.Context, db querier, caller *authz.Principal, org, id uuid.UUID) (authz.Standing, error) {
+		_, standing, err := findNotebook(ctx, db, caller, org, id)
+		return standing, err
+	}}
+	onNote = granted{"note", "note_id", func(ctx context.Context, db querier, caller *authz.Principal, org, id uuid.UUID) (authz.Standing, error) {
+		r, err := find(ctx, db, caller, id)
+		if err == nil && r.standing.Org != org {
+			err = errNotFound
+		}
+		return r.standing, err
+	}}
+)
+
+var errNoGrant = authz.NotFound("grant")
+
+// inGrant are the ids of a path to a grant.
+type inGrant struct {
+	inNotebook
+	authz.PathUser
+}
+
+func (s *Service) registerGrants(api *authz.API, on granted) {
+	kind := string(on.kind)
+	path := "/v1/orgs/{org}/" + kind + "s/{id}/grants"
+	tags := []string{"Grants"}
+	find := func(ctx context.Context, caller *authz.Principal, at authz.Place) (struct{}, authz.Standing, error) {
+		standing, err := s.orgs.Find(ctx, caller, at)
+		if err != nil || standing.Role == "" {
+			return struct{}{}, standing, err
+		}
+		return struct{}{}, standing, on.readable(ctx, s.pool, caller, at)
+	}
+	authz.RegisterOn(api, huma.Operation{
+		OperationID: "list-" + kind + "-grants", Method: http.MethodGet, Path: path, Summary: "The grants on a " + kind + ", the newest first", Tags: tags,
+	}, "grant", "read", find, func(ctx context.Context, in *struct {
+		inNotebook
+		page.Query
+	}, found authz.Found[struct{}],
+	) (*grantList, error) {
+		return s.listGrants(ctx, in.Query, on, found.At)
+	})
+	authz.RegisterOn(api, huma.Operation{
+		OperationID: "set-" + kind + "-grant", Method: http.MethodPut, Path: path + "/{user}", Summary: "Let a member read or write a " + kind, Tags: tags,
+		Description: "It adds to the member's role and never takes away. 422 for somebody who is no member.",
+	}, "grant", "write", find, func(ctx context.Context, in *struct {
+		inGrant
+		Body struct {
+			Access string `json:"access" enum:"read,write"`
+		}
+	}, found authz.Found[struct{}],
+	) (*grantOutput, error) {
+		return s.setGrant(ctx, on, found.At, in.Body.Access)
+	})
+	authz.RegisterOn(api, huma.Operation{
+		OperationID: "remove-" + kind + "-grant", Method: http.MethodDelete, Path: path + "/{user}", Summary: "Take a grant on a " + kind + " back", Tags: tags,
+		DefaultStatus: http.StatusNoContent,
+	}, "grant", "delete", find, func(ctx context.Context, _ *inGrant, found authz.Found[struct{}]) (*struct{}, error) {
+		return nil, s.removeGrant(ctx, on, found.At)
+	})
+}
+
+// readable is errNoGrant, whichever is missing, when the thing that a grant is on is not there for
+// the caller: who manages grants sees no further by that.
+func (on granted) readable(ctx context.Context, db querier, caller *authz.Principal, at authz.Place) error {
+	standing, err := on.look(ctx, db, caller, at.Org, at.ID)
+	if err == nil {
+		_, err = caller.DecideOn(on.kind, "read", standing)
+	}
+	var missing *problem.Error
+	if errors.As(err, &missing) {
+		return errNoGrant
+	}
+	return err
+}
+
+type grantOutput struct{ Body Grant }
+
+type grantList struct{ Body page.Of[Grant] }
+
+func (on granted) selectGrants() string {
+	return `
+	select g.user_id, p.name, g.access, g.created_at
+	from grants g join people p using (user_id)
+	where g.org_id = @org and g.` + on.column + ` = @thing`
+}
+
+func scanGrant(from pgx.CollectableRow) (Grant, error) {
+	var g Grant
+	err := from.Scan(&g.UserID, &g.Name, &g.Access, &g.CreatedAt)
+	g.CreatedAt = g.CreatedAt.UTC()
+	return g, err
+}
+
+func (s *Service) listGrants(ctx context.Context, in page.Query, on granted, at authz.Place) (*grantList, error) {
+	list := "grants " + at.ID.String()
+	after, err := in.After(list)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := s.pool.Query(ctx, on.selectGrants()+`
+		and (@at::timestamptz is null or (g.created_at, g.user_id) < (@at, @id))
+		order by g.created_at desc, g.user_id desc limit @limit`,
+		pgx.NamedArgs{"org": at.Org, "thing": at.ID, "at": after.TimeOrNull(), "id": after.ID, "limit": in.Limit + 1})
+	if err != nil {
+		return nil, fmt.Errorf("listing grants: %w", err)
+	}
+	grants, err := pgx.CollectRows(rows, scanGrant)
+	if err != nil {
+		return nil, fmt.Errorf("listing grants: %w", err)
+	}
+	return &grantList{page.Make(grants, in.Limit, list, func(g Grant) page.Position { return page.Position{At: g.CreatedAt, ID: g.UserID} })}, nil
+}
+
+// changeGrant decides once more, when nothing changes beside.
+func (s *Service) changeGrant(ctx context.Context, on granted, at authz.Place, act authz.Act, work func(tx pgx.Tx) error) error {
+	return s.orgs.Change(ctx, at.Org, func(tx pgx.Tx, standing authz.Standing) error {
+		caller := authz.From(ctx)
+		var lookup error
+		if standing.Role != "" {
+			lookup = on.readable(ctx, tx, caller, at)
+		}
+		if _, err := caller.DecideIn("grant", act, standing, false, lookup); err != nil {
+			return err
+		}
+		return work(tx)
+	})
+}
+
+func (s *Service) setGrant(ctx context.Context, on granted, at authz.Place, access string) (*grantOutput, error) {
+	out := &grantOutput{}
+	return out, s.changeGrant(ctx, on, at, "write", func(tx pgx.Tx) error {
+		var member bool
+		err := tx.QueryRow(ctx, `select exists (select from memberships where org_id = $1 and user_id = $2)`, at.Org, at.User).Scan(&member)
+		if err != nil {
+			return fmt.Errorf("finding a member: %w", err)
+		}
+		if !member {
+			return problem.Invalid("path.user", "is no member of the organization; grants are for members")
+		}
+		if _, err := tx.Exec(ctx, `
+			insert into grants (org_id, user_id, `+on.column+`, access) values ($1, $2, $3, $4)
+			on conflict (user_id, notebook_id, note_id) do update set access = excluded.access`, at.Org, at.User, at.ID, access); err != nil {
+			return fmt.Errorf("granting: %w", err)
+		}
+		rows, err := tx.Query(ctx, on.selectGrants()+` and g.user_id = @user`, pgx.NamedArgs{"org": at.Org, "thing": at.ID, "user": at.User})
+		if err != nil {
+			return fmt.Errorf("granting: %w", err)
+		}
+		if out.Body, err = pgx.CollectExactlyOneRow(rows, scanGrant); err != nil {
+			return fmt.Errorf("granting: %w", err)
+		}
+		return on.record(ctx, tx, audit.GrantSet, at, access+" to "+at.User.String())
+	})
+}
+
+func (s *Service) removeGrant(ctx context.Context, on granted, at authz.Place) error {
+	return s.changeGrant(ctx, on, at, "delete", func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `delete from grants where org_id = $1 and user_id = $2 and `+on.column+` = $3`, at.Org, at.User, at.ID)
+		if err != nil {
+			return fmt.Errorf("taking a grant back: %w", err)
+		}
+		if tag.RowsAffected() == 0 {
+			return errNoGrant
+		}
+		return on.record(ctx, tx, audit.GrantRemove, at, "from "+at.User.String())
+	})
+}
+
+func (on granted) record(ctx context.Context, tx pgx.Tx, action audit.Action, at authz.Place, detail string) error {
+	return audit.Record(ctx, tx, audit.Event{
+		Actor: identity.ActorOf(authz.From(ctx)), Action: action, Object: string(on.kind), Target: at.ID.String(), Org: at.Org, Detail: detail,
+	})
+}

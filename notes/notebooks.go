@@ -1,0 +1,264 @@
+package notes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"noted/authz"
+	"noted/internal/page"
+	"noted/internal/problem"
+	"noted/internal/strictjson"
+)
+
+// Notebook is a notebook of an organization. A restricted one, and what is in it, is there only for
+// whom the policy lets into restricted ones, and for who has a grant.
+type Notebook struct {
+	ID         uuid.UUID `json:"id"`
+	OrgID      uuid.UUID `json:"org_id"`
+	Name       string    `json:"name"`
+	Restricted bool      `json:"restricted"`
+	CreatedAt  time.Time `json:"created_at"`
+}
+
+var (
+	errNoNotebook = authz.NotFound("notebook")
+	errNotEmpty   = problem.New(http.StatusConflict, "There are notes in this notebook, perhaps in the Dead Zone; move them out, or wait until they are purged")
+)
+
+func (s *Service) registerNotebooks(api *authz.API) {
+	const path = "/v1/orgs/{org}/notebooks"
+	tags := []string{"Notebooks"}
+	authz.RegisterOn(api, huma.Operation{
+		OperationID: "list-notebooks", Method: http.MethodGet, Path: path, Summary: "The notebooks that you may read, the newest first", Tags: tags,
+	}, "notebook", "read", s.findOrg, s.listNotebooks)
+	authz.RegisterOn(api, huma.Operation{
+		OperationID: "create-notebook", Method: http.MethodPost, Path: path, Summary: "Make a notebook", Tags: tags,
+		DefaultStatus: http.StatusCreated,
+	}, "notebook", "write", s.findOrg, s.createNotebook)
+	authz.RegisterOn(api, huma.Operation{
+		OperationID: "get-notebook", Method: http.MethodGet, Path: path + "/{id}", Summary: "One notebook", Tags: tags,
+	}, "notebook", "read", s.findTheNotebook, func(_ context.Context, _ *inNotebook, found authz.Found[Notebook]) (*notebookOutput, error) {
+		return &notebookOutput{found.Thing}, nil
+	})
+	authz.RegisterOn(api, huma.Operation{
+		OperationID: "change-notebook", Method: http.MethodPatch, Path: path + "/{id}", Summary: "Rename a notebook, restrict it or open it", Tags: tags,
+		Description: "Changing whether it is restricted needs `notebook:restricted write`.",
+	}, "notebook", "write", s.findTheNotebook, s.changeNotebook)
+	authz.RegisterOn(api, huma.Operation{
+		OperationID: "delete-notebook", Method: http.MethodDelete, Path: path + "/{id}", Summary: "Delete an empty notebook", Tags: tags,
+		Description:   "409 while notes are in it, in the Dead Zone too.",
+		DefaultStatus: http.StatusNoContent, Errors: []int{http.StatusConflict},
+	}, "notebook", "delete", s.findTheNotebook, s.deleteNotebook)
+}
+
+// inNotebook are the ids of a path to a notebook or to a note of an organization.
+type inNotebook struct {
+	authz.PathOrg
+	authz.PathID
+}
+
+const (
+	notebookRole = `coalesce(m.role, case when b.org_id = @service_org then @service_role end)`
+
+	selectNotebooks = `
+	select b.id, b.org_id, b.name, b.restricted, b.created_at, coalesce(` + notebookRole + `, ''), coalesce(g.access, '')
+	from notebooks b
+	left join memberships m on m.org_id = b.org_id and m.user_id = @user
+	left join lateral (select max(access) as access from grants where user_id = @user and notebook_id = b.id) g on true`
+
+	// visibleNotebook is DecideOn for reading a notebook, inside a statement, as visible is for notes.
+	visibleNotebook = `(
+		(not b.restricted and ` + notebookRole + ` = any(@plain_roles))
+		or (b.restricted and ` + notebookRole + ` = any(@restricted_roles))
+		or g.access = any(@accesses)
+	)`
+)
+
+func notebookArgs(caller *authz.Principal, more pgx.NamedArgs) pgx.NamedArgs {
+	args := pgx.NamedArgs{
+		"plain_roles":      caller.RolesFor(authz.Permission{Object: "notebook", Act: "read"}),
+		"restricted_roles": caller.RolesFor(authz.Permission{Object: "notebook:restricted", Act: "read"}),
+		"accesses":         caller.AccessesFor(authz.Permission{Object: "notebook", Act: "read"}),
+	}
+	args["user"], args["service_org"], args["service_role"] = who(caller)
+	maps.Copy(args, more)
+	return args
+}
+
+// notebookRow is a notebook with the caller's standing to it.
+type notebookRow struct {
+	Notebook
+	standing authz.Standing
+}
+
+func scanNotebook(from pgx.CollectableRow) (notebookRow, error) {
+	var r notebookRow
+	err := from.Scan(&r.ID, &r.OrgID, &r.Name, &r.Restricted, &r.CreatedAt, &r.standing.Role, &r.standing.Grant)
+	r.CreatedAt = r.CreatedAt.UTC()
+	r.standing.Org, r.standing.Restricted = r.OrgID, r.Restricted
+	return r, err
+}
+
+// findNotebook loads a notebook with the caller's standing to it: of the organization, or with
+// the zero id of whichever; errNoNotebook when there is none.
+func findNotebook(ctx context.Context, db querier, caller *authz.Principal, org, id uuid.UUID) (Notebook, authz.Standing, error) {
+	rows, err := db.Query(ctx, selectNotebooks+` where b.id = @id and (@org::uuid is null or b.org_id = @org)`,
+		notebookArgs(caller, pgx.NamedArgs{"id": id, "org": orNull(org)}))
+	if err != nil {
+		return Notebook{}, authz.Standing{}, fmt.Errorf("finding a notebook: %w", err)
+	}
+	r, err := pgx.CollectExactlyOneRow(rows, scanNotebook)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Notebook{}, authz.Standing{}, errNoNotebook
+	}
+	return r.Notebook, r.standing, err
+}
+
+// findOrg is for operations on all of an organization's things of a kind.
+func (s *Service) findOrg(ctx context.Context, caller *authz.Principal, at authz.Place) (struct{}, authz.Standing, error) {
+	standing, err := s.orgs.Find(ctx, caller, at)
+	return struct{}{}, standing, err
+}
+
+func (s *Service) findTheNotebook(ctx context.Context, caller *authz.Principal, at authz.Place) (Notebook, authz.Standing, error) {
+	found, standing, err := findNotebook(ctx, s.pool, caller, at.Org, at.ID)
+	if err == nil || !errors.Is(err, errNoNotebook) {
+		return found, standing, err
+	}
+	standing, missing := s.orgs.Find(ctx, caller, at)
+	if missing != nil {
+		err = missing
+	}
+	return found, standing, err
+}
+
+type notebookOutput struct{ Body Notebook }
+
+type notebookList struct{ Body page.Of[Notebook] }
+
+func (s *Service) listNotebooks(ctx context.Context, in *struct {
+	authz.PathOrg
+	page.Query
+}, found authz.Found[struct{}],
+) (*notebookList, error) {
+	list := "notebooks " + found.At.Org.String()
+	after, err := in.After(list)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := s.pool.Query(ctx, selectNotebooks+`
+		where b.org_id = @org and `+visibleNotebook+`
+			and (@at::timestamptz is null or (b.created_at, b.id) < (@at, @id))
+		order by b.created_at desc, b.id desc limit @limit`,
+		notebookArgs(authz.From(ctx), pgx.NamedArgs{"org": found.At.Org, "at": after.TimeOrNull(), "id": after.ID, "limit": in.Limit + 1}))
+	if err != nil {
+		return nil, fmt.Errorf("listing notebooks: %w", err)
+	}
+	notebooks, err := pgx.CollectRows(rows, scanNotebook)
+	if err != nil {
+		return nil, fmt.Errorf("listing notebooks: %w", err)
+	}
+	shown := page.Make(notebooks, in.Limit, list, func(r notebookRow) page.Position { return page.Position{At: r.CreatedAt, ID: r.ID} })
+	return &notebookList{page.Map(shown, func(r notebookRow) Notebook { return r.Notebook })}, nil
+}
+
+// NewNotebook is what a notebook is made from.
+type NewNotebook struct {
+	Name       string                    `json:"name" minLength:"1" maxLength:"200"`
+	Restricted strictjson.Optional[bool] `json:"restricted,omitempty" doc:"false if left out; true needs notebook:restricted write"`
+}
+
+type createdNotebook struct {
+	Location string `header:"Location"`
+	Body     Notebook
+}
+
+func (s *Service) createNotebook(ctx context.Context, in *struct {
+	authz.PathOrg
+	Body NewNotebook
+}, found authz.Found[struct{}],
+) (*createdNotebook, error) {
+	caller, org, id := authz.From(ctx), found.At.Org, uuid.Must(uuid.NewV7())
+	out := &createdNotebook{Location: "/v1/orgs/" + org.String() + "/notebooks/" + id.String()}
+	return out, s.orgs.Write(ctx, org, func(tx pgx.Tx, standing authz.Standing) error {
+		if _, err := caller.DecideIn("notebook", "write", standing, true, nil); err != nil {
+			return err
+		}
+		standing.Restricted = in.Body.Restricted.Value
+		if err := caller.Require("notebook", "write", standing); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `insert into notebooks (id, org_id, name, restricted) values ($1, $2, $3, $4)`,
+			id, org, in.Body.Name, in.Body.Restricted.Value); err != nil {
+			return fmt.Errorf("making a notebook: %w", err)
+		}
+		var err error
+		out.Body, _, err = findNotebook(ctx, tx, caller, org, id)
+		return err
+	})
+}
+
+// NotebookChange is what may change of a notebook; what is left out stays.
+type NotebookChange struct {
+	Name       strictjson.Optional[string] `json:"name,omitempty" minLength:"1" maxLength:"200"`
+	Restricted strictjson.Optional[bool]   `json:"restricted,omitempty"`
+}
+
+func (s *Service) changeNotebook(ctx context.Context, in *struct {
+	inNotebook
+	Body NotebookChange
+}, found authz.Found[Notebook],
+) (*notebookOutput, error) {
+	caller, out := authz.From(ctx), &notebookOutput{}
+	return out, s.changeOne(ctx, found, "write", func(tx pgx.Tx, was Notebook, standing authz.Standing) error {
+		restricted := was.Restricted
+		if in.Body.Restricted.Sent && in.Body.Restricted.Value != restricted {
+			restricted = in.Body.Restricted.Value
+			if err := caller.Require("notebook", "write", authz.Standing{Org: standing.Org, Role: standing.Role, Restricted: true}); err != nil {
+				return err
+			}
+		}
+		_, err := tx.Exec(ctx, `update notebooks set name = coalesce($2, name), restricted = $3 where id = $1`, was.ID, sent(in.Body.Name), restricted)
+		if err != nil {
+			return fmt.Errorf("changing a notebook: %w", err)
+		}
+		out.Body, _, err = findNotebook(ctx, tx, caller, was.OrgID, was.ID)
+		return err
+	})
+}
+
+func (s *Service) deleteNotebook(ctx context.Context, _ *inNotebook, found authz.Found[Notebook]) (*struct{}, error) {
+	return nil, s.changeOne(ctx, found, "delete", func(tx pgx.Tx, was Notebook, _ authz.Standing) error {
+		tag, err := tx.Exec(ctx, `delete from notebooks where id = $1 and not exists (select from notes where notebook_id = $1)`, was.ID)
+		if err != nil {
+			return fmt.Errorf("deleting a notebook: %w", err)
+		}
+		if tag.RowsAffected() == 0 {
+			return errNotEmpty
+		}
+		return nil
+	})
+}
+
+// changeOne decides once more on a notebook, when nothing changes beside.
+func (s *Service) changeOne(ctx context.Context, found authz.Found[Notebook], act authz.Act, work func(pgx.Tx, Notebook, authz.Standing) error) error {
+	return s.orgs.Change(ctx, found.At.Org, func(tx pgx.Tx, outside authz.Standing) error {
+		caller := authz.From(ctx)
+		was, standing, lookup := findNotebook(ctx, tx, caller, found.At.Org, found.At.ID)
+		if lookup != nil {
+			standing = outside
+		}
+		if _, err := caller.DecideIn("notebook", act, standing, false, lookup); err != nil {
+			return err
+		}
+		return work(tx, was, standing)
+	})
+}

@@ -1,0 +1,389 @@
+package orgs
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"noted/authz"
+	"noted/internal/audit"
+	"noted/internal/page"
+	"noted/internal/request"
+)
+
+// Register declares the operations on organizations, members, invitations and service keys. What
+// happens to an organization's notes when it ends is the notes room's: end.
+func (s *Service) Register(api *authz.API, end func(context.Context, pgx.Tx, uuid.UUID) error) {
+	tags := []string{"Organizations"}
+	authz.Register(api, huma.Operation{
+		OperationID: "create-org", Method: http.MethodPost, Path: "/v1/orgs", Summary: "Make an organization, whose admin you are", Tags: tags,
+		DefaultStatus: http.StatusCreated,
+	}, authz.Permission{Object: "org", Act: "create"}, s.create)
+	authz.Register(api, huma.Operation{
+		OperationID: "list-orgs", Method: http.MethodGet, Path: "/v1/orgs", Summary: "Your organizations, the newest first", Tags: tags,
+	}, authz.Permission{Object: "self", Act: "read"}, s.listMine)
+	authz.RegisterOn(api, huma.Operation{
+		OperationID: "get-org", Method: http.MethodGet, Path: "/v1/orgs/{org}", Summary: "One organization", Tags: tags,
+	}, "org", "read", s.findOrg, s.get)
+	authz.RegisterOn(api, huma.Operation{
+		OperationID: "rename-org", Method: http.MethodPatch, Path: "/v1/orgs/{org}", Summary: "Rename an organization", Tags: tags,
+	}, "org", "write", s.findOrg, s.rename)
+	authz.RegisterOn(api, huma.Operation{
+		OperationID: "delete-org", Method: http.MethodDelete, Path: "/v1/orgs/{org}", Summary: "Delete an organization", Tags: tags,
+		Description:   "Its notes go into the Dead Zone, from which none can be restored any more; its keys and invitations end at once.",
+		DefaultStatus: http.StatusNoContent,
+	}, "org", "delete", s.findOrg, func(ctx context.Context, _ *authz.PathOrg, found authz.Found[Org]) (*struct{}, error) {
+		return nil, s.delete(ctx, found.At.Org, end)
+	})
+
+	authz.RegisterOn(api, huma.Operation{
+		OperationID: "list-members", Method: http.MethodGet, Path: "/v1/orgs/{org}/members", Summary: "Who is in an organization, the latest first", Tags: tags,
+	}, "member", "read", s.findStanding, s.members)
+	authz.RegisterOn(api, huma.Operation{
+		OperationID: "change-member", Method: http.MethodPatch, Path: "/v1/orgs/{org}/members/{user}", Summary: "Give a member another role", Tags: tags,
+		Description: "409 when it would leave no admin whose account is not locked. Invitations that the member made end.", Errors: []int{http.StatusConflict},
+	}, "member", "write", s.findTheMember, s.changeMember)
+	authz.RegisterOn(api, huma.Operation{
+		OperationID: "remove-member", Method: http.MethodDelete, Path: "/v1/orgs/{org}/members/{user}", Summary: "Remove a member, or leave", Tags: tags,
+		Description:   "409 when it would leave no admin whose account is not locked. The member's grants here and the invitations they made end; their notes stay.",
+		DefaultStatus: http.StatusNoContent, Errors: []int{http.StatusConflict},
+	}, "member", "delete", s.findTheMember, s.removeMember)
+
+	authz.RegisterOn(api, huma.Operation{
+		OperationID: "list-invitations", Method: http.MethodGet, Path: "/v1/orgs/{org}/invitations", Summary: "Invitations that wait, the newest first", Tags: tags,
+	}, "invitation", "read", s.findStanding, s.invitations)
+	authz.RegisterOn(api, huma.Operation{
+		OperationID: "create-invitation", Method: http.MethodPost, Path: "/v1/orgs/{org}/invitations", Summary: "Invite somebody; the token is shown this once", Tags: tags,
+		Description:   "For one verified e-mail, once. It is also sent by mail when the server has one.",
+		DefaultStatus: http.StatusCreated,
+	}, "invitation", "write", s.findStanding, s.createInvitation)
+	authz.RegisterOn(api, huma.Operation{
+		OperationID: "revoke-invitation", Method: http.MethodDelete, Path: "/v1/orgs/{org}/invitations/{id}", Summary: "Revoke an invitation", Tags: tags,
+		DefaultStatus: http.StatusNoContent,
+	}, "invitation", "delete", s.findTheInvitation, s.revokeInvitation)
+	authz.Register(api, huma.Operation{
+		OperationID: "accept-invitation", Method: http.MethodPost, Path: "/v1/invitations/accept", Summary: "Become a member by an invitation", Tags: tags,
+		Description: "404 for a token that is unknown, used, revoked, expired or for another's e-mail, alike; 409 for who is a member already.",
+		Errors:      []int{http.StatusNotFound, http.StatusConflict},
+	}, authz.Permission{Object: "invitation:own", Act: "accept"}, s.acceptInvitation)
+
+	authz.RegisterOn(api, huma.Operation{
+		OperationID: "list-org-audit", Method: http.MethodGet, Path: "/v1/orgs/{org}/audit", Summary: "An organization's security record, the newest first", Tags: tags,
+		Description: "What its members and keys did to it, and what platform staff did to its notes.",
+	}, "audit", "read", s.findStanding, s.audit)
+	s.keys.RegisterOrgs(api, s.users, s)
+}
+
+// findStanding is for operations on all of an organization's things of a kind.
+func (s *Service) findStanding(ctx context.Context, caller *authz.Principal, at authz.Place) (struct{}, authz.Standing, error) {
+	found, err := s.Find(ctx, caller, at)
+	return struct{}{}, found, err
+}
+
+func (s *Service) findOrg(ctx context.Context, caller *authz.Principal, at authz.Place) (Org, authz.Standing, error) {
+	return find(ctx, s.pool, caller, at.Org)
+}
+
+func (s *Service) findTheMember(ctx context.Context, caller *authz.Principal, at authz.Place) (Member, authz.Standing, error) {
+	found, err := s.Find(ctx, caller, at)
+	if err != nil || found.Role == "" {
+		return Member{}, found, err
+	}
+	found.Own = caller.Kind == authz.KindUser && caller.ID == at.User
+	m, err := findMember(ctx, s.pool, at.Org, at.User)
+	return m, found, err
+}
+
+func (s *Service) findTheInvitation(ctx context.Context, caller *authz.Principal, at authz.Place) (Invitation, authz.Standing, error) {
+	found, err := s.Find(ctx, caller, at)
+	if err != nil || found.Role == "" {
+		return Invitation{}, found, err
+	}
+	i, err := findInvitation(ctx, s.pool, at.Org, at.ID)
+	return i, found, err
+}
+
+// OrgName is what may change of an organization, and all that it is made from.
+type OrgName struct {
+	Name string `json:"name" minLength:"1" maxLength:"200"`
+}
+
+type orgOutput struct{ Body Org }
+
+type createdOrg struct {
+	Location string `header:"Location"`
+	Body     Org
+}
+
+func (s *Service) create(ctx context.Context, in *struct{ Body OrgName }) (*createdOrg, error) {
+	caller, out := authz.From(ctx), &createdOrg{}
+	err := s.users.Write(ctx, func(tx pgx.Tx) error {
+		if err := s.users.Confirm(ctx, tx); err != nil {
+			return err
+		}
+		id, err := create(ctx, tx, caller, in.Body.Name)
+		if err != nil {
+			return err
+		}
+		out.Body, _, err = find(ctx, tx, caller, id)
+		return err
+	})
+	out.Location = "/v1/orgs/" + out.Body.ID.String()
+	return out, err
+}
+
+type orgList struct{ Body page.Of[Org] }
+
+func (s *Service) listMine(ctx context.Context, in *struct{ page.Query }) (*orgList, error) {
+	const list = "orgs"
+	after, err := in.After(list)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := s.list(ctx, authz.From(ctx), after, in.Limit+1)
+	if err != nil {
+		return nil, err
+	}
+	return &orgList{page.Make(rows, in.Limit, list, func(o Org) page.Position { return page.Position{At: o.CreatedAt, ID: o.ID} })}, nil
+}
+
+func (s *Service) get(_ context.Context, _ *authz.PathOrg, found authz.Found[Org]) (*orgOutput, error) {
+	return &orgOutput{found.Thing}, nil
+}
+
+func (s *Service) rename(ctx context.Context, in *struct {
+	authz.PathOrg
+	Body OrgName
+}, found authz.Found[Org],
+) (*orgOutput, error) {
+	caller, out := authz.From(ctx), &orgOutput{}
+	err := s.Write(ctx, found.At.Org, func(tx pgx.Tx, standing authz.Standing) error {
+		if _, err := caller.DecideIn("org", "write", standing, true, nil); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `update orgs set name = $2 where id = $1`, found.At.Org, in.Body.Name); err != nil {
+			return err
+		}
+		var err error
+		out.Body, _, err = find(ctx, tx, caller, found.At.Org)
+		return err
+	})
+	return out, err
+}
+
+func (s *Service) delete(ctx context.Context, org uuid.UUID, end func(context.Context, pgx.Tx, uuid.UUID) error) error {
+	caller := authz.From(ctx)
+	return s.Change(ctx, org, func(tx pgx.Tx, standing authz.Standing) error {
+		if _, err := caller.DecideIn("org", "delete", standing, true, nil); err != nil {
+			return err
+		}
+		if err := end(ctx, tx, org); err != nil {
+			return err
+		}
+		return s.bury(ctx, tx, caller, org)
+	})
+}
+
+type memberList struct{ Body page.Of[Member] }
+
+func (s *Service) members(ctx context.Context, in *struct {
+	authz.PathOrg
+	page.Query
+}, found authz.Found[struct{}],
+) (*memberList, error) {
+	list := "members " + found.At.Org.String()
+	after, err := in.After(list)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := s.listMembers(ctx, found.At.Org, after, in.Limit+1)
+	if err != nil {
+		return nil, err
+	}
+	return &memberList{page.Make(rows, in.Limit, list, func(m Member) page.Position { return page.Position{At: m.JoinedAt, ID: m.UserID} })}, nil
+}
+
+type memberOutput struct{ Body Member }
+
+// MemberChange is what may change of a member.
+type MemberChange struct {
+	Role string `json:"role" enum:"admin,writer,reader"`
+}
+
+func (s *Service) changeMember(ctx context.Context, in *struct {
+	authz.PathOrg
+	authz.PathUser
+	Body MemberChange
+}, found authz.Found[Member],
+) (*memberOutput, error) {
+	caller, out := authz.From(ctx), &memberOutput{}
+	err := s.changeOne(ctx, found, "write", func(tx pgx.Tx, was Member) error {
+		if err := setRole(ctx, tx, caller, found.At.Org, was, in.Body.Role); err != nil {
+			return err
+		}
+		var err error
+		out.Body, err = findMember(ctx, tx, found.At.Org, found.At.User)
+		return err
+	})
+	return out, err
+}
+
+func (s *Service) removeMember(ctx context.Context, _ *struct {
+	authz.PathOrg
+	authz.PathUser
+}, found authz.Found[Member],
+) (*struct{}, error) {
+	return nil, s.changeOne(ctx, found, "delete", func(tx pgx.Tx, was Member) error {
+		return remove(ctx, tx, authz.From(ctx), found.At.Org, was)
+	})
+}
+
+// changeOne decides once more, on the member as they are when nothing can change beside.
+func (s *Service) changeOne(ctx context.Context, found authz.Found[Member], act authz.Act, work func(pgx.Tx, Member) error) error {
+	return s.Change(ctx, found.At.Org, func(tx pgx.Tx, standing authz.Standing) error {
+		standing.Own = found.Standing.Own
+		was, lookup := findMember(ctx, tx, found.At.Org, found.At.User)
+		if _, err := authz.From(ctx).DecideIn("member", act, standing, false, lookup); err != nil {
+			return err
+		}
+		return work(tx, was)
+	})
+}
+
+type invitationList struct{ Body page.Of[Invitation] }
+
+func (s *Service) invitations(ctx context.Context, in *struct {
+	authz.PathOrg
+	page.Query
+}, found authz.Found[struct{}],
+) (*invitationList, error) {
+	list := "invitations " + found.At.Org.String()
+	after, err := in.After(list)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := s.listInvitations(ctx, found.At.Org, after, in.Limit+1)
+	if err != nil {
+		return nil, err
+	}
+	return &invitationList{page.Make(rows, in.Limit, list, func(i Invitation) page.Position { return page.Position{At: i.CreatedAt, ID: i.ID} })}, nil
+}
+
+// NewInvitation is what an invitation is made from.
+type NewInvitation struct {
+	Email string `json:"email" minLength:"3" maxLength:"320"`
+	Role  string `json:"role" enum:"admin,writer,reader"`
+}
+
+// MadeInvitation is a new invitation with its token.
+type MadeInvitation struct {
+	Invitation
+	Token  Token  `json:"token" doc:"It cannot be read again"`
+	URL    string `json:"url" doc:"Where the invited person accepts; the token stands in the fragment"`
+	Mailed bool   `json:"mailed" doc:"Whether the mail server took it; if not, hand on the url"`
+}
+
+type createdInvitation struct {
+	Location string `header:"Location"`
+	Body     MadeInvitation
+}
+
+func (s *Service) createInvitation(ctx context.Context, in *struct {
+	authz.PathOrg
+	Body NewInvitation
+}, found authz.Found[struct{}],
+) (*createdInvitation, error) {
+	email, err := plainEmail(in.Body.Email)
+	if err != nil {
+		return nil, err
+	}
+	caller, org, out := authz.From(ctx), found.At.Org, &createdInvitation{}
+	var name string
+	// Alone: who loses their role meanwhile would leave behind an invitation that nobody revokes.
+	err = s.Change(ctx, org, func(tx pgx.Tx, standing authz.Standing) error {
+		if _, err := caller.DecideIn("invitation", "write", standing, true, nil); err != nil {
+			return err
+		}
+		if err := tx.QueryRow(ctx, `select name from orgs where id = $1`, org).Scan(&name); err != nil {
+			return err
+		}
+		var err error
+		out.Body.Invitation, out.Body.Token, err = s.invite(ctx, tx, caller, org, email, in.Body.Role)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	out.Location = "/v1/orgs/" + org.String() + "/invitations/" + out.Body.ID.String()
+	out.Body.URL = s.link(out.Body.Token)
+	out.Body.Mailed = s.mail(ctx, name, caller.Name, out.Body)
+	return out, nil
+}
+
+// mail sends an invitation that stands already; that it cannot is told, and loses nothing.
+func (s *Service) mail(ctx context.Context, org, inviter string, made MadeInvitation) bool {
+	if s.config.Mail == nil {
+		return false
+	}
+	err := s.config.Mail.invite(ctx, made.Email, org, inviter, made.Role, made.URL, made.ExpiresAt)
+	if err != nil {
+		s.log.LogAttrs(ctx, slog.LevelError, "an invitation could not be mailed",
+			slog.String("request_id", request.From(ctx).ID), slog.String("invitation", made.ID.String()), slog.Any("error", err))
+	}
+	return err == nil
+}
+
+func (s *Service) revokeInvitation(ctx context.Context, _ *struct {
+	authz.PathOrg
+	authz.PathID
+}, found authz.Found[Invitation],
+) (*struct{}, error) {
+	caller := authz.From(ctx)
+	return nil, s.Write(ctx, found.At.Org, func(tx pgx.Tx, standing authz.Standing) error {
+		if _, err := caller.DecideIn("invitation", "delete", standing, false, nil); err != nil {
+			return err
+		}
+		return revoke(ctx, tx, caller, found.At.Org, found.At.ID)
+	})
+}
+
+type acceptInput struct {
+	Body struct {
+		Token Token `json:"token" maxLength:"200"`
+	}
+}
+
+type acceptOutput struct {
+	Body struct {
+		OrgID uuid.UUID `json:"org_id"`
+		Role  string    `json:"role"`
+	}
+}
+
+func (s *Service) acceptInvitation(ctx context.Context, in *acceptInput) (*acceptOutput, error) {
+	out := &acceptOutput{}
+	err := s.users.Write(ctx, func(tx pgx.Tx) error {
+		if err := s.users.Confirm(ctx, tx); err != nil {
+			return err
+		}
+		var err error
+		out.Body.OrgID, out.Body.Role, err = s.accept(ctx, tx, authz.From(ctx), in.Body.Token)
+		return err
+	})
+	return out, err
+}
+
+type auditList struct{ Body page.Of[audit.Item] }
+
+func (s *Service) audit(ctx context.Context, in *struct {
+	authz.PathOrg
+	audit.Query
+}, found authz.Found[struct{}],
+) (*auditList, error) {
+	shown, err := in.List(ctx, s.pool, found.At.Org)
+	return &auditList{shown}, err
+}

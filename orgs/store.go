@@ -1,0 +1,473 @@
+package orgs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"noted/authz"
+	"noted/identity"
+	"noted/internal/audit"
+	"noted/internal/page"
+)
+
+// querier is the pool or a transaction.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+}
+
+// Find is the caller's standing to an organization: with no role for somebody outside, for one
+// that is deleted (which has no members and no keys), and for one that never was.
+func (s *Service) Find(ctx context.Context, caller *authz.Principal, at authz.Place) (authz.Standing, error) {
+	return standing(ctx, s.pool, caller, at.Org)
+}
+
+func standing(ctx context.Context, db querier, caller *authz.Principal, org uuid.UUID) (authz.Standing, error) {
+	found := authz.Standing{Org: org}
+	if caller.Kind == authz.KindService {
+		if caller.Org == org {
+			found.Role = caller.OrgRole
+		}
+		return found, nil
+	}
+	err := db.QueryRow(ctx, `select role from members where org_id = $1 and user_id = $2`, org, caller.ID).Scan(&found.Role)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return found, fmt.Errorf("finding a membership: %w", err)
+	}
+	return found, nil
+}
+
+// Write runs a transaction on things of an organization: the caller's credential is confirmed,
+// and the organization's row is locked against every change of who may do what there. The
+// work decides on the standing that it is handed.
+func (s *Service) Write(ctx context.Context, org uuid.UUID, work func(pgx.Tx, authz.Standing) error) error {
+	return s.transact(ctx, org, "for share", work)
+}
+
+// Change is Write for whatever changes who may do what there: members, roles, grants, notebooks'
+// restriction, the organization's end. One comes after the other, and none beside a Write.
+func (s *Service) Change(ctx context.Context, org uuid.UUID, work func(pgx.Tx, authz.Standing) error) error {
+	return s.transact(ctx, org, "for no key update", work)
+}
+
+func (s *Service) transact(ctx context.Context, org uuid.UUID, lock string, work func(pgx.Tx, authz.Standing) error) error {
+	return s.users.Write(ctx, func(tx pgx.Tx) error {
+		// The organization first: its end waits for nobody whom it would end.
+		if _, err := hold(ctx, tx, org, lock); err != nil {
+			return err
+		}
+		if err := s.users.Confirm(ctx, tx); err != nil {
+			return err
+		}
+		found, err := standing(ctx, tx, authz.From(ctx), org)
+		if err != nil {
+			return err
+		}
+		return work(tx, found)
+	})
+}
+
+// Hold locks an organization's row, shared, for a transaction of another room, and tells whether
+// the organization lives.
+func (s *Service) Hold(ctx context.Context, tx pgx.Tx, org uuid.UUID) (lives bool, err error) {
+	return hold(ctx, tx, org, "for share")
+}
+
+func hold(ctx context.Context, tx pgx.Tx, org uuid.UUID, lock string) (lives bool, err error) {
+	err = tx.QueryRow(ctx, `select deleted_at is null from orgs where id = $1 `+lock, org).Scan(&lives)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return false, fmt.Errorf("locking an organization: %w", err)
+	}
+	return lives, nil
+}
+
+const selectOrgs = `
+	select o.id, o.name, coalesce(m.role, @service_role), o.created_at
+	from orgs o
+	left join members m on m.org_id = o.id and m.user_id = @user
+	where (m.role is not null or o.id = @service_org) and o.deleted_at is null`
+
+func orgArgs(caller *authz.Principal) pgx.NamedArgs {
+	args := pgx.NamedArgs{"user": nil, "service_org": nil, "service_role": nil}
+	if caller.Kind == authz.KindService {
+		args["service_org"], args["service_role"] = caller.Org, caller.OrgRole
+	} else {
+		args["user"] = caller.ID
+	}
+	return args
+}
+
+func scanOrg(row pgx.CollectableRow) (Org, error) {
+	var o Org
+	err := row.Scan(&o.ID, &o.Name, &o.Role, &o.CreatedAt)
+	o.CreatedAt = o.CreatedAt.UTC()
+	return o, err
+}
+
+// Mine are all organizations of the caller, by name, for GET /v1/me.
+func (s *Service) Mine(ctx context.Context, caller *authz.Principal) ([]identity.MeOrg, error) {
+	rows, err := s.pool.Query(ctx, selectOrgs+` order by o.name, o.id`, orgArgs(caller))
+	if err != nil {
+		return nil, fmt.Errorf("listing organizations: %w", err)
+	}
+	mine, err := pgx.CollectRows(rows, scanOrg)
+	list := make([]identity.MeOrg, len(mine))
+	for i, o := range mine {
+		list[i] = identity.MeOrg{ID: o.ID, Name: o.Name, Role: o.Role}
+	}
+	return list, err
+}
+
+func (s *Service) list(ctx context.Context, caller *authz.Principal, after page.Position, limit int) ([]Org, error) {
+	args := orgArgs(caller)
+	args["at"], args["id"], args["limit"] = after.TimeOrNull(), after.ID, limit
+	rows, err := s.pool.Query(ctx, selectOrgs+`
+		and (@at::timestamptz is null or (o.created_at, o.id) < (@at, @id))
+		order by o.created_at desc, o.id desc limit @limit`, args)
+	if err != nil {
+		return nil, fmt.Errorf("listing organizations: %w", err)
+	}
+	return pgx.CollectRows(rows, scanOrg)
+}
+
+// find loads an organization of the caller's.
+func find(ctx context.Context, db querier, caller *authz.Principal, org uuid.UUID) (Org, authz.Standing, error) {
+	args := orgArgs(caller)
+	args["org"] = org
+	rows, err := db.Query(ctx, selectOrgs+` and o.id = @org`, args)
+	if err != nil {
+		return Org{}, authz.Standing{}, fmt.Errorf("finding an organization: %w", err)
+	}
+	o, err := pgx.CollectExactlyOneRow(rows, scanOrg)
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = authz.NotFound("org")
+	}
+	return o, authz.Standing{Org: org, Role: o.Role}, err
+}
+
+// create makes an organization with its first admin.
+func create(ctx context.Context, tx pgx.Tx, caller *authz.Principal, name string) (uuid.UUID, error) {
+	id := uuid.Must(uuid.NewV7())
+	if _, err := tx.Exec(ctx, `insert into orgs (id, name) values ($1, $2)`, id, name); err != nil {
+		return id, fmt.Errorf("making an organization: %w", err)
+	}
+	if _, err := tx.Exec(ctx, `insert into members (org_id, user_id, role) values ($1, $2, $3)`, id, caller.ID, adminRole); err != nil {
+		return id, fmt.Errorf("making its admin: %w", err)
+	}
+	return id, audit.Record(ctx, tx, audit.Event{
+		Actor: identity.ActorOf(caller), Action: audit.OrgCreate, Object: "org", Target: id.String(), Org: id, Detail: name,
+	})
+}
+
+// bury ends an organization: nobody is a member any more, its grants go with the memberships, its
+// invitations and keys end.
+func (s *Service) bury(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org uuid.UUID) error {
+	var name string
+	err := tx.QueryRow(ctx, `update orgs set deleted_at = now() where id = $1 and deleted_at is null returning name`, org).Scan(&name)
+	if err != nil {
+		return fmt.Errorf("deleting an organization: %w", err)
+	}
+	// First, while the caller is there to be named.
+	if err := s.keys.RevokeOf(ctx, tx, identity.ActorOf(caller), org); err != nil {
+		return err
+	}
+	for _, statement := range []string{`delete from invitations where org_id = $1`, `delete from members where org_id = $1`} {
+		if _, err := tx.Exec(ctx, statement, org); err != nil {
+			return fmt.Errorf("deleting an organization: %w", err)
+		}
+	}
+	return audit.Record(ctx, tx, audit.Event{
+		Actor: identity.ActorOf(caller), Action: audit.OrgDelete, Object: "org", Target: org.String(), Org: org, Detail: name,
+	})
+}
+
+// Erase deletes what is left of a deleted organization, of which no note is left.
+func (s *Service) Erase(ctx context.Context, tx pgx.Tx, org uuid.UUID) error {
+	if err := s.keys.Erase(ctx, tx, org); err != nil {
+		return fmt.Errorf("erasing an organization's keys: %w", err)
+	}
+	if _, err := tx.Exec(ctx, `delete from orgs where id = $1 and deleted_at is not null`, org); err != nil {
+		return fmt.Errorf("erasing an organization: %w", err)
+	}
+	return nil
+}
+
+const selectMembers = `
+	select m.user_id, p.name, nullif(p.email, ''), m.role, m.joined_at
+	from members m join people p using (user_id)
+	where m.org_id = @org`
+
+func scanMember(row pgx.CollectableRow) (Member, error) {
+	var m Member
+	err := row.Scan(&m.UserID, &m.Name, &m.Email, &m.Role, &m.JoinedAt)
+	m.JoinedAt = m.JoinedAt.UTC()
+	return m, err
+}
+
+func (s *Service) listMembers(ctx context.Context, org uuid.UUID, after page.Position, limit int) ([]Member, error) {
+	rows, err := s.pool.Query(ctx, selectMembers+`
+		and (@at::timestamptz is null or (m.joined_at, m.user_id) < (@at, @id))
+		order by m.joined_at desc, m.user_id desc limit @limit`,
+		pgx.NamedArgs{"org": org, "at": after.TimeOrNull(), "id": after.ID, "limit": limit})
+	if err != nil {
+		return nil, fmt.Errorf("listing members: %w", err)
+	}
+	return pgx.CollectRows(rows, scanMember)
+}
+
+// findMember loads a member.
+func findMember(ctx context.Context, db querier, org, user uuid.UUID) (Member, error) {
+	rows, err := db.Query(ctx, selectMembers+` and m.user_id = @user`, pgx.NamedArgs{"org": org, "user": user})
+	if err != nil {
+		return Member{}, fmt.Errorf("finding a member: %w", err)
+	}
+	m, err := pgx.CollectExactlyOneRow(rows, scanMember)
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = errNoMember
+	}
+	return m, err
+}
+
+// keepsAdmin refuses, in a transaction that holds the organization alone, to leave it without an
+// admin whose account is not locked.
+func keepsAdmin(ctx context.Context, tx pgx.Tx, org uuid.UUID) error {
+	var kept bool
+	err := tx.QueryRow(ctx, `
+		select exists (select from members m join people p using (user_id) where m.org_id = $1 and m.role = $2 and not p.locked)`,
+		org, adminRole).Scan(&kept)
+	if err == nil && !kept {
+		return errLastAdmin
+	}
+	return err
+}
+
+// setRole changes a member's role. The invitations that they made in the role before end with it.
+func setRole(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org uuid.UUID, was Member, role string) error {
+	if was.Role == role {
+		return nil
+	}
+	if _, err := tx.Exec(ctx, `update members set role = $3 where org_id = $1 and user_id = $2`, org, was.UserID, role); err != nil {
+		return fmt.Errorf("changing a role: %w", err)
+	}
+	if was.Role == adminRole {
+		if err := keepsAdmin(ctx, tx, org); err != nil {
+			return err
+		}
+	}
+	if err := endInvitations(ctx, tx, caller, org, was.UserID); err != nil {
+		return err
+	}
+	return audit.Record(ctx, tx, audit.Event{
+		Actor: identity.ActorOf(caller), Action: audit.MemberChange, Object: "member", Target: was.UserID.String(), Org: org,
+		Detail: was.Role + " to " + role,
+	})
+}
+
+// remove ends a membership, with its grants and the invitations made by it.
+func remove(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org uuid.UUID, was Member) error {
+	if _, err := tx.Exec(ctx, `delete from members where org_id = $1 and user_id = $2`, org, was.UserID); err != nil {
+		return fmt.Errorf("removing a member: %w", err)
+	}
+	if was.Role == adminRole {
+		if err := keepsAdmin(ctx, tx, org); err != nil {
+			return err
+		}
+	}
+	if err := endInvitations(ctx, tx, caller, org, was.UserID); err != nil {
+		return err
+	}
+	detail := was.Role + ", removed"
+	if caller.ID == was.UserID {
+		detail = was.Role + ", left"
+	}
+	return audit.Record(ctx, tx, audit.Event{
+		Actor: identity.ActorOf(caller), Action: audit.MemberRemove, Object: "member", Target: was.UserID.String(), Org: org, Detail: detail,
+	})
+}
+
+// endInvitations revokes those that a member or a service made and that still wait.
+func endInvitations(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org, maker uuid.UUID) error {
+	rows, err := tx.Query(ctx, `
+		update invitations set revoked_at = now()
+		where org_id = $1 and (created_by = $2 or created_key = $2) and accepted_at is null and revoked_at is null
+		returning id`, org, maker)
+	if err != nil {
+		return fmt.Errorf("revoking invitations: %w", err)
+	}
+	ended, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil {
+		return fmt.Errorf("revoking invitations: %w", err)
+	}
+	for _, id := range ended {
+		if err := recordEnd(ctx, tx, caller, org, id, "with the membership or role of who made it"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func recordEnd(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org, invitation uuid.UUID, detail string) error {
+	return audit.Record(ctx, tx, audit.Event{
+		Actor: identity.ActorOf(caller), Action: audit.InvitationEnd, Object: "invitation", Target: invitation.String(), Org: org, Detail: detail,
+	})
+}
+
+// KeyRevoked ends the invitations that a service made.
+func (s *Service) KeyRevoked(ctx context.Context, tx pgx.Tx, org, key uuid.UUID) error {
+	return endInvitations(ctx, tx, authz.From(ctx), org, key)
+}
+
+// An invitation waits until it is accepted, revoked or expired, by the database's clock.
+const selectInvitations = `
+	select id, email, role, expires_at, created_at from invitations
+	where org_id = @org and accepted_at is null and revoked_at is null and expires_at > now()`
+
+func scanInvitation(row pgx.CollectableRow) (Invitation, error) {
+	var i Invitation
+	err := row.Scan(&i.ID, &i.Email, &i.Role, &i.ExpiresAt, &i.CreatedAt)
+	i.ExpiresAt, i.CreatedAt = i.ExpiresAt.UTC(), i.CreatedAt.UTC()
+	return i, err
+}
+
+func (s *Service) listInvitations(ctx context.Context, org uuid.UUID, after page.Position, limit int) ([]Invitation, error) {
+	rows, err := s.pool.Query(ctx, selectInvitations+`
+		and (@at::timestamptz is null or (created_at, id) < (@at, @id))
+		order by created_at desc, id desc limit @limit`,
+		pgx.NamedArgs{"org": org, "at": after.TimeOrNull(), "id": after.ID, "limit": limit})
+	if err != nil {
+		return nil, fmt.Errorf("listing invitations: %w", err)
+	}
+	return pgx.CollectRows(rows, scanInvitation)
+}
+
+func findInvitation(ctx context.Context, db querier, org, id uuid.UUID) (Invitation, error) {
+	rows, err := db.Query(ctx, selectInvitations+` and id = @id`, pgx.NamedArgs{"org": org, "id": id})
+	if err != nil {
+		return Invitation{}, fmt.Errorf("finding an invitation: %w", err)
+	}
+	i, err := pgx.CollectExactlyOneRow(rows, scanInvitation)
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = errNoInvitation
+	}
+	return i, err
+}
+
+// invite makes an invitation.
+func (s *Service) invite(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org uuid.UUID, email, role string) (Invitation, Token, error) {
+	id, token := uuid.Must(uuid.NewV7()), newToken()
+	var maker, key *uuid.UUID
+	if caller.Kind == authz.KindService {
+		key = &caller.ID
+	} else {
+		maker = &caller.ID
+	}
+	_, err := tx.Exec(ctx, `
+		insert into invitations (id, org_id, email, role, token_hash, created_by, created_key, expires_at)
+		values ($1, $2, $3, $4, $5, $6, $7, now() + $8::interval)`,
+		id, org, email, role, token.hash(), maker, key, s.config.InvitationLifetime)
+	if err != nil {
+		return Invitation{}, "", fmt.Errorf("making an invitation: %w", err)
+	}
+	made, err := findInvitation(ctx, tx, org, id)
+	if err != nil {
+		return made, "", err
+	}
+	return made, token, audit.Record(ctx, tx, audit.Event{
+		Actor: identity.ActorOf(caller), Action: audit.InvitationMake, Object: "invitation", Target: id.String(), Org: org, Detail: role + ": " + email,
+	})
+}
+
+// revoke ends an invitation that waits.
+func revoke(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org, id uuid.UUID) error {
+	tag, err := tx.Exec(ctx, `
+		update invitations set revoked_at = now()
+		where org_id = $1 and id = $2 and accepted_at is null and revoked_at is null and expires_at > now()`, org, id)
+	if err != nil {
+		return fmt.Errorf("revoking an invitation: %w", err)
+	}
+	if tag.RowsAffected() == 0 {
+		return errNoInvitation
+	}
+	return recordEnd(ctx, tx, caller, org, id, "")
+}
+
+// accept uses an invitation up and makes the caller a member. Everything that must hold stands in
+// one WHERE, so that what fails looks alike: it waits, it is for one of the caller's verified
+// e-mails, and whoever made it is not locked, or is a service. Who loses the role by which they
+// made it loses the invitation with it (setRole, remove, KeyRevoked, bury).
+func (s *Service) accept(ctx context.Context, tx pgx.Tx, caller *authz.Principal, token Token) (org uuid.UUID, role string, err error) {
+	err = tx.QueryRow(ctx, `select org_id from invitations where token_hash = $1`, token.hash()).Scan(&org)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return org, "", errNoInvitation
+	}
+	if err != nil {
+		return org, "", fmt.Errorf("finding an invitation: %w", err)
+	}
+	if _, err := hold(ctx, tx, org, "for no key update"); err != nil {
+		return org, "", err
+	}
+	emails, err := s.users.VerifiedEmails(ctx, tx, caller.ID)
+	if err != nil {
+		return org, "", err
+	}
+	var id uuid.UUID
+	err = tx.QueryRow(ctx, `
+		update invitations i set accepted_at = now()
+		where token_hash = $1 and email = any($2) and accepted_at is null and revoked_at is null and expires_at > now()
+			and not exists (select from people p where p.user_id = i.created_by and p.locked)
+		returning id, role`, token.hash(), emails).Scan(&id, &role)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return org, "", errNoInvitation
+	}
+	if err != nil {
+		return org, "", fmt.Errorf("accepting an invitation: %w", err)
+	}
+	tag, err := tx.Exec(ctx, `
+		insert into members (org_id, user_id, role) values ($1, $2, $3) on conflict (org_id, user_id) do nothing`, org, caller.ID, role)
+	if err != nil {
+		return org, "", fmt.Errorf("joining an organization: %w", err)
+	}
+	if tag.RowsAffected() == 0 {
+		return org, "", errMember
+	}
+	return org, role, audit.Record(ctx, tx, audit.Event{
+		Actor: identity.ActorOf(caller), Action: audit.MemberJoin, Object: "member", Target: caller.ID.String(), Org: org,
+		Detail: role + ", by invitation " + id.String(),
+	})
+}
+
+// Orphan is an organization that has no admin who could sign in.
+type Orphan struct {
+	ID        uuid.UUID `json:"id"`
+	Name      string    `json:"name"`
+	Members   int       `json:"members"`
+	CreatedAt time.Time `json:"created_at"`
+}
+
+// Orphans are the organizations whose admins are all locked, the newest first.
+func (s *Service) Orphans(ctx context.Context, after page.Position, limit int) ([]Orphan, error) {
+	rows, err := s.pool.Query(ctx, `
+		select o.id, o.name, (select count(*) from members where org_id = o.id), o.created_at
+		from orgs o
+		where o.deleted_at is null
+			and not exists (select from members m join people p using (user_id) where m.org_id = o.id and m.role = @admin and not p.locked)
+			and (@at::timestamptz is null or (o.created_at, o.id) < (@at, @id))
+		order by o.created_at desc, o.id desc limit @limit`,
+		pgx.NamedArgs{"admin": adminRole, "at": after.TimeOrNull(), "id": after.ID, "limit": limit})
+	if err != nil {
+		return nil, fmt.Errorf("listing organizations without an admin: %w", err)
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (Orphan, error) {
+		var o Orphan
+		err := row.Scan(&o.ID, &o.Name, &o.Members, &o.CreatedAt)
+		o.CreatedAt = o.CreatedAt.UTC()
+		return o, err
+	})
+}
