@@ -60,13 +60,7 @@ func (s *Service) registerGrants(api *authz.API, on granted) {
 	kind := string(on.kind)
 	path := "/v1/orgs/{org}/" + kind + "s/{id}/grants"
 	tags := []string{"Grants"}
-	find := func(ctx context.Context, caller *authz.Principal, at authz.Place) (struct{}, authz.Standing, error) {
-		standing, err := s.orgs.Find(ctx, caller, at)
-		if err != nil || standing.Role == "" {
-			return struct{}{}, standing, err
-		}
-		return struct{}{}, standing, on.readable(ctx, s.pool, caller, at)
-	}
+	find := s.findGranted(on)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "list-" + kind + "-grants", Method: http.MethodGet, Path: path, Summary: "The grants on a " + kind + ", the newest first", Tags: tags,
 	}, "grant", "read", find, func(ctx context.Context, in *struct {
@@ -94,6 +88,17 @@ func (s *Service) registerGrants(api *authz.API, on granted) {
 	}, "grant", "delete", find, func(ctx context.Context, _ *inGrant, found authz.Found[struct{}]) (*struct{}, error) {
 		return nil, s.removeGrant(ctx, on, found.At)
 	})
+}
+
+// findGranted is the standing to the organization of a note or notebook that the caller may read.
+func (s *Service) findGranted(on granted) authz.Find[struct{}] {
+	return func(ctx context.Context, caller *authz.Principal, at authz.Place) (struct{}, authz.Standing, error) {
+		standing, err := s.orgs.Find(ctx, caller, at)
+		if err == nil && standing.Role != "" {
+			err = on.readable(ctx, s.pool, caller, at)
+		}
+		return struct{}{}, standing, err
+	}
 }
 
 // readable is errNoGrant, whichever is missing, when the thing that a grant is on is not there for

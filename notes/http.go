@@ -62,6 +62,8 @@ func (s *Service) Register(api *authz.API) {
 	s.registerNotebooks(api)
 	s.registerGrants(api, onNotebook)
 	s.registerGrants(api, onNote)
+	s.registerAccess(api, onNotebook)
+	s.registerAccess(api, onNote)
 }
 
 // noteOutput is a note with its ETag: its version in quotes.

@@ -24,6 +24,7 @@ var publicRoutes = []string{
 	"GET /docs",
 	"GET /docs/*",
 	"GET /healthz",
+	"GET /invitation",
 	"GET /metrics",
 	"GET /openapi.json",
 	"GET /readyz",

@@ -97,7 +97,10 @@ create index audit_events_org on audit_events (org_id, at desc, id desc) where o
 create view memberships as select org_id, user_id, role from members;
 create view organizations as select id as org_id, name, deleted_at is not null as deleted from orgs;
 create view services as
-select id as key_id, name, org_id, org_role, role as key_role, created_at, revoked_at is null as live from keys where org_id is not null;
+select
+    id as key_id, name, org_id, org_role, role as key_role, created_at,
+    revoked_at is null and exists (select from key_secrets x where x.key_id = keys.id and x.expires_at > now()) as live
+from keys where org_id is not null;
 
 -- +goose Down
 drop view memberships, organizations, services;

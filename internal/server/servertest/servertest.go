@@ -56,6 +56,10 @@ func (l *Log) String() string {
 	return l.text.String()
 }
 
+// People are those of the provider: subject and name, with the e-mail NAME@dev.example. ada is an
+// admin of the platform, mona a moderator.
+var People = []string{"alice", "bob", "mona", "ada", "carol", "dave", "erin", "frank", "grace", "heidi", "ivan", "judy"}
+
 // Floor is the auth_failure_floor of a test's server, unless it sets another.
 const Floor = 30 * time.Millisecond
 
@@ -146,7 +150,7 @@ func (e *Env) startProvider(t testing.TB) *identity.Provider {
 	srv := httptest.NewUnstartedServer(nil)
 	e.Issuer = "http://" + srv.Listener.Addr().String()
 	var people []devidp.Person
-	for _, name := range []string{"alice", "bob", "mona", "ada", "carol"} {
+	for _, name := range People {
 		people = append(people, devidp.Person{Subject: name, Name: name, Email: name + "@dev.example", EmailVerified: true})
 	}
 	var err error

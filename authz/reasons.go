@@ -1,0 +1,61 @@
+package authz
+
+// Reason is one way in which somebody may act on a thing.
+type Reason struct {
+	By      string `json:"by" enum:"role,grant,platform" doc:"The role in the organization, a grant, or what they hold on the whole platform"`
+	On      string `json:"on,omitempty" enum:"note,notebook" doc:"Of a grant: what it is on"`
+	Role    string `json:"role,omitempty" doc:"The policy's role: org-writer, grant-reader"`
+	Acts    []Act  `json:"acts" nullable:"false"`
+	Because []Step `json:"because" nullable:"false" doc:"The lines of the policy that say so"`
+}
+
+// ReasonsByRole are why somebody with a role in an organization may act on a thing to which they
+// stand so; ReasonsByGrant the same for a grant, on a note or a notebook; ReasonsByPlatform for
+// what they hold everywhere under the given names in the policy.
+func (p *Principal) ReasonsByRole(kind Kind, s Standing) []Reason {
+	object, _, _ := s.ways(kind, "read")
+	return p.reasons(Reason{By: "role", Role: "org-" + s.Role}, object, s.Role != "", p.policy.sets["org-"+s.Role]&p.narrow, "org-"+s.Role)
+}
+
+// ReasonsByGrant see ReasonsByRole.
+func (p *Principal) ReasonsByGrant(kind Kind, s Standing, on, access string) []Reason {
+	_, object, _ := s.ways(kind, "read")
+	role := accessRoles[access]
+	return p.reasons(Reason{By: "grant", On: on, Role: role}, object, access != "", p.policy.sets[role]&p.narrow, role)
+}
+
+// ReasonsByPlatform see ReasonsByRole.
+func (p *Principal) ReasonsByPlatform(kind Kind, s Standing, names []string) []Reason {
+	_, _, object := s.ways(kind, "read")
+	return p.reasons(Reason{By: "platform"}, object, true, p.allowed, names...)
+}
+
+// reasons is one reason, if there is an act of the object in set, or none.
+func (p *Principal) reasons(r Reason, object Object, holds bool, set Set, subjects ...string) []Reason {
+	if !holds || object == "" {
+		return nil
+	}
+	r.Because = []Step{}
+	seen := map[Step]bool{}
+	for _, act := range actsOf(object) {
+		needed := Permission{object, act}
+		if !set.Has(needed) {
+			continue
+		}
+		r.Acts = append(r.Acts, act)
+		because := p.policy.Explain(needed, subjects...).Because
+		if p.KeyRole != "" {
+			because = append(because, p.policy.Explain(needed, p.KeyRole).Because...)
+		}
+		for _, step := range because {
+			if !seen[step] {
+				seen[step] = true
+				r.Because = append(r.Because, step)
+			}
+		}
+	}
+	if r.Acts == nil {
+		return nil
+	}
+	return []Reason{r}
+}
