@@ -20,6 +20,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"noted/identity"
+	"noted/internal/server"
 	"noted/internal/server/servertest"
 )
 
@@ -39,7 +40,7 @@ func (r accessRow) String() string {
 }
 
 // readAccess reads the matrix; the callers are in the order of its columns.
-func readAccess(t *testing.T) (rows []accessRow, callers []string) {
+func readAccess(t testing.TB) (rows []accessRow, callers []string) {
 	t.Helper()
 	text, err := os.ReadFile("testdata/access.csv")
 	if err != nil {
@@ -107,10 +108,10 @@ type accessWorld struct {
 	users, identities map[string]uuid.UUID
 }
 
-func newAccessWorld(t *testing.T) *accessWorld {
+func newAccessWorld(t testing.TB, change ...func(*server.Options)) *accessWorld {
 	t.Helper()
-	w := &accessWorld{servertest.New(t), map[string]uuid.UUID{}, map[string]uuid.UUID{}}
-	for _, name := range []string{"alice", "bob", "mona", "ada", "carol"} {
+	w := &accessWorld{servertest.New(t, change...), map[string]uuid.UUID{}, map[string]uuid.UUID{}}
+	for _, name := range servertest.People {
 		w.SignIn(t, name)
 		var user, id uuid.UUID
 		if err := w.Pool.QueryRow(t.Context(), `select user_id, id from identities where subject = $1`, name).Scan(&user, &id); err != nil {
@@ -121,9 +122,9 @@ func newAccessWorld(t *testing.T) *accessWorld {
 	return w
 }
 
-// reset takes away what the last cell left, so that each starts from the same state: five
+// reset takes away what the last cell left, so that each starts from the same state: the
 // people, nobody locked, a device that asks to be let in, and nothing else.
-func (w *accessWorld) reset(t *testing.T) {
+func (w *accessWorld) reset(t testing.TB) {
 	t.Helper()
 	w.Exec(t, `delete from key_secrets`)
 	w.Exec(t, `delete from keys`)
@@ -138,7 +139,7 @@ func (w *accessWorld) reset(t *testing.T) {
 
 // session begins a session as a sign-in would, but at the cost of one statement: a thousand
 // sign-ins through the provider would take minutes.
-func (w *accessWorld) session(t *testing.T, name string) (id, token string) {
+func (w *accessWorld) session(t testing.TB, name string) (id, token string) {
 	t.Helper()
 	made := identity.NewToken()
 	hash, _ := made.Hash()
@@ -153,18 +154,18 @@ type accessCaller struct {
 	user string
 	// credential makes a fresh one. spoil, if there is one, makes it invalid; it runs when the
 	// cell's things are made, some of which need it valid.
-	credential func(w *accessWorld, t *testing.T) (token string, spoil func())
+	credential func(w *accessWorld, t testing.TB) (token string, spoil func())
 }
 
 func bySession(name string) accessCaller {
-	return accessCaller{name, func(w *accessWorld, t *testing.T) (string, func()) {
+	return accessCaller{name, func(w *accessWorld, t testing.TB) (string, func()) {
 		_, token := w.session(t, name)
 		return token, nil
 	}}
 }
 
 func byKey(name, role string) accessCaller {
-	return accessCaller{name, func(w *accessWorld, t *testing.T) (string, func()) {
+	return accessCaller{name, func(w *accessWorld, t testing.TB) (string, func()) {
 		_, session := w.session(t, name)
 		_, key := w.NewKey(t, session, role)
 		return key, nil
@@ -174,7 +175,7 @@ func byKey(name, role string) accessCaller {
 // spoiledKey and spoiledSession are callers whose credential stops to hold by one statement
 // on its own row.
 func spoiledKey(sql string) accessCaller {
-	return accessCaller{"alice", func(w *accessWorld, t *testing.T) (string, func()) {
+	return accessCaller{"alice", func(w *accessWorld, t testing.TB) (string, func()) {
 		_, session := w.session(t, "alice")
 		id, key := w.NewKey(t, session, "key-writer")
 		return key, func() { w.Exec(t, sql, id) }
@@ -182,7 +183,7 @@ func spoiledKey(sql string) accessCaller {
 }
 
 func spoiledSession(sql string) accessCaller {
-	return accessCaller{"alice", func(w *accessWorld, t *testing.T) (string, func()) {
+	return accessCaller{"alice", func(w *accessWorld, t testing.TB) (string, func()) {
 		id, token := w.session(t, "alice")
 		return token, func() { w.Exec(t, sql, id) }
 	}}
@@ -190,7 +191,7 @@ func spoiledSession(sql string) accessCaller {
 
 func locked(c accessCaller) accessCaller {
 	valid := c.credential
-	c.credential = func(w *accessWorld, t *testing.T) (string, func()) {
+	c.credential = func(w *accessWorld, t testing.TB) (string, func()) {
 		token, _ := valid(w, t)
 		return token, func() { w.Exec(t, `update users set locked_at = now() where id = $1`, w.users[c.user]) }
 	}
@@ -198,7 +199,7 @@ func locked(c accessCaller) accessCaller {
 }
 
 var accessCallers = map[string]accessCaller{
-	"nobody":                  {"alice", func(*accessWorld, *testing.T) (string, func()) { return "", nil }},
+	"nobody":                  {"alice", func(*accessWorld, testing.TB) (string, func()) { return "", nil }},
 	"alice":                   bySession("alice"),
 	"bob":                     bySession("bob"),
 	"mona":                    bySession("mona"),
@@ -216,7 +217,7 @@ var accessCallers = map[string]accessCaller{
 }
 
 // target makes the thing that a row is about, and returns its id.
-func (w *accessWorld) target(t *testing.T, path, target, user string) string {
+func (w *accessWorld) target(t testing.TB, path, target, user string) string {
 	t.Helper()
 	switch target {
 	case "-":
@@ -264,7 +265,7 @@ func (w *accessWorld) target(t *testing.T, path, target, user string) string {
 	return ""
 }
 
-func (w *accessWorld) must(t *testing.T, method, path, token string, status int) {
+func (w *accessWorld) must(t testing.TB, method, path, token string, status int) {
 	t.Helper()
 	if a := w.Do(t, method, path, token, nil); a.Status != status {
 		t.Fatalf("%s %s: got %d %s, want %d", method, path, a.Status, a.Body, status)
@@ -274,7 +275,7 @@ func (w *accessWorld) must(t *testing.T, method, path, token string, status int)
 // snapshot is everything that a refused request must not change, one line for each row of the
 // database. The times of a credential's last use are left out, and so are auth.fail rows: those
 // are what a failure may leave.
-func (w *accessWorld) snapshot(t *testing.T) []string {
+func (w *accessWorld) snapshot(t testing.TB) []string {
 	t.Helper()
 	rows, err := w.Pool.Query(t.Context(), `
 		select 'user ' || to_jsonb(u)::text from users u
@@ -286,6 +287,11 @@ func (w *accessWorld) snapshot(t *testing.T) []string {
 		union all select 'guess ' || to_jsonb(g)::text from device_guesses g
 		union all select 'link ' || to_jsonb(l)::text from links l
 		union all select 'note ' || to_jsonb(n)::text from notes n
+		union all select 'org ' || to_jsonb(o)::text from orgs o
+		union all select 'member ' || to_jsonb(m)::text from members m
+		union all select 'invitation ' || to_jsonb(v)::text from invitations v
+		union all select 'notebook ' || to_jsonb(b)::text from notebooks b
+		union all select 'grant ' || to_jsonb(g)::text from grants g
 		union all select 'audit rows but auth.fail: ' || count(*) from audit_events where action <> 'auth.fail'
 		order by 1`)
 	if err != nil {
@@ -325,7 +331,7 @@ func fingerprint(a servertest.Answer) string {
 const unauthorizedBody = `{"title":"Unauthorized","status":401,"detail":"Authentication failed"}`
 
 // answer compares an answer with a cell.
-func (c *accessCheck) answer(t *testing.T, row accessRow, caller string, a servertest.Answer) {
+func (c *accessCheck) answer(t testing.TB, row accessRow, caller string, a servertest.Answer) {
 	t.Helper()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -371,7 +377,7 @@ type call struct {
 }
 
 // prepare makes a cell's credential and things.
-func (w *accessWorld) prepare(t *testing.T, row accessRow, caller string) (c call, spoil func()) {
+func (w *accessWorld) prepare(t testing.TB, row accessRow, caller string) (c call, spoil func()) {
 	t.Helper()
 	who, ok := accessCallers[caller]
 	if !ok {
@@ -387,7 +393,7 @@ func (w *accessWorld) prepare(t *testing.T, row accessRow, caller string) (c cal
 	return c, spoil
 }
 
-func (w *accessWorld) send(t *testing.T, c call, headers ...string) servertest.Answer {
+func (w *accessWorld) send(t testing.TB, c call, headers ...string) servertest.Answer {
 	t.Helper()
 	if c.body == "" {
 		return w.Do(t, c.method, c.path, c.token, nil, headers...)
@@ -416,6 +422,10 @@ func TestEveryOperationAnswersEveryCallerAsTheAccessMatrixSays(t *testing.T) {
 	operations := slices.DeleteFunc(routesOf(t, w.Env), func(route string) bool { return slices.Contains(publicRoutes, route) })
 	var named []string
 	for _, row := range rows {
+		named = append(named, row.operation)
+	}
+	inOrgs, _ := readOrgAccess(t)
+	for _, row := range inOrgs {
 		named = append(named, row.operation)
 	}
 	slices.Sort(named)
@@ -459,7 +469,7 @@ func TestEveryOperationAnswersEveryCallerAsTheAccessMatrixSays(t *testing.T) {
 
 // refusedWhateverIsSent repeats a refused request with a body that is no JSON, with a body of
 // another media type, and with a query that no operation takes.
-func (w *accessWorld) refusedWhateverIsSent(t *testing.T, row accessRow, caller string, c call, check *accessCheck) (sent int) {
+func (w *accessWorld) refusedWhateverIsSent(t testing.TB, row accessRow, caller string, c call, check *accessCheck) (sent int) {
 	t.Helper()
 	if readsBody(c.method) {
 		invalid := c
@@ -478,7 +488,7 @@ func (w *accessWorld) refusedWhateverIsSent(t *testing.T, row accessRow, caller 
 }
 
 // strangersAreRefused sends a row's requests of everybody whose credential fails.
-func (w *accessWorld) strangersAreRefused(t *testing.T, row accessRow, callers []string, check *accessCheck) (again int) {
+func (w *accessWorld) strangersAreRefused(t testing.TB, row accessRow, callers []string, check *accessCheck) (again int) {
 	t.Helper()
 	w.reset(t)
 	type refused struct {

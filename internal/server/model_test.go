@@ -261,6 +261,13 @@ func (m *machine) send(c refCaller, route, path string, body any, want verdict, 
 	return true
 }
 
+func (c refCaller) token() string {
+	if c.session != nil {
+		return c.session.token
+	}
+	return c.key.token
+}
+
 func (m *machine) raw(c refCaller, route, path string, body any) servertest.Answer {
 	method, _, _ := strings.Cut(route, " ")
 	if form, ok := body.(form); ok {
@@ -496,3 +503,15 @@ func (m *machine) forget(org *refOrg, p *refPerson) {
 }
 
 func orgPath(o *refOrg) string { return "/v1/orgs/" + o.id }
+
+// set reads "object act act, object act".
+func set(text string) map[string]bool {
+	permissions := map[string]bool{}
+	for entry := range strings.SplitSeq(text, ",") {
+		words := strings.Fields(entry)
+		for _, act := range words[1:] {
+			permissions[words[0]+" "+act] = true
+		}
+	}
+	return permissions
+}

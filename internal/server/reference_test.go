@@ -1,9 +1,6 @@
 package server_test
 
-import (
-	"slices"
-	"strings"
-)
+import "slices"
 
 // What follows is the authorization once more, written from docs/policy.md and docs/organizations.md
 // and from nothing of the server: who may see and do what. The model test compares the two.
@@ -37,18 +34,6 @@ var (
 			"user:any read lock, audit:any read, audit:org read, policy read explain"),
 	}
 )
-
-// set reads "object act act, object act".
-func set(text string) map[string]bool {
-	permissions := map[string]bool{}
-	for entry := range strings.SplitSeq(text, ",") {
-		words := strings.Fields(entry)
-		for _, act := range words[1:] {
-			permissions[words[0]+" "+act] = true
-		}
-	}
-	return permissions
-}
 
 type refPerson struct {
 	name, id, identity string
@@ -107,13 +92,6 @@ type refCaller struct {
 	key     *refKey
 }
 
-func (c refCaller) token() string {
-	if c.session != nil {
-		return c.session.token
-	}
-	return c.key.token
-}
-
 // person is who is behind it; nil for a service.
 func (c refCaller) person() *refPerson {
 	if c.session != nil {
@@ -121,7 +99,6 @@ func (c refCaller) person() *refPerson {
 	}
 	return c.key.person
 }
-
 func (c refCaller) service() bool { return c.person() == nil }
 
 // holds tells whether the credential is one at all.
@@ -153,12 +130,12 @@ func (c refCaller) roleIn(org *refOrg) string {
 	switch {
 	case org == nil || org.deleted:
 		return ""
-	case c.service() && c.key.org == org:
+	case !c.service():
+		return org.members[c.person()]
+	case c.key.org == org:
 		return c.key.orgRole
-	case c.service():
-		return ""
 	}
-	return org.members[c.person()]
+	return ""
 }
 
 func (c refCaller) byRole(org *refOrg, permission string) bool {
@@ -213,7 +190,7 @@ func (c refCaller) hasGrant(n *refNote) bool {
 // nearest names the object that is missing.
 func (c refCaller) nearest(n *refNote, act string) string {
 	switch {
-	case n.org == nil && n.person == c.person() && n.person != nil:
+	case n.org == nil && n.person == c.person(): // a service is near to no personal note
 		return "note:own " + act
 	case n.org == nil:
 		return "note:any " + act

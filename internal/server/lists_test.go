@@ -1,0 +1,172 @@
+package server_test
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"testing"
+
+	"noted/internal/server/servertest"
+)
+
+// everyKindOfNote makes, in both organizations, a note of each kind that the relation knows: beside the
+// notebooks, in a plain and in a restricted one, alive and deleted, with a grant on the note, on the
+// notebook, on both or on none; and everybody's personal ones. It returns the notes' ids.
+func (w *orgWorld) everyKindOfNote(t testing.TB) (notes []string) {
+	t.Helper()
+	for _, o := range []struct {
+		orgThings
+		admin string
+	}{{w.here, "carol"}, {w.other, "heidi"}} {
+		as := w.sessions[o.admin]
+		plain := w.must201(t, "/v1/orgs/"+o.org+"/notebooks", as, map[string]any{"name": "plain"}).ID
+		granted := w.must201(t, "/v1/orgs/"+o.org+"/notebooks", as, map[string]any{"name": "restricted, nobody's", "restricted": true}).ID
+		if o.admin == "carol" {
+			w.grant(t, o.orgThings, "/notebooks/"+granted, "dave", "read")
+		}
+		for _, notebook := range []string{"", plain, o.full, granted} {
+			for _, dead := range []bool{false, true} {
+				for _, access := range []string{"", "read", "write"} {
+					body := map[string]any{"title": fmt.Sprint(notebook, dead, access), "body": "b", "org_id": o.org}
+					if notebook != "" {
+						body["notebook_id"] = notebook
+					}
+					id := w.must201(t, "/v1/notes", as, body).ID
+					if access != "" && o.admin == "carol" {
+						w.grant(t, o.orgThings, "/notes/"+id, "judy", access)
+					}
+					if dead {
+						w.must(t, http.MethodDelete, "/v1/notes/"+id, as, http.StatusNoContent)
+					}
+					notes = append(notes, id)
+				}
+			}
+		}
+		notes = append(notes, o.note, o.secret, o.dead)
+	}
+	for _, name := range servertest.People {
+		notes = append(notes, w.NewNote(t, w.sessions[name], name), w.NewDeadNote(t, w.sessions[name], name))
+	}
+	return notes
+}
+
+// listed are the ids of a whole list; nil when it is refused.
+func (w *orgWorld) listed(t testing.TB, path, token string) []string {
+	t.Helper()
+	a := w.Do(t, http.MethodGet, path, token, nil)
+	if a.Status != http.StatusOK {
+		return nil
+	}
+	var page struct {
+		Items      []struct{ ID string }
+		NextCursor *string `json:"next_cursor"`
+	}
+	a.JSON(t, &page)
+	if page.NextCursor != nil {
+		t.Fatalf("%s has a second page; this test reads one", path)
+	}
+	list := []string{}
+	for _, item := range page.Items {
+		list = append(list, item.ID)
+	}
+	slices.Sort(list)
+	return list
+}
+
+// TestAListIsWhatAskingForEachNoteSinglyWouldGive compares every list with every note asked for alone,
+// for every kind of caller, under the shipped policy and under one that opens the Dead Zone to
+// owners and to organizations.
+func TestAListIsWhatAskingForEachNoteSinglyWouldGive(t *testing.T) {
+	for name, lines := range map[string][]string{
+		"as shipped": nil,
+		"with the Dead Zone open": {
+			"p, user, deadzone:own, read", "p, org-writer, deadzone:org, read", "p, org-admin, deadzone:org, restore", "p, grant-reader, deadzone:org, read",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := &orgWorld{accessWorld: newAccessWorld(t, withPolicy(t, lines...))}
+			w.make(t)
+			notes := w.everyKindOfNote(t)
+			compared, shown := 0, 0
+			for _, caller := range append(slices.Sorted(maps.Keys(w.tokens)), "granted on notes") {
+				token := w.tokens[caller]
+				if caller == "granted on notes" {
+					token = w.sessions["judy"]
+				}
+				singly := map[string][]string{} // by what lists name
+				var dead []string
+				for _, id := range notes {
+					if w.Do(t, http.MethodGet, "/v1/deadzone/"+id, token, nil).Status == http.StatusOK {
+						dead = append(dead, id)
+					}
+					a := w.Do(t, http.MethodGet, "/v1/notes/"+id, token, nil)
+					if a.Status != http.StatusOK {
+						continue
+					}
+					var note struct {
+						OrgID      *string             `json:"org_id"`
+						NotebookID *string             `json:"notebook_id"`
+						Owner      struct{ ID string } `json:"owner"`
+					}
+					a.JSON(t, &note)
+					singly["?scope=all"] = append(singly["?scope=all"], id)
+					switch {
+					case note.OrgID != nil:
+						singly["?org_id="+*note.OrgID] = append(singly["?org_id="+*note.OrgID], id)
+					case note.Owner.ID == w.self[caller] || caller == "granted on notes" && note.Owner.ID == w.users["judy"].String():
+						singly[""] = append(singly[""], id)
+					}
+					if note.NotebookID != nil {
+						singly["?notebook_id="+*note.NotebookID] = append(singly["?notebook_id="+*note.NotebookID], id)
+					}
+				}
+				lists := []string{"?scope=all", "?org_id=" + w.here.org, "?org_id=" + w.other.org}
+				if service := w.Do(t, http.MethodGet, "/v1/me", token, nil); service.Status == http.StatusOK && !isService(t, service) {
+					lists = append(lists, "")
+				}
+				for query := range singly {
+					if !slices.Contains(lists, query) && query != "" {
+						lists = append(lists, query)
+					}
+				}
+				for _, query := range lists {
+					got := w.listed(t, "/v1/notes"+join(query, "limit=200"), token)
+					if got == nil { // refused: an organization or notebook that they may not read, or not everybody's
+						continue
+					}
+					slices.Sort(singly[query])
+					compared, shown = compared+1, shown+len(got)
+					if !slices.Equal(got, singly[query]) && (len(got) > 0 || len(singly[query]) > 0) {
+						t.Errorf("%s: the list %q has\n%v, asking singly gives\n%v", caller, query, got, singly[query])
+					}
+				}
+				if got := w.listed(t, "/v1/deadzone?limit=200", token); got != nil || dead != nil {
+					slices.Sort(dead)
+					compared, shown = compared+1, shown+len(got)
+					if !slices.Equal(got, dead) && (len(got) > 0 || len(dead) > 0) {
+						t.Errorf("%s: the Dead Zone lists\n%v, asking singly gives\n%v", caller, got, dead)
+					}
+				}
+			}
+			t.Logf("%d notes, %d lists compared, which showed %d notes", len(notes), compared, shown)
+			if compared < 60 || shown < 400 {
+				t.Errorf("%d lists with %d notes prove little", compared, shown)
+			}
+		})
+	}
+}
+
+func isService(t testing.TB, a servertest.Answer) bool {
+	t.Helper()
+	var me struct{ Kind string }
+	a.JSON(t, &me)
+	return me.Kind == "service"
+}
+
+func join(query, more string) string {
+	if query == "" {
+		return "?" + more
+	}
+	return query + "&" + more
+}
