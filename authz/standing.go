@@ -127,7 +127,7 @@ func (p *Principal) DecideOn(kind Kind, act Act, s Standing) (Relation, error) {
 			return None, problem.Forbidden(Permission{s.nearest(kind, act), act}.String())
 		case inside:
 			return Org, nil
-		case s.Own:
+		case s.Own && s.Org == uuid.Nil:
 			return Own, nil
 		}
 		return Any, nil

@@ -72,7 +72,7 @@ const (
 	select b.id, b.org_id, b.name, b.restricted, b.created_at, coalesce(` + notebookRole + `, ''), coalesce(g.access, '')
 	from notebooks b
 	left join memberships m on m.org_id = b.org_id and m.user_id = @user
-	left join lateral (select max(access) as access from grants where user_id = @user and notebook_id = b.id) g on true`
+	left join grants g on g.notebook_id = b.id and g.user_id = @user`
 
 	// visibleNotebook is DecideOn for reading a notebook, inside a statement, as visible is for notes.
 	visibleNotebook = `(

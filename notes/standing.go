@@ -17,7 +17,7 @@ import (
 //   - g is the caller's widest grant on the note, or on the notebook it is in now: 'write' sorts
 //     behind 'read', so max is the wider. Grants belong to members (a foreign key), so an outsider
 //     has none; a note that leaves its notebook leaves that notebook's grants behind.
-//   - b is the notebook it is in now, of the note's own organization (a foreign key says so too).
+//   - b is the notebook it is in now, of the note's own organization (a foreign key says so).
 //   - A service's role stands in its key and counts in the key's organization alone. A service is no
 //     user: @user is null then and equals nothing, so it has no membership, no grant, nothing of
 //     its own. A user has no service organization: @service_org is null then.
@@ -28,7 +28,7 @@ const from = `
 	from notes n
 	left join people o on o.user_id = n.owner_id
 	left join services k on k.key_id = n.owner_key
-	left join notebooks b on b.org_id = n.org_id and b.id = n.notebook_id
+	left join notebooks b on b.id = n.notebook_id
 	left join memberships m on m.org_id = n.org_id and m.user_id = @user
 	left join lateral (
 		select max(access) as access from grants
@@ -38,30 +38,28 @@ const from = `
 // role is the caller's role in the note's organization; null outside.
 const role = `coalesce(m.role, case when n.org_id = @service_org then @service_role end)`
 
-// standing are the columns of authz.Standing.
-const standing = `(n.org_id is null and n.owner_id = @user) is true, n.org_id,
+// standing are the columns of authz.Standing, for which what is an organization's is nobody's own.
+const standing = `(n.owner_id = @user) is true, n.org_id,
 	coalesce(` + role + `, ''), coalesce(g.access, ''), coalesce(b.restricted, false)`
 
-// visible is authz.Principal.DecideOn for reading, inside a statement, so that a page is never
-// filtered after it was fetched. Each line is one way to a note:
+// visible is authz.Principal.DecideOn for reading an organization's notes, inside a statement, so
+// that a page is never filtered after it was fetched. Each line is one way to a note:
 //
-//   - one's own personal note, by note:own;
-//   - any note of the platform, by note:any;
-//   - a note of an organization by one's role there: outside restricted notebooks by note:org, in
-//     them by note:restricted, never by the other;
+//   - any note, by note:any;
+//   - by one's role there: outside restricted notebooks by note:org, in them by note:restricted,
+//     never by the other;
 //   - by a grant, restricted or not, by what the grant's role holds on note:org.
 //
 // What the policy gives stands in the arguments alone, as the roles and accesses that suffice. A
 // role or access that is null is in no array: a null makes its line null, which is not true.
 const visible = `(
-	(n.org_id is null and n.owner_id = @user and @own)
-	or @any
+	@any
 	or (not coalesce(b.restricted, false) and ` + role + ` = any(@org_roles))
 	or (b.restricted and ` + role + ` = any(@restricted_roles))
 	or g.access = any(@accesses)
 )`
 
-// visibleDead is the same for the Dead Zone: grants reach nothing there, and what was in a
+// visibleDead is the same for the Dead Zone, and for personal notes too: grants reach nothing there, and what was in a
 // restricted notebook is there only for whose role also reads such notes alive.
 const visibleDead = `(
 	(n.org_id is null and n.owner_id = @user and @own)

@@ -127,16 +127,19 @@ type which struct {
 }
 
 // list returns up to limit live notes that the caller may read, the newest change first, after
-// the position: of an organization or a notebook, else everybody's, else the caller's personal ones.
+// the position: of an organization or a notebook; else everybody's, or the caller's personal ones,
+// if they may read those at all, which was decided before.
 func (s *Service) list(ctx context.Context, caller *authz.Principal, w which, after page.Position, limit int) ([]row, error) {
 	condition := visible
 	switch {
 	case w.notebook != uuid.Nil:
-		condition += ` and n.org_id = @org and n.notebook_id = @notebook`
+		condition += ` and n.notebook_id = @notebook`
 	case w.org != uuid.Nil:
 		condition += ` and n.org_id = @org`
-	case !w.everybody:
-		condition = `n.org_id is null and n.owner_id = @user and @own`
+	case w.everybody:
+		condition = `true`
+	default:
+		condition = `n.org_id is null and n.owner_id = @user`
 	}
 	rows, err := s.pool.Query(ctx, `
 		select `+summary+from+`

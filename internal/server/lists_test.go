@@ -25,6 +25,7 @@ func (w *orgWorld) everyKindOfNote(t testing.TB) (notes []string) {
 		if o.admin == "carol" {
 			w.grant(t, o.orgThings, "/notebooks/"+granted, "dave", "read")
 		}
+		w.notebooks = append(w.notebooks, o.notebook, o.restricted, o.full, plain, granted)
 		for _, notebook := range []string{"", plain, o.full, granted} {
 			for _, dead := range []bool{false, true} {
 				for _, access := range []string{"", "read", "write"} {
@@ -44,6 +45,17 @@ func (w *orgWorld) everyKindOfNote(t testing.TB) (notes []string) {
 			}
 		}
 		notes = append(notes, o.note, o.secret, o.dead)
+	}
+	// Who wrote a note is no way to it: the writer's own, moved into the restricted notebook.
+	for _, dead := range []bool{false, true} {
+		id := w.must201(t, "/v1/notes", w.sessions["dave"], map[string]any{"title": "t", "body": "b", "org_id": w.here.org}).ID
+		if a := w.Do(t, http.MethodPatch, "/v1/notes/"+id, w.sessions["carol"], map[string]any{"notebook_id": w.here.full}); a.Status != http.StatusOK {
+			t.Fatalf("moving a note: %d %s", a.Status, a.Body)
+		}
+		if dead {
+			w.must(t, http.MethodDelete, "/v1/notes/"+id, w.sessions["carol"], http.StatusNoContent)
+		}
+		notes = append(notes, id)
 	}
 	for _, name := range servertest.People {
 		notes = append(notes, w.NewNote(t, w.sessions[name], name), w.NewDeadNote(t, w.sessions[name], name))
@@ -78,16 +90,32 @@ func (w *orgWorld) listed(t testing.TB, path, token string) []string {
 // for every kind of caller, under the shipped policy and under one that opens the Dead Zone to
 // owners and to organizations.
 func TestAListIsWhatAskingForEachNoteSinglyWouldGive(t *testing.T) {
+	// Keys that are narrowed to a part of what keys usually have.
+	narrow := []string{
+		"p, key-secrets, self, read", "p, key-secrets, org, read", "p, key-secrets, note:restricted, read", "p, key-secrets, notebook, read",
+		"p, key-open, self, read", "p, key-open, org, read", "p, key-open, note:org, read", "p, key-open, notebook, read",
+		"p, key-vault, self, read", "p, key-vault, org, read", "p, key-vault, notebook:restricted, read",
+		"p, key-grave, self, read", "p, key-grave, deadzone:org, read", "p, key-grave, note:restricted, read",
+	}
 	for name, lines := range map[string][]string{
-		"as shipped": nil,
-		"with the Dead Zone open": {
+		"as shipped": narrow,
+		"with the Dead Zone open": append([]string{
 			"p, user, deadzone:own, read", "p, org-writer, deadzone:org, read", "p, org-admin, deadzone:org, restore", "p, grant-reader, deadzone:org, read",
-		},
+		}, narrow...),
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := &orgWorld{accessWorld: newAccessWorld(t, withPolicy(t, lines...))}
 			w.make(t)
 			notes := w.everyKindOfNote(t)
+			// Staff who are members of the other organization too, and narrowed keys.
+			w.Exec(t, `insert into members (org_id, user_id, role) values ($1, $2, 'reader')`, w.other.org, w.users["mona"])
+			w.grant(t, w.here, "/notebooks/"+w.here.notebook, "carol", "read")
+			for _, name := range []string{"carol", "frank", "dave"} {
+				for _, role := range []string{"key-secrets", "key-open", "key-vault", "key-grave"} {
+					_, w.tokens[name+"'s "+role] = w.NewKey(t, w.sessions[name], role)
+					w.self[name+"'s "+role] = w.users[name].String()
+				}
+			}
 			compared, shown := 0, 0
 			for _, caller := range append(slices.Sorted(maps.Keys(w.tokens)), "granted on notes") {
 				token := w.tokens[caller]
@@ -130,6 +158,11 @@ func TestAListIsWhatAskingForEachNoteSinglyWouldGive(t *testing.T) {
 						lists = append(lists, query)
 					}
 				}
+				for _, id := range w.notebooks {
+					if query := "?notebook_id=" + id; !slices.Contains(lists, query) {
+						lists = append(lists, query)
+					}
+				}
 				for _, query := range lists {
 					got := w.listed(t, "/v1/notes"+join(query, "limit=200"), token)
 					if got == nil { // refused: an organization or notebook that they may not read, or not everybody's
@@ -139,6 +172,18 @@ func TestAListIsWhatAskingForEachNoteSinglyWouldGive(t *testing.T) {
 					compared, shown = compared+1, shown+len(got)
 					if !slices.Equal(got, singly[query]) && (len(got) > 0 || len(singly[query]) > 0) {
 						t.Errorf("%s: the list %q has\n%v, asking singly gives\n%v", caller, query, got, singly[query])
+					}
+				}
+				for _, o := range []orgThings{w.here, w.other} {
+					var notebooks []string
+					for _, id := range w.notebooks {
+						if w.Do(t, http.MethodGet, "/v1/orgs/"+o.org+"/notebooks/"+id, token, nil).Status == http.StatusOK {
+							notebooks = append(notebooks, id)
+						}
+					}
+					slices.Sort(notebooks)
+					if got := w.listed(t, "/v1/orgs/"+o.org+"/notebooks?limit=200", token); (got != nil || notebooks != nil) && !slices.Equal(got, notebooks) {
+						t.Errorf("%s: the notebooks listed are\n%v, asking singly gives\n%v", caller, got, notebooks)
 					}
 				}
 				if got := w.listed(t, "/v1/deadzone?limit=200", token); got != nil || dead != nil {

@@ -108,9 +108,17 @@ type accessWorld struct {
 	users, identities map[string]uuid.UUID
 }
 
+// invalidSQL is logged for a statement that PostgreSQL could not read.
+const invalidSQL = "a statement is no SQL"
+
 func newAccessWorld(t testing.TB, change ...func(*server.Options)) *accessWorld {
 	t.Helper()
 	w := &accessWorld{servertest.New(t, change...), map[string]uuid.UUID{}, map[string]uuid.UUID{}}
+	t.Cleanup(func() {
+		if strings.Contains(w.Log.String(), "SQLSTATE 42") {
+			t.Error(invalidSQL)
+		}
+	})
 	for _, name := range servertest.People {
 		w.SignIn(t, name)
 		var user, id uuid.UUID

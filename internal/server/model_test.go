@@ -181,11 +181,11 @@ func pick[T any](m *machine, label string, from []T) (T, bool) {
 	return rapid.SampledFrom(from).Draw(m.t, label), true
 }
 
-// caller draws who calls; one whose credential has ended is mostly drawn again.
+// caller draws who calls; one whose credential has ended is nearly always drawn again.
 func (m *machine) caller(route string) refCaller {
 	c := m.credential(route)
-	for range 3 {
-		if c.holds() || rapid.IntRange(0, 5).Draw(m.t, "again") == 0 {
+	for range 10 {
+		if c.holds() || rapid.IntRange(0, 9).Draw(m.t, "again") == 0 {
 			break
 		}
 		c = m.credential(route)
@@ -196,7 +196,7 @@ func (m *machine) caller(route string) refCaller {
 // credential draws a session or a key. Sessions are the most, since only they may do everything.
 func (m *machine) credential(route string) refCaller {
 	// Organizations have few who may do everything; so does the platform.
-	if strings.Contains(route, "{org}") && rapid.IntRange(0, 2).Draw(m.t, "an admin") > 0 {
+	if strings.Contains(route, "{org}") && rapid.IntRange(0, 3).Draw(m.t, "an admin") > 0 {
 		admins := slices.DeleteFunc(slices.Clone(m.sessions), func(s *refSession) bool {
 			return s.ended || s.person.locked || !slices.ContainsFunc(m.orgs, func(o *refOrg) bool { return !o.deleted && o.members[s.person] == "admin" })
 		})
@@ -330,14 +330,17 @@ func (m *machine) list(c refCaller, route, path string, want verdict, member str
 	}
 }
 
-// Things that there are, drawn at random. One in eight is none at all.
-func (m *machine) stray() bool { return rapid.IntRange(0, 7).Draw(m.t, "stray") == 0 }
+// Things that there are, drawn at random. One in ten is none at all.
+func (m *machine) stray() bool { return rapid.IntRange(0, 9).Draw(m.t, "stray") == 0 }
 
 var nowhere = &refOrg{id: uuid.NewString(), deleted: true}
 
 // org draws an organization, mostly one of the caller's.
 func (m *machine) org(c refCaller) *refOrg {
 	mine := slices.DeleteFunc(slices.Clone(m.orgs), func(o *refOrg) bool { return c.roleIn(o) == "" })
+	if best := slices.DeleteFunc(slices.Clone(mine), func(o *refOrg) bool { return c.roleIn(o) != "admin" }); len(best) > 0 && rapid.Bool().Draw(m.t, "as an admin") {
+		mine = best
+	}
 	if len(mine) > 0 && rapid.IntRange(0, 6).Draw(m.t, "mine") > 0 {
 		o, _ := pick(m, "org", mine)
 		return o
@@ -379,7 +382,7 @@ func (m *machine) note(org *refOrg) (n *refNote, id string) {
 
 // anyNote draws a note, mostly one that the caller is near.
 func (m *machine) anyNote(c refCaller) (n *refNote, id string) {
-	if own := slices.DeleteFunc(slices.Clone(m.notes), func(n *refNote) bool { return n.person == nil || n.person != c.person() }); len(own) > 0 && rapid.IntRange(0, 2).Draw(m.t, "own") == 0 {
+	if own := slices.DeleteFunc(slices.Clone(m.notes), func(n *refNote) bool { return n.person == nil || n.person != c.person() }); len(own) > 0 && rapid.IntRange(0, 3).Draw(m.t, "own") == 0 {
 		n, _ = pick(m, "note", own)
 		return n, n.id
 	}

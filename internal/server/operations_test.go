@@ -103,8 +103,12 @@ var meOperations = map[string]func(*machine, refCaller, string){
 	},
 }
 
-// keyTarget draws a key, or none.
-func (m *machine) keyTarget() (*refKey, string) {
+// keyTarget draws a key, mostly one of the caller's own, or none.
+func (m *machine) keyTarget(c refCaller) (*refKey, string) {
+	own := slices.DeleteFunc(slices.Clone(m.keys), func(k *refKey) bool { return k.person == nil || k.person != c.person() || k.revoked })
+	if k, ok := pick(m, "own key", own); ok && rapid.IntRange(0, 3).Draw(m.t, "own") > 0 {
+		return k, k.id
+	}
 	if k, ok := pick(m, "key", m.keys); ok && !m.stray() {
 		return k, k.id
 	}
@@ -124,19 +128,19 @@ var keyOperations = map[string]func(*machine, refCaller, string){
 		}
 	},
 	"GET /v1/keys/{id}": func(m *machine, c refCaller, route string) {
-		k, id := m.keyTarget()
+		k, id := m.keyTarget(c)
 		m.send(c, route, "/v1/keys/"+id, nil, ownThing(c, "key:own read", k.person != nil && k.person == c.person() && !k.revoked), 200, nil)
 	},
 	"PATCH /v1/keys/{id}": func(m *machine, c refCaller, route string) {
-		k, id := m.keyTarget()
+		k, id := m.keyTarget(c)
 		m.send(c, route, "/v1/keys/"+id, map[string]any{"name": "other"}, ownThing(c, "key:own write", k.person != nil && k.person == c.person() && !k.revoked), 200, nil)
 	},
 	"POST /v1/keys/{id}/rotate": func(m *machine, c refCaller, route string) {
-		k, id := m.keyTarget()
+		k, id := m.keyTarget(c)
 		m.rotate(c, route, "/v1/keys/"+id+"/rotate", k, ownThing(c, "key:own write", k.person != nil && k.person == c.person()))
 	},
 	"DELETE /v1/keys/{id}": func(m *machine, c refCaller, route string) {
-		k, id := m.keyTarget()
+		k, id := m.keyTarget(c)
 		if m.send(c, route, "/v1/keys/"+id, nil, ownThing(c, "key:own delete", k.person != nil && k.person == c.person() && !k.revoked), 204, nil) {
 			k.revoked = true
 		}
@@ -375,7 +379,7 @@ var orgOperations = map[string]func(*machine, refCaller, string){
 	},
 	"DELETE /v1/orgs/{org}": func(m *machine, c refCaller, route string) {
 		o := m.org(c)
-		if c.inOrg(o, "org", "delete", true) == allowed && rapid.IntRange(0, 5).Draw(m.t, "really") > 0 {
+		if c.inOrg(o, "org", "delete", true) == allowed && rapid.IntRange(0, 9).Draw(m.t, "really") > 0 {
 			o = nowhere
 		}
 		if m.send(c, route, orgPath(o), nil, c.inOrg(o, "org", "delete", true), 204, nil) {

@@ -54,11 +54,12 @@ func readOrgAccess(t testing.TB) (rows []orgRow, callers []string) {
 // orgWorld is two organizations, here and another, made anew whenever something in them changed.
 type orgWorld struct {
 	*accessWorld
-	sessions map[string]string // by name
-	tokens   map[string]string // by caller of the matrix
-	self     map[string]string // their ids
-	here     orgThings
-	other    orgThings
+	sessions  map[string]string // by name
+	tokens    map[string]string // by caller of the matrix
+	self      map[string]string // their ids
+	notebooks []string
+	here      orgThings
+	other     orgThings
 }
 
 // orgThings are an organization's ids.
@@ -89,6 +90,7 @@ func (w *orgWorld) make(t testing.TB) {
 		w.grant(t, w.here, thing, "grace", "write")
 	}
 	w.grant(t, w.here, "/notes/"+w.here.secret, "frank", "read")
+	w.grant(t, w.here, "/notes/"+w.here.secret, "grace", "read") // less than on its notebook: the wider counts
 	for _, role := range []string{"key-reader", "key-writer", "key-admin"} {
 		_, w.tokens["admin's "+role] = w.NewKey(t, w.sessions["carol"], role)
 		w.self["admin's "+role] = w.users["carol"].String()
