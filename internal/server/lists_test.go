@@ -171,7 +171,7 @@ func TestAListIsWhatAskingForEachNoteSinglyWouldGive(t *testing.T) {
 					slices.Sort(singly[query])
 					compared, shown = compared+1, shown+len(got)
 					if !slices.Equal(got, singly[query]) && (len(got) > 0 || len(singly[query]) > 0) {
-						t.Errorf("%s: the list %q has\n%v, asking singly gives\n%v", caller, query, got, singly[query])
+						differs(t, "%s: the list %q has\n%v, asking singly gives\n%v", caller, query, got, singly[query])
 					}
 				}
 				for _, o := range []orgThings{w.here, w.other} {
@@ -183,14 +183,14 @@ func TestAListIsWhatAskingForEachNoteSinglyWouldGive(t *testing.T) {
 					}
 					slices.Sort(notebooks)
 					if got := w.listed(t, "/v1/orgs/"+o.org+"/notebooks?limit=200", token); (got != nil || notebooks != nil) && !slices.Equal(got, notebooks) {
-						t.Errorf("%s: the notebooks listed are\n%v, asking singly gives\n%v", caller, got, notebooks)
+						differs(t, "%s: the notebooks listed are\n%v, asking singly gives\n%v", caller, got, notebooks)
 					}
 				}
 				if got := w.listed(t, "/v1/deadzone?limit=200", token); got != nil || dead != nil {
 					slices.Sort(dead)
 					compared, shown = compared+1, shown+len(got)
 					if !slices.Equal(got, dead) && (len(got) > 0 || len(dead) > 0) {
-						t.Errorf("%s: the Dead Zone lists\n%v, asking singly gives\n%v", caller, got, dead)
+						differs(t, "%s: the Dead Zone lists\n%v, asking singly gives\n%v", caller, got, dead)
 					}
 				}
 			}

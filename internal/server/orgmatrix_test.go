@@ -275,6 +275,9 @@ func TestOrganizationsAnswerEveryoneAsTheAccessMatrixSays(t *testing.T) {
 	w.make(t)
 	cells := 0
 	for _, row := range rows {
+		if !strings.Contains(row.operation, *accessOnly) {
+			continue
+		}
 		for _, caller := range callers {
 			cells++
 			if w.tokens[caller] == "" {
