@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"strings"
 	"testing"
 
 	"noted/internal/server/servertest"
@@ -12,8 +13,9 @@ import (
 
 // everyKindOfNote makes, in both organizations, a note of each kind that the relation knows: beside the
 // notebooks, in a plain and in a restricted one, alive and deleted, with a grant on the note, on the
-// notebook, on both or on none; and everybody's personal ones. It returns the notes' ids.
-func (w *orgWorld) everyKindOfNote(t testing.TB) (notes []string) {
+// notebook, on both or on none; and everybody's personal ones. It returns the notes' ids, and of those
+// that judy has a grant on.
+func (w *orgWorld) everyKindOfNote(t testing.TB) (notes, judys []string) {
 	t.Helper()
 	for _, o := range []struct {
 		orgThings
@@ -36,6 +38,9 @@ func (w *orgWorld) everyKindOfNote(t testing.TB) (notes []string) {
 					id := w.must201(t, "/v1/notes", as, body).ID
 					if access != "" && o.admin == "carol" {
 						w.grant(t, o.orgThings, "/notes/"+id, "judy", access)
+						if !dead {
+							judys = append(judys, id)
+						}
 					}
 					if dead {
 						w.must(t, http.MethodDelete, "/v1/notes/"+id, as, http.StatusNoContent)
@@ -60,7 +65,7 @@ func (w *orgWorld) everyKindOfNote(t testing.TB) (notes []string) {
 	for _, name := range servertest.People {
 		notes = append(notes, w.NewNote(t, w.sessions[name], name), w.NewDeadNote(t, w.sessions[name], name))
 	}
-	return notes
+	return notes, judys
 }
 
 // listed are the ids of a whole list; nil when it is refused.
@@ -106,10 +111,16 @@ func TestAListIsWhatAskingForEachNoteSinglyWouldGive(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := &orgWorld{accessWorld: newAccessWorld(t, withPolicy(t, lines...))}
 			w.make(t)
-			notes := w.everyKindOfNote(t)
+			notes, judys := w.everyKindOfNote(t)
 			// Staff who are members of the other organization too, and narrowed keys.
 			w.Exec(t, `insert into members (org_id, user_id, role) values ($1, $2, 'reader')`, w.other.org, w.users["mona"])
 			w.grant(t, w.here, "/notebooks/"+w.here.notebook, "carol", "read")
+			w.Exec(t, `insert into members (org_id, user_id, role) values ($1, $2, 'reader')`, w.other.org, w.users["judy"])
+			for _, id := range judys {
+				if a := w.Do(t, http.MethodGet, "/v1/notes/"+id, w.sessions["judy"], nil); a.Status != http.StatusOK {
+					differs(t, "a note that judy has a grant on is %d for her", a.Status)
+				}
+			}
 			for _, name := range []string{"carol", "frank", "dave"} {
 				for _, role := range []string{"key-secrets", "key-open", "key-vault", "key-grave"} {
 					_, w.tokens[name+"'s "+role] = w.NewKey(t, w.sessions[name], role)
@@ -214,4 +225,41 @@ func join(query, more string) string {
 		return "?" + more
 	}
 	return query + "&" + more
+}
+
+// TestIDsThatDoNotBelongTogetherAreNotFound asks as somebody who may do everything in both
+// organizations: each thing under the other one's path.
+func TestIDsThatDoNotBelongTogetherAreNotFound(t *testing.T) {
+	w := &orgWorld{accessWorld: newAccessWorld(t)}
+	w.make(t)
+	w.Exec(t, `insert into members (org_id, user_id, role) values ($1, $2, 'admin')`, w.here.org, w.users["heidi"])
+	as, asked := w.sessions["heidi"], 0
+	rows, _ := readOrgAccess(t)
+	for _, row := range rows {
+		if !strings.HasPrefix(row.target, "other ") || !strings.Contains(row.operation, "{org}") {
+			continue
+		}
+		method, path, body := w.request(t, row, "another's admin")
+		asked++
+		if a := w.Do(t, method, path, as, body); a.Status != http.StatusNotFound {
+			differs(t, "%s on %s: got %d %s, want 404", row.operation, row.target, a.Status, a.Body)
+		}
+	}
+	for path, body := range map[string]map[string]any{
+		"POST /v1/notes":                    {"title": "t", "body": "b", "org_id": w.other.org, "notebook_id": w.here.notebook},
+		"PATCH /v1/notes/" + w.here.note:    {"notebook_id": w.other.notebook},
+		"PATCH /v1/notes/" + w.other.secret: {"notebook_id": w.here.restricted},
+		"GET /v1/notes?org_id=" + w.other.org + "&notebook_id=" + w.here.full: nil,
+	} {
+		method, address, _ := strings.Cut(path, " ")
+		asked++
+		var sent any
+		if body != nil {
+			sent = body
+		}
+		if a := w.Do(t, method, address, as, sent); a.Status != http.StatusNotFound {
+			differs(t, "%s %v: got %d %s, want 404", path, body, a.Status, a.Body)
+		}
+	}
+	t.Logf("%d requests with ids of two organizations", asked)
 }

@@ -253,7 +253,7 @@ type mutation struct {
 }
 
 func mutations(routes []string) []mutation {
-	const lists = "-test.run=^(TestAListIsWhatAsking|TestOrganizationsAnswer|TestEveryOperationAnswers)"
+	const lists = "-test.run=^(TestAListIsWhatAsking|TestIDsThatDoNot|TestOrganizationsAnswer|TestEveryOperationAnswers)"
 	all := []mutation{{name: "nothing", survives: true, args: []string{lists, "-access.only=/v1/notes/{id}"}}}
 	for _, c := range clauses {
 		all = append(all, mutation{name: fmt.Sprintf("%q is %q", c.is, c.without), env: []string{"NOTED_CLAUSE=" + c.is, "NOTED_WITHOUT=" + c.without}, args: []string{lists}})
@@ -265,7 +265,7 @@ func mutations(routes []string) []mutation {
 		for _, how := range []string{"out ", "round "} {
 			all = append(all, mutation{
 				name: how + route, env: []string{"NOTED_MUTANT=" + how + route},
-				args: []string{"-test.run=^(TestOrganizationsAnswer|TestEveryOperationAnswers)", "-access.only=" + route},
+				args: []string{"-test.run=^(TestAKeyWhoseRoleThePolicyDoesNotDefine|TestOrganizationsAnswer|TestEveryOperationAnswers)", "-access.only=" + route},
 			})
 		}
 	}

@@ -240,11 +240,17 @@ func TestHEADWorksWhereGETDoes(t *testing.T) {
 	key, _ := env.NewKey(t, session, "key-reader")
 	var me struct{ ID string }
 	env.Do(t, http.MethodGet, "/v1/me", session, nil).JSON(t, &me)
+	org := env.NewOrg(t, session, "o")
+	notebook := env.Make(t, session, "/v1/orgs/"+org+"/notebooks", map[string]any{"name": "n"})
+	note := env.Make(t, session, "/v1/notes", map[string]any{"title": "t", "body": "b", "org_id": org})
 	addresses := map[string]string{
 		"/v1/notes/{id}":       "/v1/notes/" + env.NewNote(t, session, "live"),
 		"/v1/deadzone/{id}":    "/v1/deadzone/" + env.NewDeadNote(t, session, "dead"),
 		"/v1/keys/{id}":        "/v1/keys/" + key,
 		"/v1/admin/users/{id}": "/v1/admin/users/" + me.ID,
+
+		"/v1/orgs/{org}/notebooks/{id}": "/v1/orgs/{org}/notebooks/" + notebook,
+		"/v1/orgs/{org}/keys/{id}":      "/v1/orgs/{org}/keys/" + env.Make(t, session, "/v1/orgs/"+org+"/keys", map[string]any{"name": "k", "org_role": "reader"}),
 	}
 	for _, route := range routesOf(t, env) {
 		method, path := splitRoute(route)
@@ -253,8 +259,9 @@ func TestHEADWorksWhereGETDoes(t *testing.T) {
 		}
 		address := addresses[path]
 		if address == "" {
-			address = addressOf(path)
+			address = addressOf(strings.NewReplacer("/notebooks/{id}/", "/notebooks/"+notebook+"/", "/notes/{id}/", "/notes/"+note+"/").Replace(path))
 		}
+		address = strings.Replace(address, "{org}", org, 1)
 		// Go's client asks for gzip by itself, but not with HEAD.
 		get := env.Do(t, http.MethodGet, address, session, nil, "Accept-Encoding", "identity")
 		head := env.Do(t, http.MethodHead, address, session, nil, "Accept-Encoding", "identity")

@@ -275,6 +275,40 @@ func (e *Env) NewKey(t testing.TB, session, role string) (id, token string) {
 	return key.ID, key.Secret
 }
 
+// Make creates a thing by POST and returns its id.
+func (e *Env) Make(t testing.TB, token, path string, body map[string]any) string {
+	t.Helper()
+	a := e.Do(t, http.MethodPost, path, token, body)
+	if a.Status != http.StatusCreated {
+		t.Fatalf("POST %s %v: %d %s", path, body, a.Status, a.Body)
+	}
+	var made struct{ ID string }
+	a.JSON(t, &made)
+	return made.ID
+}
+
+// NewOrg makes an organization whose admin is the caller.
+func (e *Env) NewOrg(t testing.TB, token, name string) string {
+	t.Helper()
+	return e.Make(t, token, "/v1/orgs", map[string]any{"name": name})
+}
+
+// Join makes the person a member by an invitation, and returns a session of theirs.
+func (e *Env) Join(t testing.TB, admin, org, name, role string) string {
+	t.Helper()
+	a := e.Do(t, http.MethodPost, "/v1/orgs/"+org+"/invitations", admin, map[string]any{"email": name + "@dev.example", "role": role})
+	if a.Status != http.StatusCreated {
+		t.Fatalf("inviting %s: %d %s", name, a.Status, a.Body)
+	}
+	var invitation struct{ Token string }
+	a.JSON(t, &invitation)
+	session := e.SignIn(t, name)
+	if a := e.Do(t, http.MethodPost, "/v1/invitations/accept", session, map[string]any{"token": invitation.Token}); a.Status != http.StatusOK {
+		t.Fatalf("%s accepts: %d %s", name, a.Status, a.Body)
+	}
+	return session
+}
+
 // NewNote writes a note and returns its id.
 func (e *Env) NewNote(t testing.TB, token, title string) string {
 	t.Helper()
