@@ -182,3 +182,78 @@ func TestRefusalDoesNotWaitForTheBody(t *testing.T) {
 		t.Error("no answer while the body is held back")
 	}
 }
+
+// What was decided when a request came is decided again when its body is there: meanwhile the role,
+// the membership or the notebook was another.
+func TestWhatChangesWhileARequestWaitsForItsBodyIsDecidedAgain(t *testing.T) {
+	env := servertest.New(t)
+	alice := env.SignIn(t, "alice")
+	org := env.NewOrg(t, alice, "acme")
+	path := "/v1/orgs/" + org
+	bob := env.Join(t, alice, org, "bob", "admin")
+	env.Join(t, alice, org, "carol", "reader")
+	var me, carol struct{ ID string }
+	env.Do(t, http.MethodGet, "/v1/me", bob, nil).JSON(t, &me)
+	env.Do(t, http.MethodGet, "/v1/me", env.SignIn(t, "carol"), nil).JSON(t, &carol)
+	notebook := env.Make(t, alice, path+"/notebooks", map[string]any{"name": "n"})
+	note := env.Make(t, alice, "/v1/notes", map[string]any{"title": "t", "body": "b", "org_id": org, "notebook_id": notebook})
+	key := env.Make(t, alice, path+"/keys", map[string]any{"name": "k", "org_role": "reader"})
+	member := path + "/members/" + me.ID
+	for name, one := range map[string]struct {
+		method, path, body string
+		meanwhile          string // what alice makes of bob
+		status             int
+		permission         string
+	}{
+		"writes a note, as a reader":           {"PATCH", "/v1/notes/" + note, `{"title":"late"}`, "reader", 403, "note:org write"},
+		"writes a note, outside":               {"PATCH", "/v1/notes/" + note, `{"title":"late"}`, "", 404, ""},
+		"writes a note, restricted":            {"PATCH", "/v1/notes/" + note, `{"title":"late"}`, "writer, restricted", 404, ""},
+		"makes a note, as a reader":            {"POST", "/v1/notes", `{"title":"late","body":"b","org_id":"` + org + `"}`, "reader", 403, "note:org write"},
+		"makes a note, outside":                {"POST", "/v1/notes", `{"title":"late","body":"b","org_id":"` + org + `"}`, "", 404, ""},
+		"names the organization, as a writer":  {"PATCH", path, `{"name":"late"}`, "writer", 403, "org write"},
+		"names the organization, outside":      {"PATCH", path, `{"name":"late"}`, "", 404, ""},
+		"invites, as a writer":                 {"POST", path + "/invitations", `{"email":"late@dev.example","role":"admin"}`, "writer", 403, "invitation write"},
+		"makes a key, as a writer":             {"POST", path + "/keys", `{"name":"late","org_role":"admin"}`, "writer", 403, "key:org write"},
+		"names a key, as a writer":             {"PATCH", path + "/keys/" + key, `{"name":"late"}`, "writer", 403, "key:org write"},
+		"rotates a key, outside":               {"POST", path + "/keys/" + key + "/rotate", `{"overlap":"0s"}`, "", 404, ""},
+		"changes a role, as a writer":          {"PATCH", path + "/members/" + carol.ID, `{"role":"admin"}`, "writer", 403, "member write"},
+		"makes a notebook, as a reader":        {"POST", path + "/notebooks", `{"name":"late"}`, "reader", 403, "notebook write"},
+		"names a notebook, as a reader":        {"PATCH", path + "/notebooks/" + notebook, `{"name":"late"}`, "reader", 403, "notebook write"},
+		"names a notebook, restricted":         {"PATCH", path + "/notebooks/" + notebook, `{"name":"late"}`, "writer, restricted", 404, ""},
+		"restricts a notebook, as a writer":    {"PATCH", path + "/notebooks/" + notebook, `{"restricted":true}`, "writer", 403, "notebook:restricted write"},
+		"grants on a notebook, as a writer":    {"PUT", path + "/notebooks/" + notebook + "/grants/" + carol.ID, `{"access":"write"}`, "writer", 403, "grant write"},
+		"grants on a note, outside":            {"PUT", path + "/notes/" + note + "/grants/" + carol.ID, `{"access":"write"}`, "", 404, ""},
+		"writes a note when nothing changed":   {"PATCH", "/v1/notes/" + note, `{"title":"t"}`, "admin", 200, ""},
+		"writes a note when another role does": {"PATCH", "/v1/notes/" + note, `{"title":"t"}`, "writer", 200, ""},
+	} {
+		finish := held(t, env, one.method, one.path, bob, one.body)
+		role, restricted, _ := strings.Cut(one.meanwhile, ", ")
+		meanwhile := func(method, path string, body any) {
+			t.Helper()
+			if a := env.Do(t, method, path, alice, body); a.Status/100 != 2 {
+				t.Fatalf("%s: %s %s: %d %s", name, method, path, a.Status, a.Body)
+			}
+		}
+		if role == "" {
+			meanwhile(http.MethodDelete, member, nil)
+		} else {
+			meanwhile(http.MethodPatch, member, map[string]string{"role": role})
+		}
+		if restricted != "" {
+			meanwhile(http.MethodPatch, path+"/notebooks/"+notebook, map[string]bool{"restricted": true})
+		}
+		checkStatus(t, name, finish(), one.status, one.permission)
+		if role == "" {
+			env.Join(t, alice, org, "bob", "admin")
+		} else {
+			meanwhile(http.MethodPatch, member, map[string]string{"role": "admin"})
+		}
+		meanwhile(http.MethodPatch, path+"/notebooks/"+notebook, map[string]bool{"restricted": false})
+	}
+	var late int
+	if err := env.Pool.QueryRow(t.Context(), `
+		select (select count(*) from notes where title = 'late') + (select count(*) from notebooks where name = 'late') + (select count(*) from orgs where name = 'late')
+			+ (select count(*) from keys where name = 'late') + (select count(*) from invitations where email = 'late@dev.example') + (select count(*) from grants)`).Scan(&late); err != nil || late != 0 {
+		t.Errorf("%d things were written all the same (%v)", late, err)
+	}
+}
