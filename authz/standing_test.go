@@ -31,8 +31,8 @@ func standings() []authz.Standing {
 
 // may is the promise for notes, written out by hand for the shipped policy: who may read, write and delete.
 func may(platform string, s authz.Standing, act authz.Act) bool {
-	any := map[string][]authz.Act{"moderator": {"read", "write"}, "admin": {"read", "write", "delete"}}[platform]
-	if s.Own || slices.Contains(any, act) {
+	everywhere := map[string][]authz.Act{"moderator": {"read", "write"}, "admin": {"read", "write", "delete"}}[platform]
+	if s.Own || slices.Contains(everywhere, act) {
 		return true
 	}
 	byRole := map[string][]authz.Act{"reader": {"read"}, "writer": {"read", "write", "delete"}, "admin": {"read", "write", "delete"}}[s.Role]

@@ -194,6 +194,10 @@ type me struct {
 	Name  string   `json:"name"`
 	Via   string   `json:"via"`
 	Roles []string `json:"roles"`
+	Orgs  []struct {
+		Name string `json:"name"`
+		Role string `json:"role"`
+	} `json:"orgs"`
 }
 
 func (c client) me(t *testing.T) (m me) {

@@ -172,6 +172,12 @@ func TestDevHasSampleNotesUnlessEmpty(t *testing.T) {
 				t.Errorf("ada sees %d notes in the Dead Zone", len(dead))
 			}
 			d.as("alice").get(t, "/v1/deadzone").want(t, http.StatusForbidden)
+			for name, role := range map[string]string{"alice": "admin", "bob": "writer"} {
+				m := d.as(name).me(t)
+				if (len(m.Orgs) == 1 && m.Orgs[0].Name == "Workshop" && m.Orgs[0].Role == role) != c.want {
+					t.Errorf("%s is in %+v", name, m.Orgs)
+				}
+			}
 		})
 	}
 }

@@ -73,6 +73,32 @@ func TestPagesInABrowser(t *testing.T) {
 			t.Errorf("whoami says %q", out)
 		}
 	})
+	t.Run("an invitation is accepted by its link, by way of signing in", func(t *testing.T) {
+		var org, invitation struct {
+			ID    string `json:"id"`
+			URL   string `json:"url"`
+			Token string `json:"token"`
+		}
+		alice.do(t, http.MethodPost, "/v1/orgs", map[string]string{"name": "acme"}).want(t, http.StatusCreated).into(t, &org)
+		alice.do(t, http.MethodPost, "/v1/orgs/"+org.ID+"/invitations", map[string]string{"email": "bob@corp.example", "role": "writer"}).want(t, http.StatusCreated).into(t, &invitation)
+		bob := open(t)
+		bob.browse(t, chromedp.Navigate(invitation.URL), shows(`a[href*="provider=corp"]`))
+		if address, _ := bob.page(); strings.Contains(address, invitation.Token) {
+			t.Errorf("the token stays in the address: %s", address)
+		}
+		bob.browse(t, click(`a[href*="provider=corp"]`), chooses("bob"), shows(`#accept`), click(`#accept`), shows(`#says:not(:empty)`))
+		if _, text := bob.page(); !strings.Contains(text, "You are in, as writer.") {
+			t.Errorf("the page says %q", text)
+		}
+		if m := plainClient(s.direct, s.sessionOf(t, bob)).me(t); len(m.Orgs) != 1 || m.Orgs[0].Role != "writer" {
+			t.Errorf("bob is %+v", m)
+		}
+		// The link is spent, and says so.
+		bob.browse(t, chromedp.Navigate(s.public+"/"), chromedp.Navigate(invitation.URL), shows(`#accept`), click(`#accept`), shows(`#says:not(:empty)`))
+		if _, text := bob.page(); !strings.Contains(text, "does not count") {
+			t.Errorf("the second time the page says %q", text)
+		}
+	})
 	t.Run("signing out ends at the first page", func(t *testing.T) {
 		w.browse(t, chromedp.Navigate(s.public+"/"), click(`form[action="/auth/logout"] button`), shows(`a[href*="provider=corp"]`))
 		if s.sessionOf(t, w) != "" {

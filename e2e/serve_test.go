@@ -104,7 +104,7 @@ func (s *site) startProvider(t *testing.T) (issuer string) {
 	srv := httptest.NewUnstartedServer(nil)
 	issuer = "http://" + srv.Listener.Addr().String()
 	var staff []devidp.Person
-	for _, name := range []string{"alice", "ada"} {
+	for _, name := range []string{"alice", "ada", "bob"} {
 		staff = append(staff, devidp.Person{Subject: name, Name: name, Email: name + "@corp.example", EmailVerified: true})
 	}
 	var err error

@@ -443,6 +443,16 @@ func (s *Service) accept(ctx context.Context, tx pgx.Tx, caller *authz.Principal
 	})
 }
 
+// Join makes somebody a member without an invitation, for `noted dev`, whose people need none.
+func (s *Service) Join(ctx context.Context, org, user uuid.UUID, role string) error {
+	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `insert into members (org_id, user_id, role) values ($1, $2, $3)`, org, user, role); err != nil {
+			return fmt.Errorf("joining an organization: %w", err)
+		}
+		return audit.Record(ctx, tx, audit.Event{Action: audit.MemberJoin, Object: "member", Target: user.String(), Org: org, Detail: role + ", by noted dev"})
+	})
+}
+
 // Orphan is an organization that has no admin who could sign in.
 type Orphan struct {
 	ID        uuid.UUID `json:"id"`

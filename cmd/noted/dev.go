@@ -89,9 +89,9 @@ func (c *devCommand) Run(ctx context.Context, to streams) error {
 	done := make(chan error, 1)
 	go func() { done <- srv.Run(ctx, listener, nil) }()
 	if first && !c.Empty {
-		if err := writeSamples(ctx, c.PublicURL, people); err != nil {
+		if err := errors.Join(writeSamples(ctx, c.PublicURL, people), writeOrganization(ctx, srv, c.PublicURL, people)); err != nil {
 			cancel(err)
-			return errors.Join(fmt.Errorf("writing sample notes: %w", err), <-done)
+			return errors.Join(fmt.Errorf("writing the samples: %w", err), <-done)
 		}
 	}
 	announce(to, c.PublicURL, people)
@@ -223,6 +223,7 @@ func devEmail(name string) string { return name + "@dev.example" }
 // person is one of the four with this start's key.
 type person struct {
 	name string
+	id   uuid.UUID
 	key  keys.Token
 }
 
@@ -255,7 +256,7 @@ func meetPeople(ctx context.Context, srv *server.Server, oldIssuers []string) (p
 		if err != nil {
 			return nil, first, err
 		}
-		people = append(people, person{p.name, key})
+		people = append(people, person{p.name, user, key})
 	}
 	return people, first, nil
 }

@@ -6,6 +6,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+
+	"github.com/google/uuid"
+
+	"noted/internal/server"
 )
 
 // samples are what a first start of `noted dev` finds: notes of two people, and some in the
@@ -39,6 +43,43 @@ func writeSamples(ctx context.Context, address string, people []person) error {
 					return err
 				}
 			}
+		}
+	}
+	return nil
+}
+
+// writeOrganization makes one organization: alice its admin, bob a writer, an open notebook that both
+// see and a restricted one for admins.
+func writeOrganization(ctx context.Context, srv *server.Server, address string, people []person) error {
+	alice, bob := people[0], people[1]
+	made := func(path string, in map[string]any) (id uuid.UUID, err error) {
+		var out struct {
+			ID uuid.UUID `json:"id"`
+		}
+		err = call(ctx, alice, http.MethodPost, address+path, in, &out)
+		return out.ID, err
+	}
+	org, err := made("/v1/orgs", map[string]any{"name": "Workshop"})
+	if err != nil {
+		return err
+	}
+	if err := srv.Orgs.Join(ctx, org, bob.id, "writer"); err != nil {
+		return err
+	}
+	for _, sample := range []struct {
+		notebook    string
+		restricted  bool
+		title, body string
+	}{
+		{"Minutes", false, "First meeting", "Everybody in the workshop reads and writes this."},
+		{"Salaries", true, "This year", "The admins of the workshop see this, and whom they give a grant."},
+	} {
+		notebook, err := made("/v1/orgs/"+org.String()+"/notebooks", map[string]any{"name": sample.notebook, "restricted": sample.restricted})
+		if err != nil {
+			return err
+		}
+		if _, err := made("/v1/notes", map[string]any{"title": sample.title, "body": sample.body, "org_id": org, "notebook_id": notebook}); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -402,16 +402,16 @@ func isLoopback(host string) bool {
 }
 
 // mailer is what sends invitations; nil when no mail server is set.
-func (s *Settings) mailer() (*orgs.Mailer, error) {
+func (s *Settings) mailer() (mailer *orgs.Mailer, err error) {
 	switch {
-	case s.SMTPURL == "" && s.MailFrom == "":
-		return nil, nil
-	case s.SMTPURL == "":
-		return nil, errors.New("mail_from: needs smtp_url beside it, the server that sends")
-	case s.MailFrom == "":
-		return nil, errors.New("smtp_url: needs mail_from beside it, such as noted <noted@example.com>")
+	case s.SMTPURL == "" && s.MailFrom != "":
+		err = errors.New("mail_from: needs smtp_url beside it, the server that sends")
+	case s.SMTPURL != "" && s.MailFrom == "":
+		err = errors.New("smtp_url: needs mail_from beside it, such as noted <noted@example.com>")
+	case s.SMTPURL != "":
+		mailer, err = orgs.NewMailer(s.SMTPURL, s.MailFrom)
 	}
-	return orgs.NewMailer(s.SMTPURL, s.MailFrom)
+	return mailer, err
 }
 
 // CheckLoopback refuses a listening address that others can reach: `noted dev` has people
