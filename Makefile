@@ -46,6 +46,10 @@ if [ -z "$$lint" ]; then \
 fi
 endef
 
+.PHONY: model
+model: ## Compare 100,000 random operations with the model of the authorization; SEED=n for a certain run
+	go run ./internal/localpg/withpg go test -count=1 -timeout=60m -v -run=TheServerDecidesAsTheModel ./internal/server -model.operations=100000 -model.seed=$(or $(SEED),0)
+
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME (20s)
 	@grep -rlE '^func Fuzz[A-Z]' --include='*_test.go' . | xargs -r -n1 dirname | sort -u | while read -r package; do \

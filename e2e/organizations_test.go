@@ -1,0 +1,83 @@
+package e2e
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"noted/internal/server/servertest"
+)
+
+var shellBlock = regexp.MustCompile("(?s)```sh\n(.*?)```")
+
+// TestTheDocumentedOrganizationsCanBeSetUpByCurl runs docs/organizations.md, block after block.
+func TestTheDocumentedOrganizationsCanBeSetUpByCurl(t *testing.T) {
+	for _, program := range []string{"bash", "curl", "jq"} {
+		if _, err := exec.LookPath(program); err != nil {
+			missing(t, program, "the commands of docs/organizations.md need it")
+		}
+	}
+	text, err := os.ReadFile("../docs/organizations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	env, folder := servertest.New(t), t.TempDir()
+	for _, name := range servertest.People {
+		if err := os.WriteFile(filepath.Join(folder, name+".token"), []byte(env.SignIn(t, name)+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	script, said := "set -e\n", map[int]string{}
+	for i, block := range shellBlock.FindAllStringSubmatch(string(text), -1) {
+		script += block[1] + "\necho; echo '=== end of block'\n"
+		said[i] = block[1]
+	}
+	command := exec.CommandContext(t.Context(), "bash", "-c", script)
+	command.Dir, command.Env = folder, append(os.Environ(), "NOTED="+env.URL)
+	out, err := command.CombinedOutput()
+	if err != nil {
+		t.Fatalf("the commands fail: %v\n%s", err, out)
+	}
+	blocks := strings.Split(string(out), "=== end of block\n")
+	if len(blocks) != len(said)+1 {
+		t.Fatalf("%d of %d blocks ran:\n%s", len(blocks)-1, len(said), out)
+	}
+	find := func(command string) (output string) {
+		t.Helper()
+		for i, block := range said {
+			if strings.Contains(block, command) {
+				return blocks[i]
+			}
+		}
+		t.Fatalf("no block has %q", command)
+		return ""
+	}
+	lines := func(output string) []string {
+		list := slices.DeleteFunc(strings.Split(output, "\n"), func(line string) bool { return line == "" || strings.HasPrefix(line, "{") })
+		slices.Sort(list)
+		return list
+	}
+	for _, check := range []struct {
+		command string
+		want    []string
+	}{
+		{`| jq -r .status; done`, []string{"404", "404", "404"}},
+		{`/access" |`, []string{
+			"ada: read, write, delete (platform)", "alice: read, write, delete (org-admin)", "bob: read, write, delete (org-admin)",
+			"dave: read, write (grant-writer, grant-reader)", "erin: read (grant-reader)", "mona: read, write (platform)",
+		}},
+		{"backup.token", []string{"First meeting"}},
+	} {
+		if got := lines(strings.ReplaceAll(find(check.command), "curl: (22) The requested URL returned error: 404\n", "")); !slices.Equal(got, check.want) {
+			t.Errorf("%s says\n%s\nwant\n%s", check.command, strings.Join(got, "\n"), strings.Join(check.want, "\n"))
+		}
+	}
+	var members int
+	if err := env.Pool.QueryRow(t.Context(), `select count(*) from members m join orgs o on o.id = m.org_id where o.name in ('Acme', 'Globex')`).Scan(&members); err != nil || members != 10 {
+		t.Errorf("the two organizations have %d members (%v), want 10", members, err)
+	}
+}
