@@ -68,16 +68,16 @@ func (s *Service) listUsers(ctx context.Context, in *struct{ page.Query }) (*use
 
 type userOutput struct{ Body identity.UserDetail }
 
-func (s *Service) getUser(ctx context.Context, _ *authz.PathID, found authz.Found[identity.User]) (*userOutput, error) {
+func (s *Service) getUser(ctx context.Context, _ *struct{}, found authz.Found[identity.User]) (*userOutput, error) {
 	identities, err := s.users.IdentitiesOf(ctx, found.Thing.ID)
 	return &userOutput{identity.UserDetail{User: found.Thing, Identities: identities}}, err
 }
 
-func (s *Service) lock(ctx context.Context, _ *authz.PathID, found authz.Found[identity.User]) (*struct{}, error) {
+func (s *Service) lock(ctx context.Context, _ *struct{}, found authz.Found[identity.User]) (*struct{}, error) {
 	return nil, s.setLocked(ctx, found.Thing.ID, true)
 }
 
-func (s *Service) unlock(ctx context.Context, _ *authz.PathID, found authz.Found[identity.User]) (*struct{}, error) {
+func (s *Service) unlock(ctx context.Context, _ *struct{}, found authz.Found[identity.User]) (*struct{}, error) {
 	return nil, s.setLocked(ctx, found.Thing.ID, false)
 }
 

@@ -123,23 +123,6 @@ type Found[T any] struct {
 // Place are the ids in an operation's path; those that it does not have are zero.
 type Place struct{ Org, ID, User uuid.UUID }
 
-// Inputs with the ids of a path, for operations with a target. They were parsed before the
-// handler runs; Found.At has them.
-type (
-	// PathID is {id}.
-	PathID struct {
-		ID string `path:"id" format:"uuid"`
-	}
-	// PathOrg is {org}.
-	PathOrg struct {
-		Org string `path:"org" format:"uuid"`
-	}
-	// PathUser is {user}.
-	PathUser struct {
-		User string `path:"user" format:"uuid"`
-	}
-)
-
 // Find loads an operation's target together with the caller's standing to it. Below /v1/orgs/{org}
 // it returns the standing to the organization also with the problem (404) that the thing is
 // not there.
@@ -170,6 +153,9 @@ func RegisterOn[T, I, O any](a *API, op huma.Operation, kind Kind, act Act, find
 		return
 	}
 	a.declare(&op, needs)
+	for _, name := range names {
+		op.Parameters = append(op.Parameters, &huma.Param{Name: name, In: "path", Required: true, Schema: &huma.Schema{Type: huma.TypeString, Format: "uuid"}})
+	}
 	type foundKey struct{}
 	op.Middlewares = append(op.Middlewares, func(ctx huma.Context, next func(huma.Context)) {
 		found, err := locate(ctx, kind, act, names, find)

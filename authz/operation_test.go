@@ -28,7 +28,7 @@ func operation(method, path string) huma.Operation {
 
 func handle(context.Context, *nothing) (*nothing, error) { return &nothing{}, nil }
 
-func handleOn(context.Context, *authz.PathID, authz.Found[int]) (*nothing, error) {
+func handleOn(context.Context, *struct{}, authz.Found[int]) (*nothing, error) {
 	return &nothing{}, nil
 }
 

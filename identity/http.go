@@ -148,7 +148,7 @@ func (s *Service) sessions(ctx context.Context, in *struct{ page.Query }) (*sess
 	})}, nil
 }
 
-func (s *Service) endOne(ctx context.Context, _ *authz.PathID, found authz.Found[uuid.UUID]) (*struct{}, error) {
+func (s *Service) endOne(ctx context.Context, _ *struct{}, found authz.Found[uuid.UUID]) (*struct{}, error) {
 	caller := authz.From(ctx)
 	ended, err := s.endSessions(ctx, ActorOf(caller), caller.ID, found.Thing, uuid.Nil)
 	if err == nil && ended == 0 { // another request ended it meanwhile

@@ -350,7 +350,7 @@ func (s *Service) findOwnIdentity(ctx context.Context, caller *authz.Principal, 
 
 // unlink takes an identity from its user, unless it is the last. The sessions that it began end,
 // with the devices approved from them; its names count no more.
-func (s *Service) unlink(ctx context.Context, _ *authz.PathID, found authz.Found[LinkedIdentity]) (*struct{}, error) {
+func (s *Service) unlink(ctx context.Context, _ *struct{}, found authz.Found[LinkedIdentity]) (*struct{}, error) {
 	caller, identity := authz.From(ctx), found.Thing
 	return nil, s.Write(ctx, func(tx pgx.Tx) error {
 		if err := lockIdentity(ctx, tx, identity.Issuer, identity.Subject); err != nil {

@@ -66,21 +66,13 @@ func (s *Service) RegisterOrgs(api *authz.API, users *identity.Service, orgs Org
 	}
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "list-org-keys", Method: http.MethodGet, Path: path, Summary: "An organization's service keys, the newest first", Tags: tags,
-	}, "key", "read", find, func(ctx context.Context, in *struct {
-		authz.PathOrg
-		page.Query
-	}, found authz.Found[struct{}],
-	) (*listOutput, error) {
+	}, "key", "read", find, func(ctx context.Context, in *struct{ page.Query }, found authz.Found[struct{}]) (*listOutput, error) {
 		return o.list(ctx, in.Query, ownerOf(ctx, found.At))
 	})
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "create-org-key", Method: http.MethodPost, Path: path, Summary: "Make a service key; its secret is shown this once", Tags: tags,
 		Description: "It acts for nobody: what it may do is what its role in the organization and its key role both allow, in this organization alone. It outlives the membership of who made it.", DefaultStatus: http.StatusCreated,
-	}, "key", "write", find, func(ctx context.Context, in *struct {
-		authz.PathOrg
-		Body NewOrgKey
-	}, found authz.Found[struct{}],
-	) (*createOutput, error) {
+	}, "key", "write", find, func(ctx context.Context, in *struct{ Body NewOrgKey }, found authz.Found[struct{}]) (*createOutput, error) {
 		owner := ownerOf(ctx, found.At)
 		owner.OrgRole = in.Body.OrgRole
 		return o.create(ctx, in.Body.NewKey, owner)
@@ -88,56 +80,29 @@ func (s *Service) RegisterOrgs(api *authz.API, users *identity.Service, orgs Org
 	o.registerOne(api, "org-", path+"/{id}", tags)
 }
 
-// pathIDs are {id}, and {org} below an organization.
-type pathIDs interface {
-	authz.PathID | struct {
-		authz.PathOrg
-		authz.PathID
-	}
-}
-
 // registerOne declares the operations on one key.
 func (o operations) registerOne(api *authz.API, prefix, path string, tags []string) {
-	if o.orgs == nil {
-		registerOne[authz.PathID](api, o, prefix, path, tags)
-		return
-	}
-	registerOne[struct {
-		authz.PathOrg
-		authz.PathID
-	}](api, o, prefix, path, tags)
-}
-
-func registerOne[P pathIDs](api *authz.API, o operations, prefix, path string, tags []string) {
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "get-" + prefix + "key", Method: http.MethodGet, Path: path, Summary: "One API key", Tags: tags,
-	}, "key", "read", o.finder(false), func(_ context.Context, _ *P, found authz.Found[Key]) (*keyOutput, error) {
+	}, "key", "read", o.finder(false), func(_ context.Context, _ *struct{}, found authz.Found[Key]) (*keyOutput, error) {
 		return &keyOutput{found.Thing}, nil
 	})
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "rename-" + prefix + "key", Method: http.MethodPatch, Path: path, Summary: "Rename an API key", Tags: tags,
-	}, "key", "write", o.finder(false), func(ctx context.Context, in *struct {
-		Path P
-		Body KeyName
-	}, found authz.Found[Key],
-	) (*keyOutput, error) {
+	}, "key", "write", o.finder(false), func(ctx context.Context, in *struct{ Body KeyName }, found authz.Found[Key]) (*keyOutput, error) {
 		return o.rename(ctx, in.Body, found)
 	})
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "rotate-" + prefix + "key", Method: http.MethodPost, Path: path + "/rotate", Tags: tags, DefaultStatus: http.StatusCreated,
 		Summary:     "Give an API key a new secret; the old one works until the overlap ends",
 		Description: "The new secret lives as long as the old one was made for. At most two work at a time: a further rotation ends the oldest. 409 for a key that has expired or is revoked.",
-	}, "key", "write", o.finder(true), func(ctx context.Context, in *struct {
-		Path P
-		Body *Rotation
-	}, found authz.Found[Key],
-	) (*createOutput, error) {
+	}, "key", "write", o.finder(true), func(ctx context.Context, in *struct{ Body *Rotation }, found authz.Found[Key]) (*createOutput, error) {
 		return o.rotate(ctx, in.Body, found)
 	})
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "revoke-" + prefix + "key", Method: http.MethodDelete, Path: path, Summary: "Revoke an API key", Tags: tags,
 		DefaultStatus: http.StatusNoContent,
-	}, "key", "delete", o.finder(false), func(ctx context.Context, _ *P, found authz.Found[Key]) (*struct{}, error) {
+	}, "key", "delete", o.finder(false), func(ctx context.Context, _ *struct{}, found authz.Found[Key]) (*struct{}, error) {
 		return nil, o.revoke(ctx, found)
 	})
 }

@@ -35,11 +35,7 @@ func (s *Service) registerAccess(api *authz.API, on granted) {
 		OperationID: "list-" + kind + "-access", Method: http.MethodGet, Path: "/v1/orgs/{org}/" + kind + "s/{id}/access", Tags: []string{"Grants"},
 		Summary:     "Who may do what to a " + kind + ", and why; the newest account or key first",
 		Description: "Members, service keys and platform staff, with every reason. A personal API key may do no more than its person.",
-	}, "grant", "read", s.findGranted(on), func(ctx context.Context, in *struct {
-		inNotebook
-		page.Query
-	}, found authz.Found[struct{}],
-	) (*accessList, error) {
+	}, "grant", "read", s.findGranted(on), func(ctx context.Context, in *struct{ page.Query }, found authz.Found[struct{}]) (*accessList, error) {
 		return s.listAccess(ctx, in.Query, on, found.At)
 	})
 }

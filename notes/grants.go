@@ -50,12 +50,6 @@ var (
 
 var errNoGrant = authz.NotFound("grant")
 
-// inGrant are the ids of a path to a grant.
-type inGrant struct {
-	inNotebook
-	authz.PathUser
-}
-
 func (s *Service) registerGrants(api *authz.API, on granted) {
 	kind := string(on.kind)
 	path := "/v1/orgs/{org}/" + kind + "s/{id}/grants"
@@ -63,18 +57,13 @@ func (s *Service) registerGrants(api *authz.API, on granted) {
 	find := s.findGranted(on)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "list-" + kind + "-grants", Method: http.MethodGet, Path: path, Summary: "The grants on a " + kind + ", the newest first", Tags: tags,
-	}, "grant", "read", find, func(ctx context.Context, in *struct {
-		inNotebook
-		page.Query
-	}, found authz.Found[struct{}],
-	) (*grantList, error) {
+	}, "grant", "read", find, func(ctx context.Context, in *struct{ page.Query }, found authz.Found[struct{}]) (*grantList, error) {
 		return s.listGrants(ctx, in.Query, on, found.At)
 	})
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "set-" + kind + "-grant", Method: http.MethodPut, Path: path + "/{user}", Summary: "Let a member read or write a " + kind, Tags: tags,
 		Description: "It adds to the member's role and never takes away. 422 for somebody who is no member.",
 	}, "grant", "write", find, func(ctx context.Context, in *struct {
-		inGrant
 		Body struct {
 			Access string `json:"access" enum:"read,write"`
 		}
@@ -85,7 +74,7 @@ func (s *Service) registerGrants(api *authz.API, on granted) {
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "remove-" + kind + "-grant", Method: http.MethodDelete, Path: path + "/{user}", Summary: "Take a grant on a " + kind + " back", Tags: tags,
 		DefaultStatus: http.StatusNoContent,
-	}, "grant", "delete", find, func(ctx context.Context, _ *inGrant, found authz.Found[struct{}]) (*struct{}, error) {
+	}, "grant", "delete", find, func(ctx context.Context, _ *struct{}, found authz.Found[struct{}]) (*struct{}, error) {
 		return nil, s.removeGrant(ctx, on, found.At)
 	})
 }

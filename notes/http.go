@@ -310,7 +310,7 @@ func recordAny(ctx context.Context, db audit.Execer, by authz.Relation, action a
 	})
 }
 
-func (s *Service) get(ctx context.Context, _ *authz.PathID, found authz.Found[Note]) (*noteOutput, error) {
+func (s *Service) get(ctx context.Context, _ *struct{}, found authz.Found[Note]) (*noteOutput, error) {
 	if err := recordAny(ctx, s.pool, found.By, audit.NoteReadAny, "note", found.Thing.Summary); err != nil {
 		return nil, err
 	}
@@ -318,7 +318,6 @@ func (s *Service) get(ctx context.Context, _ *authz.PathID, found authz.Found[No
 }
 
 type changeInput struct {
-	authz.PathID
 	IfMatch string `header:"If-Match" doc:"The ETag that the change is based on"`
 	Body    NoteChange
 }
@@ -394,7 +393,6 @@ func sent(o strictjson.Optional[string]) *string {
 }
 
 type deleteInput struct {
-	authz.PathID
 	IfMatch string `header:"If-Match" doc:"The ETag of the note to delete"`
 }
 
@@ -498,14 +496,14 @@ func (s *Service) listDeadZone(ctx context.Context, in *struct{ page.Query }) (*
 
 type deadOutput struct{ Body DeadNote }
 
-func (s *Service) getDead(ctx context.Context, _ *authz.PathID, found authz.Found[DeadNote]) (*deadOutput, error) {
+func (s *Service) getDead(ctx context.Context, _ *struct{}, found authz.Found[DeadNote]) (*deadOutput, error) {
 	if err := recordAny(ctx, s.pool, found.By, audit.NoteReadAny, "deadzone", found.Thing.Summary); err != nil {
 		return nil, err
 	}
 	return &deadOutput{found.Thing}, nil
 }
 
-func (s *Service) restore(ctx context.Context, _ *authz.PathID, found authz.Found[DeadNote]) (*noteOutput, error) {
+func (s *Service) restore(ctx context.Context, _ *struct{}, found authz.Found[DeadNote]) (*noteOutput, error) {
 	var restored Note
 	err := s.writeDead(ctx, found, "restore", func(tx pgx.Tx, r row, by authz.Relation, lives bool) error {
 		if !lives {
@@ -523,7 +521,7 @@ func (s *Service) restore(ctx context.Context, _ *authz.PathID, found authz.Foun
 	return output(restored), nil
 }
 
-func (s *Service) purgeNote(ctx context.Context, _ *authz.PathID, found authz.Found[DeadNote]) (*struct{}, error) {
+func (s *Service) purgeNote(ctx context.Context, _ *struct{}, found authz.Found[DeadNote]) (*struct{}, error) {
 	return nil, s.writeDead(ctx, found, "purge", func(tx pgx.Tx, r row, _ authz.Relation, _ bool) error {
 		if err := destroy(ctx, tx, r.note.ID); err != nil {
 			return err

@@ -45,7 +45,7 @@ func (s *Service) registerNotebooks(api *authz.API) {
 	}, "notebook", "write", s.findOrg, s.createNotebook)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "get-notebook", Method: http.MethodGet, Path: path + "/{id}", Summary: "One notebook", Tags: tags,
-	}, "notebook", "read", s.findTheNotebook, func(_ context.Context, _ *inNotebook, found authz.Found[Notebook]) (*notebookOutput, error) {
+	}, "notebook", "read", s.findTheNotebook, func(_ context.Context, _ *struct{}, found authz.Found[Notebook]) (*notebookOutput, error) {
 		return &notebookOutput{found.Thing}, nil
 	})
 	authz.RegisterOn(api, huma.Operation{
@@ -57,12 +57,6 @@ func (s *Service) registerNotebooks(api *authz.API) {
 		Description:   "409 while notes are in it, in the Dead Zone too.",
 		DefaultStatus: http.StatusNoContent, Errors: []int{http.StatusConflict},
 	}, "notebook", "delete", s.findTheNotebook, s.deleteNotebook)
-}
-
-// inNotebook are the ids of a path to a notebook or to a note of an organization.
-type inNotebook struct {
-	authz.PathOrg
-	authz.PathID
 }
 
 const (
@@ -144,11 +138,7 @@ type notebookOutput struct{ Body Notebook }
 
 type notebookList struct{ Body page.Of[Notebook] }
 
-func (s *Service) listNotebooks(ctx context.Context, in *struct {
-	authz.PathOrg
-	page.Query
-}, found authz.Found[struct{}],
-) (*notebookList, error) {
+func (s *Service) listNotebooks(ctx context.Context, in *struct{ page.Query }, found authz.Found[struct{}]) (*notebookList, error) {
 	list := "notebooks " + found.At.Org.String()
 	after, err := in.After(list)
 	if err != nil {
@@ -181,11 +171,7 @@ type createdNotebook struct {
 	Body     Notebook
 }
 
-func (s *Service) createNotebook(ctx context.Context, in *struct {
-	authz.PathOrg
-	Body NewNotebook
-}, found authz.Found[struct{}],
-) (*createdNotebook, error) {
+func (s *Service) createNotebook(ctx context.Context, in *struct{ Body NewNotebook }, found authz.Found[struct{}]) (*createdNotebook, error) {
 	caller, org, id := authz.From(ctx), found.At.Org, uuid.Must(uuid.NewV7())
 	out := &createdNotebook{Location: "/v1/orgs/" + org.String() + "/notebooks/" + id.String()}
 	return out, s.orgs.Write(ctx, org, func(tx pgx.Tx, standing authz.Standing) error {
@@ -212,11 +198,7 @@ type NotebookChange struct {
 	Restricted strictjson.Optional[bool]   `json:"restricted,omitempty"`
 }
 
-func (s *Service) changeNotebook(ctx context.Context, in *struct {
-	inNotebook
-	Body NotebookChange
-}, found authz.Found[Notebook],
-) (*notebookOutput, error) {
+func (s *Service) changeNotebook(ctx context.Context, in *struct{ Body NotebookChange }, found authz.Found[Notebook]) (*notebookOutput, error) {
 	caller, out := authz.From(ctx), &notebookOutput{}
 	return out, s.changeOne(ctx, found, "write", func(tx pgx.Tx, was Notebook, standing authz.Standing) error {
 		restricted := was.Restricted
@@ -235,7 +217,7 @@ func (s *Service) changeNotebook(ctx context.Context, in *struct {
 	})
 }
 
-func (s *Service) deleteNotebook(ctx context.Context, _ *inNotebook, found authz.Found[Notebook]) (*struct{}, error) {
+func (s *Service) deleteNotebook(ctx context.Context, _ *struct{}, found authz.Found[Notebook]) (*struct{}, error) {
 	return nil, s.changeOne(ctx, found, "delete", func(tx pgx.Tx, was Notebook, _ authz.Standing) error {
 		tag, err := tx.Exec(ctx, `delete from notebooks where id = $1 and not exists (select from notes where notebook_id = $1)`, was.ID)
 		if err != nil {

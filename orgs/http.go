@@ -36,7 +36,7 @@ func (s *Service) Register(api *authz.API, end func(context.Context, pgx.Tx, uui
 		OperationID: "delete-org", Method: http.MethodDelete, Path: "/v1/orgs/{org}", Summary: "Delete an organization", Tags: tags,
 		Description:   "Its notes go into the Dead Zone, from which none can be restored any more; its keys and invitations end at once.",
 		DefaultStatus: http.StatusNoContent,
-	}, "org", "delete", s.findOrg, func(ctx context.Context, _ *authz.PathOrg, found authz.Found[Org]) (*struct{}, error) {
+	}, "org", "delete", s.findOrg, func(ctx context.Context, _ *struct{}, found authz.Found[Org]) (*struct{}, error) {
 		return nil, s.delete(ctx, found.At.Org, end)
 	})
 
@@ -151,15 +151,11 @@ func (s *Service) listMine(ctx context.Context, in *struct{ page.Query }) (*orgL
 	return &orgList{page.Make(rows, in.Limit, list, func(o Org) page.Position { return page.Position{At: o.CreatedAt, ID: o.ID} })}, nil
 }
 
-func (s *Service) get(_ context.Context, _ *authz.PathOrg, found authz.Found[Org]) (*orgOutput, error) {
+func (s *Service) get(_ context.Context, _ *struct{}, found authz.Found[Org]) (*orgOutput, error) {
 	return &orgOutput{found.Thing}, nil
 }
 
-func (s *Service) rename(ctx context.Context, in *struct {
-	authz.PathOrg
-	Body OrgName
-}, found authz.Found[Org],
-) (*orgOutput, error) {
+func (s *Service) rename(ctx context.Context, in *struct{ Body OrgName }, found authz.Found[Org]) (*orgOutput, error) {
 	caller, out := authz.From(ctx), &orgOutput{}
 	err := s.Write(ctx, found.At.Org, func(tx pgx.Tx, standing authz.Standing) error {
 		if _, err := caller.DecideIn("org", "write", standing, true, nil); err != nil {
@@ -190,11 +186,7 @@ func (s *Service) delete(ctx context.Context, org uuid.UUID, end func(context.Co
 
 type memberList struct{ Body page.Of[Member] }
 
-func (s *Service) members(ctx context.Context, in *struct {
-	authz.PathOrg
-	page.Query
-}, found authz.Found[struct{}],
-) (*memberList, error) {
+func (s *Service) members(ctx context.Context, in *struct{ page.Query }, found authz.Found[struct{}]) (*memberList, error) {
 	list := "members " + found.At.Org.String()
 	after, err := in.After(list)
 	if err != nil {
@@ -214,12 +206,7 @@ type MemberChange struct {
 	Role string `json:"role" enum:"admin,writer,reader"`
 }
 
-func (s *Service) changeMember(ctx context.Context, in *struct {
-	authz.PathOrg
-	authz.PathUser
-	Body MemberChange
-}, found authz.Found[Member],
-) (*memberOutput, error) {
+func (s *Service) changeMember(ctx context.Context, in *struct{ Body MemberChange }, found authz.Found[Member]) (*memberOutput, error) {
 	caller, out := authz.From(ctx), &memberOutput{}
 	err := s.changeOne(ctx, found, "write", func(tx pgx.Tx, was Member) error {
 		if err := setRole(ctx, tx, caller, found.At.Org, was, in.Body.Role); err != nil {
@@ -232,11 +219,7 @@ func (s *Service) changeMember(ctx context.Context, in *struct {
 	return out, err
 }
 
-func (s *Service) removeMember(ctx context.Context, _ *struct {
-	authz.PathOrg
-	authz.PathUser
-}, found authz.Found[Member],
-) (*struct{}, error) {
+func (s *Service) removeMember(ctx context.Context, _ *struct{}, found authz.Found[Member]) (*struct{}, error) {
 	return nil, s.changeOne(ctx, found, "delete", func(tx pgx.Tx, was Member) error {
 		return remove(ctx, tx, authz.From(ctx), found.At.Org, was)
 	})
@@ -256,11 +239,7 @@ func (s *Service) changeOne(ctx context.Context, found authz.Found[Member], act 
 
 type invitationList struct{ Body page.Of[Invitation] }
 
-func (s *Service) invitations(ctx context.Context, in *struct {
-	authz.PathOrg
-	page.Query
-}, found authz.Found[struct{}],
-) (*invitationList, error) {
+func (s *Service) invitations(ctx context.Context, in *struct{ page.Query }, found authz.Found[struct{}]) (*invitationList, error) {
 	list := "invitations " + found.At.Org.String()
 	after, err := in.After(list)
 	if err != nil {
@@ -292,11 +271,7 @@ type createdInvitation struct {
 	Body     MadeInvitation
 }
 
-func (s *Service) createInvitation(ctx context.Context, in *struct {
-	authz.PathOrg
-	Body NewInvitation
-}, found authz.Found[struct{}],
-) (*createdInvitation, error) {
+func (s *Service) createInvitation(ctx context.Context, in *struct{ Body NewInvitation }, found authz.Found[struct{}]) (*createdInvitation, error) {
 	email, err := plainEmail(in.Body.Email)
 	if err != nil {
 		return nil, err
@@ -337,11 +312,7 @@ func (s *Service) mail(ctx context.Context, org, inviter string, made MadeInvita
 	return err == nil
 }
 
-func (s *Service) revokeInvitation(ctx context.Context, _ *struct {
-	authz.PathOrg
-	authz.PathID
-}, found authz.Found[Invitation],
-) (*struct{}, error) {
+func (s *Service) revokeInvitation(ctx context.Context, _ *struct{}, found authz.Found[Invitation]) (*struct{}, error) {
 	caller := authz.From(ctx)
 	return nil, s.Write(ctx, found.At.Org, func(tx pgx.Tx, standing authz.Standing) error {
 		if _, err := caller.DecideIn("invitation", "delete", standing, false, nil); err != nil {
@@ -379,11 +350,7 @@ func (s *Service) acceptInvitation(ctx context.Context, in *acceptInput) (*accep
 
 type auditList struct{ Body page.Of[audit.Item] }
 
-func (s *Service) audit(ctx context.Context, in *struct {
-	authz.PathOrg
-	audit.Query
-}, found authz.Found[struct{}],
-) (*auditList, error) {
+func (s *Service) audit(ctx context.Context, in *struct{ audit.Query }, found authz.Found[struct{}]) (*auditList, error) {
 	shown, err := in.List(ctx, s.pool, found.At.Org)
 	return &auditList{shown}, err
 }

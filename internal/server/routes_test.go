@@ -3,6 +3,7 @@ package server_test
 import (
 	"maps"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -312,5 +313,38 @@ func TestEveryAnswerCarriesTheSecurityHeaders(t *testing.T) {
 		if method == http.MethodPost && path == "/auth/logout" || path == "/v1/me/sessions" && method == http.MethodDelete {
 			session = env.SignIn(t, "ada")
 		}
+	}
+}
+
+func TestTheDocumentNamesEveryIdOfEveryPath(t *testing.T) {
+	t.Parallel()
+	env := servertest.New(t)
+	var document struct {
+		Paths map[string]map[string]struct {
+			Parameters []struct{ Name, In string }
+		}
+	}
+	env.Do(t, http.MethodGet, "/openapi.json", "", nil).JSON(t, &document)
+	braces, checked := regexp.MustCompile(`\{(\w+)\}`), 0
+	for path, methods := range document.Paths {
+		var want []string
+		for _, match := range braces.FindAllStringSubmatch(path, -1) {
+			want = append(want, match[1])
+		}
+		for method, operation := range methods {
+			var got []string
+			for _, parameter := range operation.Parameters {
+				if parameter.In == "path" {
+					got = append(got, parameter.Name)
+				}
+			}
+			checked++
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%s %s: the parameters of its path (-path +document):\n%s", method, path, diff)
+			}
+		}
+	}
+	if checked < 60 {
+		t.Errorf("%d operations only", checked)
 	}
 }
