@@ -525,9 +525,11 @@ func TestAKeyWhoseRoleThePolicyDoesNotDefineCanDoNothing(t *testing.T) {
 		if target == "" {
 			target = me(t, env, ada).ID
 		}
-		a := env.Do(t, method, strings.NewReplacer("{id}", target, "{org}", org, "{user}", uuid.NewString()).Replace(path), key, nil)
-		if a.Status != http.StatusForbidden {
-			t.Errorf("%s by a key of no role: %d %s", route, a.Status, a.Body)
+		address := strings.NewReplacer("{id}", target, "{org}", org, "{user}", uuid.NewString()).Replace(path)
+		for _, query := range []string{"", "?nonsense=1"} { // refused before anything is said of the query
+			if a := env.Do(t, method, address+query, key, nil); a.Status != http.StatusForbidden {
+				t.Errorf("%s%s by a key of no role: %d %s", route, query, a.Status, a.Body)
+			}
 		}
 	}
 	for _, role := range []string{"", "key-gone", "key-", "user", "admin", "org-admin", "KEY-ADMIN", "key-admin ", "key-reader, key-admin"} {
