@@ -131,6 +131,10 @@ func (s *Service) create(ctx context.Context, in *createInput) (*createOutput, e
 	var note Note
 	var err error
 	switch {
+	case namesNil(in.Body.OrgID):
+		return nil, authz.NotFound("org")
+	case namesNil(in.Body.NotebookID):
+		return nil, authz.NotFound("notebook")
 	case org == uuid.Nil && notebook != uuid.Nil:
 		return nil, problem.Invalid("body.notebook_id", "needs org_id beside it")
 	case org == uuid.Nil:
@@ -149,6 +153,11 @@ func (s *Service) create(ctx context.Context, in *createInput) (*createOutput, e
 		return nil, err
 	}
 	return &createOutput{Location: "/v1/notes/" + note.ID.String(), ETag: etag(note.Version), Body: note}, nil
+}
+
+// namesNil tells whether a request names the zero id, which nothing has, and which means none here.
+func namesNil(id strictjson.Nullable[uuid.UUID]) bool {
+	return id.Sent && !id.Null && id.Value == uuid.Nil
 }
 
 func (s *Service) createOwn(ctx context.Context, caller *authz.Principal, in NewNote, note *Note) error {
@@ -229,10 +238,10 @@ func (s *Service) which(ctx context.Context, caller *authz.Principal, in *listIn
 			return w, err
 		}
 	}
-	if w.org, err = parseID("query.org_id", in.OrgID); err != nil {
+	if w.org, err = parseID("org", in.OrgID); err != nil {
 		return w, err
 	}
-	if w.notebook, err = parseID("query.notebook_id", in.NotebookID); err != nil {
+	if w.notebook, err = parseID("notebook", in.NotebookID); err != nil {
 		return w, err
 	}
 	if caller.Kind == authz.KindService && w.org == uuid.Nil && !w.everybody {
@@ -265,14 +274,15 @@ func (s *Service) which(ctx context.Context, caller *authz.Principal, in *listIn
 	return w, nil
 }
 
-// parseID reads an id of a query, which its pattern has let through; empty is the zero id.
-func parseID(location, text string) (uuid.UUID, error) {
+// parseID reads an id of a query, which its pattern has let through; empty is the zero id, which
+// nothing has.
+func parseID(kind authz.Kind, text string) (uuid.UUID, error) {
 	if text == "" {
 		return uuid.Nil, nil
 	}
 	id, err := uuid.Parse(text)
-	if err != nil {
-		err = problem.Invalid(location, "is not a UUID")
+	if err != nil || id == uuid.Nil {
+		err = authz.NotFound(kind)
 	}
 	return id, err
 }
@@ -336,6 +346,9 @@ func (s *Service) change(ctx context.Context, in *changeInput, found authz.Found
 	var changed Note
 	err := s.write(ctx, found, "write", in.IfMatch, func(tx pgx.Tx, r row, by authz.Relation) error {
 		caller, notebook := authz.From(ctx), r.note.NotebookID
+		if namesNil(in.Body.NotebookID) {
+			return authz.NotFound("notebook")
+		}
 		if moves := in.Body.NotebookID; moves.Sent && moves.Value != orNil(notebook) {
 			if err := s.checkMove(ctx, tx, caller, r, moves.Value); err != nil {
 				return err

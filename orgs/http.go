@@ -278,6 +278,7 @@ func (s *Service) createInvitation(ctx context.Context, in *struct{ Body NewInvi
 	}
 	caller, org, out := authz.From(ctx), found.At.Org, &createdInvitation{}
 	var name string
+	var mails bool
 	// Alone: who loses their role meanwhile would leave behind an invitation that nobody revokes.
 	err = s.Change(ctx, org, func(tx pgx.Tx, standing authz.Standing) error {
 		if _, err := caller.DecideIn("invitation", "write", standing, true, nil); err != nil {
@@ -287,7 +288,10 @@ func (s *Service) createInvitation(ctx context.Context, in *struct{ Body NewInvi
 			return err
 		}
 		var err error
-		out.Body.Invitation, out.Body.Token, err = s.invite(ctx, tx, caller, org, email, in.Body.Role)
+		if out.Body.Invitation, out.Body.Token, err = s.invite(ctx, tx, caller, org, email, in.Body.Role); err != nil {
+			return err
+		}
+		mails, err = mayMail(ctx, tx, caller, org)
 		return err
 	})
 	if err != nil {
@@ -295,7 +299,7 @@ func (s *Service) createInvitation(ctx context.Context, in *struct{ Body NewInvi
 	}
 	out.Location = "/v1/orgs/" + org.String() + "/invitations/" + out.Body.ID.String()
 	out.Body.URL = s.link(out.Body.Token)
-	out.Body.Mailed = s.mail(ctx, name, caller.Name, out.Body)
+	out.Body.Mailed = mails && s.mail(ctx, name, caller.Name, out.Body)
 	return out, nil
 }
 

@@ -155,3 +155,25 @@ func TestMailSettings(t *testing.T) {
 		t.Errorf("a sender that is none: %v", err)
 	}
 }
+
+// noted is no way to send mail to strangers.
+func TestOnlySoManyInvitationsAreMailedInAnHour(t *testing.T) {
+	server := newMailServer(t, false)
+	env := servertest.New(t, withMail(server.address))
+	alice := env.SignIn(t, "alice")
+	first, second := env.NewOrg(t, alice, "first"), env.NewOrg(t, alice, "second")
+	for i := range 33 {
+		org := []string{first, second}[i%2]
+		made := invite(t, env, alice, org, fmt.Sprintf("stranger%d@example.com", i), "reader")
+		if made.Mailed != (i < 30) {
+			t.Errorf("invitation %d: mailed is %t", i+1, made.Mailed)
+		}
+	}
+	if len(server.mail) != 30 {
+		t.Errorf("%d mails were sent, want 30", len(server.mail))
+	}
+	env.Exec(t, `update invitations set created_at = created_at - interval '1 hour'`)
+	if made := invite(t, env, alice, first, "later@example.com", "reader"); !made.Mailed {
+		t.Error("an hour later none is mailed")
+	}
+}

@@ -384,6 +384,21 @@ func (s *Service) invite(ctx context.Context, tx pgx.Tx, caller *authz.Principal
 	})
 }
 
+// mailsPerHour is how many of somebody's invitations, and of an organization's, are mailed in an
+// hour: noted must not be a way to send mail to strangers.
+const mailsPerHour = 30
+
+// mayMail tells whether an invitation, which is made already, may be mailed too.
+func mayMail(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org uuid.UUID) (may bool, err error) {
+	err = tx.QueryRow(ctx, `
+		select greatest(count(*) filter (where org_id = $1), count(*) filter (where created_by = $2)) <= $3
+		from invitations where created_at > now() - interval '1 hour' and (org_id = $1 or created_by = $2)`, org, caller.ID, mailsPerHour).Scan(&may)
+	if err != nil {
+		return false, fmt.Errorf("counting invitations: %w", err)
+	}
+	return may, nil
+}
+
 // revoke ends an invitation that waits.
 func revoke(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org, id uuid.UUID) error {
 	tag, err := tx.Exec(ctx, `

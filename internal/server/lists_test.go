@@ -261,5 +261,23 @@ func TestIDsThatDoNotBelongTogetherAreNotFound(t *testing.T) {
 			differs(t, "%s %v: got %d %s, want 404", path, body, a.Status, a.Body)
 		}
 	}
+	// The zero id is one that nothing has, not none.
+	const zero = "00000000-0000-0000-0000-000000000000"
+	for path, body := range map[string]any{
+		"POST /v1/notes":                                     map[string]any{"title": "t", "body": "b", "org_id": zero},
+		"POST /v1/notes?":                                    map[string]any{"title": "t", "body": "b", "org_id": w.here.org, "notebook_id": zero},
+		"PATCH /v1/notes/" + w.here.secret:                   map[string]any{"notebook_id": zero},
+		"GET /v1/notes?org_id=" + zero:                       nil,
+		"GET /v1/notes?notebook_id=" + zero:                  nil,
+		"GET /v1/orgs/" + zero:                               nil,
+		"GET /v1/orgs/" + zero + "/notebooks":                nil,
+		"GET /v1/notes/" + zero:                              nil,
+		"DELETE /v1/orgs/" + w.here.org + "/members/" + zero: nil,
+	} {
+		method, address, _ := strings.Cut(path, " ")
+		if a := w.Do(t, method, address, as, body); a.Status != http.StatusNotFound {
+			differs(t, "%s %v: got %d %s, want 404", path, body, a.Status, a.Body)
+		}
+	}
 	t.Logf("%d requests with ids of two organizations", asked)
 }

@@ -34,6 +34,7 @@ create table invitations (
     check ((created_by is null) = (created_key is not null))
 );
 create index invitations_org on invitations (org_id, created_at desc, id desc);
+create index invitations_made on invitations (created_by, created_at);
 
 create table notebooks (
     id         uuid primary key,
