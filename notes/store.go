@@ -27,6 +27,16 @@ type querier interface {
 const summary = `n.id, n.title, coalesce(n.owner_id, n.owner_key), coalesce(o.name, k.name), n.owner_key is not null,
 	n.org_id, n.notebook_id, n.version, n.created_at, n.updated_at, ` + standing
 
+// ownSummary is summary for what is known to be the caller's own personal note, and so needs no
+// way to an organization; fromOwn goes with it.
+const (
+	ownSummary = `n.id, n.title, n.owner_id, o.name, false,
+	n.org_id, n.notebook_id, n.version, n.created_at, n.updated_at, true, n.org_id, '', '', false`
+	fromOwn = `
+	from notes n
+	join people o on o.user_id = n.owner_id`
+)
+
 // death is what the Dead Zone adds; fromDead joins who deleted it.
 const (
 	death = `n.deleted_at, coalesce(n.deleted_by, n.deleted_by_key), coalesce(d.name, dk.name), n.deleted_by_key is not null,
@@ -130,7 +140,7 @@ type which struct {
 // the position: of an organization or a notebook; else everybody's, or the caller's personal ones,
 // if they may read those at all, which was decided before.
 func (s *Service) list(ctx context.Context, caller *authz.Principal, w which, after page.Position, limit int) ([]row, error) {
-	condition := visible
+	what, condition := `select `+summary+from, visible
 	switch {
 	case w.notebook != uuid.Nil:
 		condition += ` and n.notebook_id = @notebook`
@@ -139,10 +149,9 @@ func (s *Service) list(ctx context.Context, caller *authz.Principal, w which, af
 	case w.everybody:
 		condition = `true`
 	default:
-		condition = `n.org_id is null and n.owner_id = @user`
+		what, condition = `select `+ownSummary+fromOwn, `n.org_id is null and n.owner_id = @user`
 	}
-	rows, err := s.pool.Query(ctx, `
-		select `+summary+from+`
+	rows, err := s.pool.Query(ctx, what+`
 		where n.deleted_at is null and `+condition+`
 			and (@at::timestamptz is null or (n.updated_at, n.id) < (@at, @id))
 		order by n.updated_at desc, n.id desc
