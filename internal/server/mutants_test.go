@@ -67,6 +67,9 @@ var clauses = []clause{
 	// Which notes a statement looks at.
 	{"where n.id = @id and n.deleted_at is null", "where n.id = @id"},
 	{"where n.id = @id and n.deleted_at is not null", "where n.id = @id"},
+	{"@id and n.deleted_at is null and n.org_id is null and n.owner_id = @user", "@id and n.org_id is null and n.owner_id = @user"},
+	{"@id and n.deleted_at is null and n.org_id is null and n.owner_id = @user", "@id and n.deleted_at is null and n.owner_id = @user"},
+	{"@id and n.deleted_at is null and n.org_id is null and n.owner_id = @user", "@id and n.deleted_at is null and n.org_id is null"},
 	{"where n.deleted_at is null and (\n", "where (\n"},
 	{"where n.deleted_at is null and n.org_id is null", "where n.org_id is null"},
 	{"where n.deleted_at is null and true", "where true"},
