@@ -409,7 +409,7 @@ func (w *whoamiCommand) Run(ctx context.Context, to streams) error {
 	return err
 }
 
-// escaped writes JSON's invisible characters as \uXXXX, so that a terminal shows them and does
+// escaped writes JSON's invisible characters by their numbers, so that a terminal shows them and does
 // not obey them. To a program it is the same JSON: such characters stand inside strings alone.
 func escaped(text string) string {
 	var b strings.Builder

@@ -267,7 +267,7 @@ func mutations(routes []string) []mutation {
 // then fail. The program is built once; the tests of the access run in a process for each.
 func TestEachClauseAndEachPermissionIsNeeded(t *testing.T) {
 	if os.Getenv("NOTED_MUTANTS") != "" {
-		t.Skip("this is one of the runs")
+		t.Skip("NOTED_MUTANTS is set: this is a changed program, which the test itself runs")
 	}
 	root, err := filepath.Abs("../..")
 	if err != nil {
