@@ -129,6 +129,17 @@ func (p *Policy) held(names []string) *holder {
 	return sum
 }
 
+// HoldersOf are the names of people and groups to whom g lines give any act on the object.
+func (p *Policy) HoldersOf(object Object) []string {
+	names := []string{}
+	for name, one := range p.holders {
+		if slices.ContainsFunc(actsOf(object), func(act Act) bool { return one.set.Has(Permission{object, act}) }) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // Held tells whether any g line gives role to a person or group.
 func (p *Policy) Held(role string) bool {
 	for _, l := range p.lines {

@@ -115,6 +115,33 @@ func (s *Service) VerifiedEmails(ctx context.Context, tx pgx.Tx, user uuid.UUID)
 	return emails, err
 }
 
+// CalledBy are the users who may be called by one of these names in the policy: all who are, and
+// perhaps some whose name has aged or whose provider may not give it. It spares a caller to look
+// at every account.
+func (s *Service) CalledBy(ctx context.Context, names []string) ([]uuid.UUID, error) {
+	var issuers, subjects, emails, groups []string
+	for _, name := range names {
+		provider, rest, _ := strings.Cut(name, ":")
+		switch {
+		case strings.Contains(name, "@") && IsPlainEmail(name):
+			emails = append(emails, name)
+		case provider == "group":
+			_, group, _ := strings.Cut(rest, ":")
+			groups = append(groups, group)
+		default:
+			issuers, subjects = append(issuers, s.Issuer(provider)), append(subjects, rest)
+		}
+	}
+	rows, err := s.pool.Query(ctx, `
+		select distinct user_id from identities
+		where (issuer, subject) in (select * from unnest($1::text[], $2::text[])) or lower(email) = any($3) or groups && $4`,
+		issuers, subjects, emails, groups)
+	if err != nil {
+		return nil, fmt.Errorf("finding whom the policy names: %w", err)
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+}
+
 // SetLocked shuts an account out, or lets it in again, and records it. From the moment this
 // returns every session, key and sign-in of theirs fails; unlocking gives back the keys, and
 // the sessions not expired meanwhile. Doing it twice is no error and one record.

@@ -60,9 +60,8 @@ func (s *Service) listAccess(ctx context.Context, in page.Query, on granted, at 
 	return &accessList{page.Make(all, in.Limit, list, func(a Access) page.Position { return page.Position{At: a.since, ID: a.ID} })}, nil
 }
 
-// access is everybody who may do anything to a thing. It looks at every account, since which of
-// them the policy names only their sign-ins tell; for that it is meant for an admin's question, not
-// for every request.
+// access is everybody who may do anything to a thing: it looks at the members, the services, and
+// those whom the policy may name for every note of the platform.
 func (s *Service) access(ctx context.Context, on granted, at authz.Place) ([]Access, error) {
 	// How anybody stands to it, but for role and grants: those of a caller are in it as well.
 	thing, err := on.look(ctx, s.pool, authz.From(ctx), at.Org, at.ID)
@@ -70,18 +69,23 @@ func (s *Service) access(ctx context.Context, on granted, at authz.Place) ([]Acc
 		return nil, err
 	}
 	thing.Role, thing.Grant = "", ""
+	policy := s.users.Policy()
+	staff, err := s.users.CalledBy(ctx, policy.HoldersOf("note:any"))
+	if err != nil {
+		return nil, err
+	}
 	rows, err := s.pool.Query(ctx, `
 		select p.user_id, p.name, p.locked, p.created_at, p.identities, coalesce(m.role, ''), coalesce(gn.access, ''), coalesce(gb.access, '')
 		from people p
 		left join memberships m on m.org_id = @org and m.user_id = p.user_id
 		left join notes n on n.id = @thing and @is_note
 		left join grants gn on gn.user_id = p.user_id and gn.note_id = n.id
-		left join grants gb on gb.user_id = p.user_id and gb.notebook_id = case when @is_note then n.notebook_id else @thing end`,
-		pgx.NamedArgs{"org": at.Org, "thing": at.ID, "is_note": on.kind == "note"})
+		left join grants gb on gb.user_id = p.user_id and gb.notebook_id = case when @is_note then n.notebook_id else @thing end
+		where m.role is not null or p.user_id = any(@staff)`,
+		pgx.NamedArgs{"staff": staff, "org": at.Org, "thing": at.ID, "is_note": on.kind == "note"})
 	if err != nil {
 		return nil, fmt.Errorf("finding who has access: %w", err)
 	}
-	policy := s.users.Policy()
 	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Access, error) {
 		a, stands := Access{Kind: authz.KindUser}, thing
 		var identities []identity.Identity

@@ -5,6 +5,9 @@ import (
 	"slices"
 	"testing"
 
+	"noted"
+	"noted/internal/devidp"
+	"noted/internal/server"
 	"noted/internal/server/servertest"
 )
 
@@ -156,5 +159,28 @@ func checkAccess(t *testing.T, kind, name string, said access, may []string) {
 	}
 	if kind == "note" && name == "mona" && byWay["platform  "] != 1 {
 		t.Errorf("mona's platform role is %v", byWay)
+	}
+}
+
+// Staff by e-mail and by group are found too, and those whose name has aged are not.
+func TestWhoHasAccessKnowsStaffByEveryKindOfName(t *testing.T) {
+	policy, err := servertest.LoadPolicy([]byte(string(noted.Policy) + "g, erin@dev.example, moderator\ng, group:dev:ops, admin\ng, heidi@dev.example, moderator\n"))
+	env := servertest.New(t, func(o *server.Options) { o.Policy = servertest.Fixed(t, policy, err) })
+	alice := env.SignIn(t, "alice")
+	env.SignIn(t, "erin")
+	env.SignIn(t, "heidi")
+	env.Provider.SetLie(devidp.Lie{Claims: func(signed map[string]any) { signed["groups"] = []string{"ops"} }})
+	env.SignIn(t, "frank")
+	env.Provider.SetLie(devidp.Lie{})
+	env.Exec(t, `update identities set signed_in_at = now() - interval '8 days' where subject = 'heidi'`)
+	org := env.NewOrg(t, alice, "acme")
+	note := env.Make(t, alice, "/v1/notes", map[string]any{"title": "t", "body": "b", "org_id": org})
+	var names []string
+	for _, one := range whoHasAccess(t, env, alice, "/v1/orgs/"+org+"/notes/"+note+"/access") {
+		names = append(names, one.Name+" "+one.Acts[len(one.Acts)-1])
+	}
+	slices.Sort(names)
+	if want := []string{"alice delete", "erin write", "frank delete"}; !slices.Equal(names, want) {
+		t.Errorf("access have %v, want %v", names, want)
 	}
 }
