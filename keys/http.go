@@ -22,7 +22,7 @@ import (
 // Organizations is what this room asks of the one that keeps organizations, and imports it.
 type Organizations interface {
 	// Find is the caller's standing to the organization, as authz.Find.
-	Find(ctx context.Context, caller *authz.Principal, at authz.Place) (authz.Standing, error)
+	Find(ctx context.Context, caller *authz.Principal, at authz.Place) (struct{}, authz.Standing, error)
 	// Write runs a transaction in which the caller's credential holds and their standing to the
 	// organization, which it is handed, cannot change.
 	Write(ctx context.Context, org uuid.UUID, work func(pgx.Tx, authz.Standing) error) error
@@ -60,19 +60,15 @@ func (s *Service) RegisterOrgs(api *authz.API, users *identity.Service, orgs Org
 	o := operations{s, users, orgs}
 	const path = "/v1/orgs/{org}/keys"
 	tags := []string{"Organizations"}
-	find := func(ctx context.Context, caller *authz.Principal, at authz.Place) (struct{}, authz.Standing, error) {
-		standing, err := orgs.Find(ctx, caller, at)
-		return struct{}{}, standing, err
-	}
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "list-org-keys", Method: http.MethodGet, Path: path, Summary: "An organization's service keys, the newest first", Tags: tags,
-	}, "key", "read", find, func(ctx context.Context, in *struct{ page.Query }, found authz.Found[struct{}]) (*listOutput, error) {
+	}, "key", "read", orgs.Find, func(ctx context.Context, in *struct{ page.Query }, found authz.Found[struct{}]) (*listOutput, error) {
 		return o.list(ctx, in.Query, ownerOf(ctx, found.At))
 	})
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "create-org-key", Method: http.MethodPost, Path: path, Summary: "Make a service key; its secret is shown this once", Tags: tags,
 		Description: "It acts for nobody: what it may do is what its role in the organization and its key role both allow, in this organization alone. It outlives the membership of who made it.", DefaultStatus: http.StatusCreated,
-	}, "key", "write", find, func(ctx context.Context, in *struct{ Body NewOrgKey }, found authz.Found[struct{}]) (*createOutput, error) {
+	}, "key", "write", orgs.Find, func(ctx context.Context, in *struct{ Body NewOrgKey }, found authz.Found[struct{}]) (*createOutput, error) {
 		owner := ownerOf(ctx, found.At)
 		owner.OrgRole = in.Body.OrgRole
 		return o.create(ctx, in.Body.NewKey, owner)
@@ -121,7 +117,7 @@ func (o operations) finder(revoked bool) authz.Find[Key] {
 		standing := authz.Mine
 		if o.orgs != nil {
 			var err error
-			if standing, err = o.orgs.Find(ctx, caller, at); err != nil || standing.Role == "" {
+			if _, standing, err = o.orgs.Find(ctx, caller, at); err != nil || standing.Role == "" {
 				return Key{}, standing, cmp.Or(err, error(errNotFound))
 			}
 		}

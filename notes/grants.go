@@ -82,7 +82,7 @@ func (s *Service) registerGrants(api *authz.API, on granted) {
 // findGranted is the standing to the organization of a note or notebook that the caller may read.
 func (s *Service) findGranted(on granted) authz.Find[struct{}] {
 	return func(ctx context.Context, caller *authz.Principal, at authz.Place) (struct{}, authz.Standing, error) {
-		standing, err := s.orgs.Find(ctx, caller, at)
+		_, standing, err := s.orgs.Find(ctx, caller, at)
 		if err == nil && standing.Role != "" {
 			err = on.readable(ctx, s.pool, caller, at)
 		}

@@ -248,7 +248,7 @@ func (s *Service) which(ctx context.Context, caller *authz.Principal, in *listIn
 		w.org = caller.Org
 	}
 	if w.org != uuid.Nil {
-		standing, err := s.orgs.Find(ctx, caller, authz.Place{Org: w.org})
+		_, standing, err := s.orgs.Find(ctx, caller, authz.Place{Org: w.org})
 		if err != nil {
 			return w, err
 		}

@@ -38,11 +38,11 @@ func (s *Service) registerNotebooks(api *authz.API) {
 	tags := []string{"Notebooks"}
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "list-notebooks", Method: http.MethodGet, Path: path, Summary: "The notebooks that you may read, the newest first", Tags: tags,
-	}, "notebook", "read", s.findOrg, s.listNotebooks)
+	}, "notebook", "read", s.orgs.Find, s.listNotebooks)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "create-notebook", Method: http.MethodPost, Path: path, Summary: "Make a notebook", Tags: tags,
 		DefaultStatus: http.StatusCreated,
-	}, "notebook", "write", s.findOrg, s.createNotebook)
+	}, "notebook", "write", s.orgs.Find, s.createNotebook)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "get-notebook", Method: http.MethodGet, Path: path + "/{id}", Summary: "One notebook", Tags: tags,
 	}, "notebook", "read", s.findTheNotebook, func(_ context.Context, _ *struct{}, found authz.Found[Notebook]) (*notebookOutput, error) {
@@ -116,18 +116,12 @@ func findNotebook(ctx context.Context, db querier, caller *authz.Principal, org,
 	return r.Notebook, r.standing, err
 }
 
-// findOrg is for operations on all of an organization's things of a kind.
-func (s *Service) findOrg(ctx context.Context, caller *authz.Principal, at authz.Place) (struct{}, authz.Standing, error) {
-	standing, err := s.orgs.Find(ctx, caller, at)
-	return struct{}{}, standing, err
-}
-
 func (s *Service) findTheNotebook(ctx context.Context, caller *authz.Principal, at authz.Place) (Notebook, authz.Standing, error) {
 	found, standing, err := findNotebook(ctx, s.pool, caller, at.Org, at.ID)
 	if err == nil || !errors.Is(err, errNoNotebook) {
 		return found, standing, err
 	}
-	standing, missing := s.orgs.Find(ctx, caller, at)
+	_, standing, missing := s.orgs.Find(ctx, caller, at)
 	if missing != nil {
 		err = missing
 	}

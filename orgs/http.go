@@ -42,7 +42,7 @@ func (s *Service) Register(api *authz.API, end func(context.Context, pgx.Tx, uui
 
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "list-members", Method: http.MethodGet, Path: "/v1/orgs/{org}/members", Summary: "Who is in an organization, the latest first", Tags: tags,
-	}, "member", "read", s.findStanding, s.members)
+	}, "member", "read", s.Find, s.members)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "change-member", Method: http.MethodPatch, Path: "/v1/orgs/{org}/members/{user}", Summary: "Give a member another role", Tags: tags,
 		Description: "409 when it would leave no admin whose account is not locked. Invitations that the member made end.", Errors: []int{http.StatusConflict},
@@ -55,12 +55,12 @@ func (s *Service) Register(api *authz.API, end func(context.Context, pgx.Tx, uui
 
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "list-invitations", Method: http.MethodGet, Path: "/v1/orgs/{org}/invitations", Summary: "Invitations that wait, the newest first", Tags: tags,
-	}, "invitation", "read", s.findStanding, s.invitations)
+	}, "invitation", "read", s.Find, s.invitations)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "create-invitation", Method: http.MethodPost, Path: "/v1/orgs/{org}/invitations", Summary: "Invite somebody; the token is shown this once", Tags: tags,
 		Description:   "For one verified e-mail, once. It is also sent by mail when the server has one.",
 		DefaultStatus: http.StatusCreated,
-	}, "invitation", "write", s.findStanding, s.createInvitation)
+	}, "invitation", "write", s.Find, s.createInvitation)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "revoke-invitation", Method: http.MethodDelete, Path: "/v1/orgs/{org}/invitations/{id}", Summary: "Revoke an invitation", Tags: tags,
 		DefaultStatus: http.StatusNoContent,
@@ -74,14 +74,8 @@ func (s *Service) Register(api *authz.API, end func(context.Context, pgx.Tx, uui
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "list-org-audit", Method: http.MethodGet, Path: "/v1/orgs/{org}/audit", Summary: "An organization's security record, the newest first", Tags: tags,
 		Description: "What its members and keys did to it, and what platform staff did to its notes.",
-	}, "audit", "read", s.findStanding, s.audit)
+	}, "audit", "read", s.Find, s.audit)
 	s.keys.RegisterOrgs(api, s.users, s)
-}
-
-// findStanding is for operations on all of an organization's things of a kind.
-func (s *Service) findStanding(ctx context.Context, caller *authz.Principal, at authz.Place) (struct{}, authz.Standing, error) {
-	found, err := s.Find(ctx, caller, at)
-	return struct{}{}, found, err
 }
 
 func (s *Service) findOrg(ctx context.Context, caller *authz.Principal, at authz.Place) (Org, authz.Standing, error) {
@@ -89,7 +83,7 @@ func (s *Service) findOrg(ctx context.Context, caller *authz.Principal, at authz
 }
 
 func (s *Service) findTheMember(ctx context.Context, caller *authz.Principal, at authz.Place) (Member, authz.Standing, error) {
-	found, err := s.Find(ctx, caller, at)
+	_, found, err := s.Find(ctx, caller, at)
 	if err != nil || found.Role == "" {
 		return Member{}, found, err
 	}
@@ -99,7 +93,7 @@ func (s *Service) findTheMember(ctx context.Context, caller *authz.Principal, at
 }
 
 func (s *Service) findTheInvitation(ctx context.Context, caller *authz.Principal, at authz.Place) (Invitation, authz.Standing, error) {
-	found, err := s.Find(ctx, caller, at)
+	_, found, err := s.Find(ctx, caller, at)
 	if err != nil || found.Role == "" {
 		return Invitation{}, found, err
 	}

@@ -23,10 +23,12 @@ type querier interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
 
-// Find is the caller's standing to an organization: with no role for somebody outside, for one
+// Find is the authz.Find of operations on all of an organization's things of a kind: the caller's
+// standing to it, with no role for somebody outside, for one
 // that is deleted (which has no members and no keys), and for one that never was.
-func (s *Service) Find(ctx context.Context, caller *authz.Principal, at authz.Place) (authz.Standing, error) {
-	return standing(ctx, s.pool, caller, at.Org)
+func (s *Service) Find(ctx context.Context, caller *authz.Principal, at authz.Place) (struct{}, authz.Standing, error) {
+	found, err := standing(ctx, s.pool, caller, at.Org)
+	return struct{}{}, found, err
 }
 
 func standing(ctx context.Context, db querier, caller *authz.Principal, org uuid.UUID) (authz.Standing, error) {

@@ -54,10 +54,10 @@ func (r accessRow) String() string {
 	return r.operation + " on " + r.target
 }
 
-// readAccess reads the matrix; the callers are in the order of its columns.
-func readAccess(t testing.TB) (rows []accessRow, callers []string) {
+// readMatrix reads a matrix's lines, without its comments.
+func readMatrix(t testing.TB, name string) [][]string {
 	t.Helper()
-	text, err := os.ReadFile("testdata/access.csv")
+	text, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,6 +67,13 @@ func readAccess(t testing.TB) (rows []accessRow, callers []string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return lines
+}
+
+// readAccess reads the matrix; the callers are in the order of its columns.
+func readAccess(t testing.TB) (rows []accessRow, callers []string) {
+	t.Helper()
+	lines := readMatrix(t, "testdata/access.csv")
 	callers = lines[0][2:]
 	seen := map[string]bool{}
 	for _, line := range lines[1:] {

@@ -1,10 +1,7 @@
 package server_test
 
 import (
-	"bytes"
-	"encoding/csv"
 	"net/http"
-	"os"
 	"strings"
 	"testing"
 
@@ -22,16 +19,7 @@ type orgRow struct {
 
 func readOrgAccess(t testing.TB) (rows []orgRow, callers []string) {
 	t.Helper()
-	text, err := os.ReadFile("testdata/access-orgs.csv")
-	if err != nil {
-		t.Fatal(err)
-	}
-	reader := csv.NewReader(bytes.NewReader(text))
-	reader.Comment, reader.TrimLeadingSpace = '#', true
-	lines, err := reader.ReadAll()
-	if err != nil {
-		t.Fatal(err)
-	}
+	lines := readMatrix(t, "testdata/access-orgs.csv")
 	callers = lines[0][3:]
 	seen := map[string]bool{}
 	for _, line := range lines[1:] {
