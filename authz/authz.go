@@ -150,6 +150,8 @@ type Principal struct {
 	// Key and KeyRole are the key's id and role (zero for a session).
 	Key     uuid.UUID
 	KeyRole string
+	// Secret is which of the key's secrets was presented (zero for a session).
+	Secret uuid.UUID
 	// Org and OrgRole are a service's organization and its role there (zero for a user).
 	Org     uuid.UUID
 	OrgRole string
@@ -157,6 +159,7 @@ type Principal struct {
 	Roles []string
 
 	allowed Set     // on the platform
+	wide    Set     // the same before the key's role narrowed it
 	narrow  Set     // what the key's role leaves; everything for a session
 	policy  *Policy // by which all of this was found
 }
@@ -171,12 +174,27 @@ func NewPrincipal(p Principal, policy *Policy, names []string) *Principal {
 		p.narrow = policy.sets[p.KeyRole]
 	}
 	if p.Kind == KindService {
-		p.Roles, p.allowed = []string{}, p.narrow&bitOf[Permission{"self", "read"}]
-		return &p
+		p.Roles, p.wide = []string{}, bitOf[Permission{"self", "read"}]
+	} else {
+		held := policy.held(names)
+		p.Roles, p.wide = held.roles, held.set
 	}
-	held := policy.held(names)
-	p.Roles, p.allowed = held.roles, held.set&p.narrow
+	p.allowed = p.wide & p.narrow
 	return &p
+}
+
+// refuse is 403 for the permission. It tells that the key's role alone is in the way when the
+// caller would be allowed without it.
+func (p *Principal) refuse(needed Permission, allowed func(*Principal) bool) error {
+	e := problem.Forbidden(needed.String())
+	if p.Via == ViaKey {
+		bare := *p
+		bare.allowed, bare.narrow = p.wide, ^Set(0)
+		if allowed(&bare) {
+			e.LimitedBy = p.KeyRole
+		}
+	}
+	return e
 }
 
 // Holds tells whether the principal may do p, whatever the thing.
@@ -216,10 +234,8 @@ func (p *Principal) ever(kind Kind, act Act, relation Relation) bool {
 // it exists or not, naming the permission nearest to them.
 func (p *Principal) CheckKind(kind Kind, act Act) error {
 	relations := relationsOf(kind)
-	for _, relation := range relations {
-		if p.ever(kind, act, relation) || p.ever(kind, "read", relation) {
-			return nil
-		}
+	if p.everBy(kind, act, relations) || p.everBy(kind, "read", relations) {
+		return nil
 	}
 	return p.lacks(kind, act, relations)
 }
@@ -227,25 +243,27 @@ func (p *Principal) CheckKind(kind Kind, act Act) error {
 // checkEver is CheckKind for an operation without a target, by the given relations: reading
 // alone does not let anybody act.
 func (p *Principal) checkEver(kind Kind, act Act, relations []Relation) error {
-	for _, relation := range relations {
-		if p.ever(kind, act, relation) {
-			return nil
-		}
+	if p.everBy(kind, act, relations) {
+		return nil
 	}
 	return p.lacks(kind, act, relations)
 }
 
+// everBy is ever by any of the relations.
+func (p *Principal) everBy(kind Kind, act Act, relations []Relation) bool {
+	return slices.ContainsFunc(relations, func(r Relation) bool { return p.ever(kind, act, r) })
+}
+
 // lacks is 403 for a kind, naming the nearest of the relations; nothing is a service's own.
 func (p *Principal) lacks(kind Kind, act Act, relations []Relation) error {
+	nearest := slices.IndexFunc(relations, func(r Relation) bool { return bitOf[Permission{ObjectOf(kind, r), act}] != 0 })
 	if p.Kind == KindService && slices.Contains(relations, Org) {
-		return problem.Forbidden(Permission{ObjectOf(kind, Org), act}.String())
+		nearest = slices.Index(relations, Org)
 	}
-	for _, relation := range relations {
-		if needed := (Permission{ObjectOf(kind, relation), act}); bitOf[needed] != 0 {
-			return problem.Forbidden(needed.String())
-		}
+	if nearest < 0 {
+		return fmt.Errorf("authz: %s %s is not in the vocabulary", kind, act)
 	}
-	return fmt.Errorf("authz: %s %s is not in the vocabulary", kind, act)
+	return p.refuse(Permission{ObjectOf(kind, relations[nearest]), act}, func(p *Principal) bool { return p.everBy(kind, act, relations) })
 }
 
 // Check decides for something without a target: one of one's own (note:own write for
@@ -254,7 +272,7 @@ func (p *Principal) Check(permission Permission) error {
 	if p.Holds(permission) {
 		return nil
 	}
-	return problem.Forbidden(permission.String())
+	return p.refuse(permission, func(p *Principal) bool { return p.Holds(permission) })
 }
 
 // NotFound is 404 for a thing of this kind, which is not there, or which the caller may not read.

@@ -81,13 +81,34 @@ func register[I, O any](a *API, op huma.Operation, needs string, check func(*Pri
 	a.declare(&op, needs)
 	op.Middlewares = append(op.Middlewares, func(ctx huma.Context, next func(huma.Context)) {
 		if answer(ctx, check(From(ctx.Context()))) {
-			next(ctx)
+			next(huma.WithValue(ctx, decisionKey{}, decision(check)))
 		}
 	}, strictInput)
 	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := handler(ctx, in)
 		return answered(ctx, out, err)
 	})
+}
+
+// decision is how an operation decides on a caller by what it declares.
+type decision func(*Principal) error
+
+type decisionKey struct{}
+
+// WithDecision puts what a page's handler declares into its context, for Again.
+func WithDecision(ctx context.Context, decide func(*Principal) error) context.Context {
+	return context.WithValue(ctx, decisionKey{}, decision(decide))
+}
+
+// Again decides what the operation declares once more: for the caller as they are in the transaction
+// that writes, under the policy in force then. On what the transaction has locked its handler
+// decides. Where nothing was declared, nothing is allowed.
+func Again(ctx context.Context, p *Principal) error {
+	decide, ok := ctx.Value(decisionKey{}).(decision)
+	if !ok {
+		return errors.New("authz: nothing was declared for what is written here")
+	}
+	return decide(p)
 }
 
 // answered makes any error of a handler a problem, so that huma sends its status and headers.
@@ -123,10 +144,31 @@ type Found[T any] struct {
 // Place are the ids in an operation's path; those that it does not have are zero.
 type Place struct{ Org, ID, User uuid.UUID }
 
-// Find loads an operation's target together with the caller's standing to it. Below /v1/orgs/{org}
-// it returns the standing to the organization also with the problem (404) that the thing is
-// not there.
-type Find[T any] func(ctx context.Context, caller *Principal, at Place) (T, Standing, error)
+// Find finds how the caller stands to an operation's target, and how to load the target, which
+// happens only when they may at least read it or act on it: what is refused costs the same, whatever
+// is behind it. A nil load loads nothing; its problem (404) is the answer. Below /v1/orgs/{org} it
+// returns the standing to the organization also with the problem (404) that the thing is not there.
+type Find[T any] func(ctx context.Context, caller *Principal, at Place) (s Standing, load func(context.Context) (T, error), err error)
+
+// FindStanding finds how the caller stands to what is at a place.
+type FindStanding func(ctx context.Context, caller *Principal, at Place) (Standing, error)
+
+// Only is a Find for operations that need the standing alone.
+func Only(stand FindStanding) Find[struct{}] {
+	return func(ctx context.Context, caller *Principal, at Place) (Standing, func(context.Context) (struct{}, error), error) {
+		standing, err := stand(ctx, caller, at)
+		return standing, nil, err
+	}
+}
+
+// Then is a Find for a thing to which everybody stands as they do to all of its kind there: a member,
+// a key.
+func Then[T any](stand FindStanding, load func(ctx context.Context, at Place) (T, error)) Find[T] {
+	return func(ctx context.Context, caller *Principal, at Place) (Standing, func(context.Context) (T, error), error) {
+		standing, err := stand(ctx, caller, at)
+		return standing, func(ctx context.Context) (T, error) { return load(ctx, at) }, err
+	}
+}
 
 // RegisterOn declares an operation on one thing of the given kind: the path's {id}, or an
 // organization, {org}, or a thing or all things of a kind below it. A problem that find
@@ -158,9 +200,9 @@ func RegisterOn[T, I, O any](a *API, op huma.Operation, kind Kind, act Act, find
 	}
 	type foundKey struct{}
 	op.Middlewares = append(op.Middlewares, func(ctx huma.Context, next func(huma.Context)) {
-		found, err := locate(ctx, kind, act, names, find)
+		found, decide, err := locate(ctx, kind, act, names, find)
 		if answer(ctx, err) {
-			next(huma.WithValue(ctx, foundKey{}, found))
+			next(huma.WithValue(huma.WithValue(ctx, foundKey{}, found), decisionKey{}, decide))
 		}
 	}, strictInput)
 	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
@@ -196,22 +238,23 @@ func namesIn(path string) []string {
 	return names
 }
 
-func locate[T any](ctx huma.Context, kind Kind, act Act, names []string, find Find[T]) (found Found[T], err error) {
+// locate reads the ids of the path, and decides. It returns the decision too, for Again.
+func locate[T any](ctx huma.Context, kind Kind, act Act, names []string, find Find[T]) (found Found[T], decide decision, err error) {
 	caller := From(ctx.Context())
 	inOrg := names[0] == "org"
 	whole := len(names) == 1 && inOrg
 	if !inOrg {
 		if err := caller.CheckKind(kind, act); err != nil {
-			return found, err
+			return found, nil, err
 		}
 	}
 	for _, name := range names {
 		id, err := uuid.Parse(ctx.Param(name))
 		switch {
 		case (err != nil || len(ctx.Param(name)) != 36) && whole:
-			return found, NotFound("org")
+			return found, nil, NotFound("org")
 		case err != nil || len(ctx.Param(name)) != 36:
-			return found, NotFound(kind)
+			return found, nil, NotFound(kind)
 		case name == "org":
 			found.At.Org = id
 		case name == "user":
@@ -220,17 +263,34 @@ func locate[T any](ctx huma.Context, kind Kind, act Act, names []string, find Fi
 			found.At.ID = id
 		}
 	}
-	found.Thing, found.Standing, err = find(ctx.Context(), caller, found.At)
+	standing, load, lookup := find(ctx.Context(), caller, found.At)
 	var missing *problem.Error
-	if err != nil && !errors.As(err, &missing) {
-		return found, err
+	if lookup != nil && (!inOrg || !errors.As(lookup, &missing)) {
+		return found, nil, lookup
 	}
-	if inOrg {
-		found.By, err = caller.DecideIn(kind, act, found.Standing, whole, err)
-	} else if err == nil {
-		found.By, err = caller.DecideOn(kind, act, found.Standing)
+	found.Standing = standing
+	on := func(p *Principal, lookup error) (Relation, error) {
+		switch {
+		case !inOrg:
+			return p.DecideOn(kind, act, standing)
+		case whole && kind != "org":
+			return Org, p.DecideAll(kind, act, standing)
+		}
+		return p.DecideIn(kind, act, standing, lookup)
 	}
-	return found, err
+	decide = func(p *Principal) error {
+		_, err := on(p, nil)
+		return err
+	}
+	if found.By, err = on(caller, lookup); err != nil && !caller.mayRead(kind, standing) || lookup != nil || load == nil {
+		return found, decide, err
+	}
+	thing, missed := load(ctx.Context())
+	if missed != nil {
+		return found, decide, missed
+	}
+	found.Thing = thing
+	return found, decide, err
 }
 
 // answer writes err's problem; it reports true, and writes nothing, when there is none.

@@ -32,8 +32,8 @@ func handleOn(context.Context, *struct{}, authz.Found[int]) (*nothing, error) {
 	return &nothing{}, nil
 }
 
-func find(context.Context, *authz.Principal, authz.Place) (int, authz.Standing, error) {
-	return 0, authz.Mine, nil
+func find(context.Context, *authz.Principal, authz.Place) (authz.Standing, func(context.Context) (int, error), error) {
+	return authz.Mine, nil, nil
 }
 
 func TestAnOperationThatDeclaresNothingSensibleIsAnErrorAndNoRoute(t *testing.T) {

@@ -5,8 +5,6 @@ import (
 	"slices"
 
 	"github.com/google/uuid"
-
-	"noted/internal/problem"
 )
 
 // MemberRoles are what a member of an organization may be; the policy's role is org- and the
@@ -124,7 +122,7 @@ func (p *Principal) DecideOn(kind Kind, act Act, s Standing) (Relation, error) {
 		case !inside && !platform:
 			continue
 		case ask != act:
-			return None, problem.Forbidden(Permission{s.nearest(kind, act), act}.String())
+			return None, p.lacksOn(kind, act, s)
 		case inside:
 			return Org, nil
 		case s.Own && s.Org == uuid.Nil:
@@ -135,37 +133,70 @@ func (p *Principal) DecideOn(kind Kind, act Act, s Standing) (Relation, error) {
 	return None, NotFound(kind)
 }
 
+// mayRead tells whether the caller may at least read a thing to which they stand so.
+func (p *Principal) mayRead(kind Kind, s Standing) bool {
+	return p.inOrganization(kind, "read", s) || p.byPlatform(kind, "read", s)
+}
+
+// lacksOn is 403 for a thing to which the caller stands so.
+func (p *Principal) lacksOn(kind Kind, act Act, s Standing) error {
+	return p.refuse(Permission{s.nearest(kind, act), act}, func(p *Principal) bool {
+		return p.inOrganization(kind, act, s) || p.byPlatform(kind, act, s)
+	})
+}
+
 // Require asks for something that the caller must hold by the thing's own relation to them, where
 // no platform-wide permission helps: to make a thing, or to move one. It is 403 or nil.
 func (p *Principal) Require(kind Kind, act Act, s Standing) error {
-	if p.inOrganization(kind, act, s) || s.Own && p.byPlatform(kind, act, s) {
+	holds := func(p *Principal) bool { return p.inOrganization(kind, act, s) || s.Own && p.byPlatform(kind, act, s) }
+	if holds(p) {
 		return nil
 	}
-	return problem.Forbidden(Permission{s.nearest(kind, act), act}.String())
+	return p.refuse(Permission{s.nearest(kind, act), act}, holds)
 }
 
-// DecideIn decides below /v1/orgs/{org}. For a thing of the organization, lookup is the error of
-// finding it; without one (whole) it is about all things of the kind there. Outsiders get 404 for
-// everything. A member who could neither read nor act on any thing of this kind gets 403,
-// whether it exists or not; and then it is as DecideOn says.
-func (p *Principal) DecideIn(kind Kind, act Act, s Standing, whole bool, lookup error) (Relation, error) {
-	if s.Role == "" && whole {
-		return None, NotFound("org")
-	}
+// DecideAll decides on all things of a kind in an organization, and on making one. Outsiders get
+// 404, members who may not 403.
+func (p *Principal) DecideAll(kind Kind, act Act, s Standing) error {
 	if s.Role == "" {
+		return NotFound("org")
+	}
+	return p.checkIn(kind, s.Role, act)
+}
+
+// DecideIn decides on a thing of an organization, or on the organization; lookup is the error of
+// finding the thing. Outsiders get 404 for everything. A member who could neither read nor act on
+// any thing of this kind gets 403, whether it exists or not; and then it is as DecideOn says. What
+// hangs on another thing (a grant) and the organization itself are no such kind: who may not
+// read the thing gets 404.
+func (p *Principal) DecideIn(kind Kind, act Act, s Standing, lookup error) (Relation, error) {
+	switch {
+	case s.Role == "":
 		return None, NotFound(kind)
+	case kind == "org":
+		return p.DecideOn(kind, act, s)
+	case kind == "grant" && lookup != nil:
+		return None, lookup
 	}
-	acts := []Act{act, "read"}
-	if whole && kind != "org" {
-		acts = acts[:1]
+	if !s.Own {
+		if err := p.checkIn(kind, s.Role, act, "read"); err != nil {
+			return None, err
+		}
 	}
-	if !s.Own && !p.everIn(kind, acts, s.Role) {
-		return None, problem.Forbidden(Permission{insideOf(kind)[0], act}.String())
-	}
-	if lookup != nil || whole && kind != "org" {
-		return Org, lookup
+	if lookup != nil {
+		return None, lookup
 	}
 	return p.DecideOn(kind, act, s)
+}
+
+// checkIn is 403 when nobody with the role in an organization may do any of the acts, of which it
+// names the first, to anything of the kind there.
+func (p *Principal) checkIn(kind Kind, role string, acts ...Act) error {
+	ever := func(p *Principal) bool { return p.everIn(kind, acts, role) }
+	if ever(p) {
+		return nil
+	}
+	return p.refuse(Permission{insideOf(kind)[0], acts[0]}, func(p *Principal) bool { return p.everIn(kind, acts[:1], role) })
 }
 
 // everIn tells whether somebody with the role in an organization may do one of the acts to some

@@ -89,16 +89,18 @@ func (s *Service) signInURL(r *http.Request) string {
 // BySession refuses keys: what it guards is for a person at a browser.
 func BySession(needed authz.Permission, next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		caller := authz.From(r.Context())
-		err := caller.Check(needed)
-		if err == nil && caller.Via != authz.ViaSession {
-			err = problem.Forbidden(needed.String())
+		check := func(caller *authz.Principal) error {
+			err := caller.Check(needed)
+			if err == nil && caller.Via != authz.ViaSession {
+				err = problem.Forbidden(needed.String())
+			}
+			return err
 		}
-		if err != nil {
+		if err := check(authz.From(r.Context())); err != nil {
 			problem.Write(w, r, err)
 			return
 		}
-		next(w, r)
+		next(w, r.WithContext(authz.WithDecision(r.Context(), check)))
 	}
 }
 
@@ -144,7 +146,7 @@ func (s *Service) principalOf(ctx context.Context, token string, policy *authz.P
 		if err != nil {
 			return nil, false, err
 		}
-		made := authz.Principal{Via: authz.ViaKey, Key: key.ID, KeyRole: key.Role}
+		made := authz.Principal{Via: authz.ViaKey, Key: key.ID, KeyRole: key.Role, Secret: key.Secret}
 		if key.Service != nil {
 			made.ID, made.Kind, made.Name, made.Org, made.OrgRole = key.ID, authz.KindService, key.Service.Name, key.Service.Org, key.Service.Role
 			return authz.NewPrincipal(made, policy, nil), key.Lasting, nil
@@ -178,50 +180,102 @@ func (s *Service) principal(person Person, p authz.Principal, policy *authz.Poli
 	return authz.NewPrincipal(p, policy, s.Names(person.Identities))
 }
 
-// Confirm asks once more, in the transaction that writes, whether the caller's credential still
-// holds: a request may have waited for its body while its session was ended, its key revoked
-// or its user locked. What is confirmed stays so until tx ends. The error is the one answer.
-func (s *Service) Confirm(ctx context.Context, tx pgx.Tx) error {
-	caller := authz.From(ctx)
-	reason, err := s.confirm(ctx, tx, caller)
-	if err != nil {
-		return fmt.Errorf("confirming the credential: %w", err)
-	}
-	if reason == "" {
-		return nil
-	}
-	failure := failureOf(reason, Person{ID: caller.ID, Name: caller.Name})
-	if caller.Kind == authz.KindService {
-		failure.Object, failure.Actor, failure.Org = "key", ActorOf(caller), caller.Org
-	}
-	failure.service = s
-	return failure
+// Act is Write for an operation on what is the caller's own, or nobody's: the work begins with what
+// Confirm returns.
+func (s *Service) Act(ctx context.Context, work func(context.Context, pgx.Tx) error) error {
+	return s.Write(ctx, func(tx pgx.Tx) error {
+		ctx, err := s.Confirm(ctx, tx)
+		if err != nil {
+			return err
+		}
+		return work(ctx, tx)
+	})
 }
 
-func (s *Service) confirm(ctx context.Context, tx pgx.Tx, caller *authz.Principal) (Reason, error) {
-	var lives bool
-	if caller.Kind == authz.KindService {
-		return s.confirmKey(ctx, tx, caller.Key)
+// actAlone is Act for what must not happen beside another such of the caller and the others.
+func (s *Service) actAlone(ctx context.Context, work func(context.Context, pgx.Tx) error, others ...uuid.UUID) error {
+	return s.Write(ctx, func(tx pgx.Tx) error {
+		if err := lockUsers(ctx, tx, append(others, authz.From(ctx).ID)...); err != nil {
+			return err
+		}
+		ctx, err := s.Confirm(ctx, tx)
+		if err != nil {
+			return err
+		}
+		return work(ctx, tx)
+	})
+}
+
+// lockUsers locks the rows of users for the rest of tx, in one order: before Confirm, which shares
+// the caller's.
+func lockUsers(ctx context.Context, tx pgx.Tx, users ...uuid.UUID) error {
+	if _, err := tx.Exec(ctx, `select from users where id = any($1) order by id for update`, users); err != nil {
+		return fmt.Errorf("locking users: %w", err)
 	}
+	return nil
+}
+
+// Confirm decides on the caller anew, in the transaction that writes: a request may have waited for its
+// body while its session was ended, the secret that it brought replaced, its user locked, a sign-in
+// unlinked, a name aged out, the policy changed. The credential that was presented must still
+// hold, and the caller, as the policy in force and their identities make them now, must still be allowed what
+// the operation declares. The context returned carries them; what is decided further in the transaction is
+// decided on them. Credential and identities stay as they are until tx ends. The error is the one answer, or 403.
+func (s *Service) Confirm(ctx context.Context, tx pgx.Tx) (context.Context, error) {
+	caller := authz.From(ctx)
+	fresh, reason, err := s.confirm(ctx, tx, caller)
+	if err != nil {
+		return ctx, fmt.Errorf("confirming the credential: %w", err)
+	}
+	if reason != "" {
+		failure := failureOf(reason, Person{ID: caller.ID, Name: caller.Name})
+		if caller.Kind == authz.KindService {
+			failure.Object, failure.Actor, failure.Org = "key", ActorOf(caller), caller.Org
+		}
+		failure.service = s
+		return ctx, failure
+	}
+	return authz.WithPrincipal(ctx, fresh), authz.Again(ctx, fresh)
+}
+
+func (s *Service) confirm(ctx context.Context, tx pgx.Tx, caller *authz.Principal) (*authz.Principal, Reason, error) {
+	policy := s.policy()
+	if caller.Kind == authz.KindService {
+		reason, err := s.confirmKey(ctx, tx, caller)
+		return authz.NewPrincipal(*caller, policy, nil), reason, err
+	}
+	// Whatever changes somebody's identities locks their row.
+	var lives bool
 	err := tx.QueryRow(ctx, `select locked_at is null from users where id = $1 for share`, caller.ID).Scan(&lives)
 	if err != nil {
-		return "", err
+		return nil, "", err
 	}
 	if !lives {
-		return ReasonLocked, nil
+		return nil, ReasonLocked, nil
 	}
 	if caller.Via == authz.ViaKey {
-		return s.confirmKey(ctx, tx, caller.Key)
+		if reason, err := s.confirmKey(ctx, tx, caller); err != nil || reason != "" {
+			return nil, reason, err
+		}
+	} else {
+		err = tx.QueryRow(ctx, `
+			select ended_at is null and expires_at > now() and last_used_at > now() - $2::interval
+			from sessions where id = $1 for share`, caller.Session, s.config.SessionIdle).Scan(&lives)
+		if err != nil {
+			return nil, "", err
+		}
+		if !lives {
+			return nil, ReasonEndedSession, nil
+		}
 	}
-	err = tx.QueryRow(ctx, `select ended_at is null and expires_at > now() from sessions where id = $1 for share`, caller.Session).Scan(&lives)
-	if err != nil || lives {
-		return "", err
-	}
-	return ReasonEndedSession, nil
+	person := Person{ID: caller.ID}
+	err = tx.QueryRow(ctx, `select name, coalesce(email, ''), identities from people where user_id = $1`, caller.ID).
+		Scan(&person.Name, &person.Email, &person.Identities)
+	return s.principal(person, *caller, policy), "", err
 }
 
-func (s *Service) confirmKey(ctx context.Context, tx pgx.Tx, key uuid.UUID) (Reason, error) {
-	lives, err := s.keys.KeyLives(ctx, tx, key)
+func (s *Service) confirmKey(ctx context.Context, tx pgx.Tx, caller *authz.Principal) (Reason, error) {
+	lives, err := s.keys.KeyLives(ctx, tx, caller.Key, caller.Secret)
 	if err != nil || lives {
 		return "", err
 	}

@@ -341,10 +341,11 @@ func (s *Service) ConfirmDevice(w http.ResponseWriter, r *http.Request) {
 // decide notes the decision. Approving makes the device's session: of the same sign-in as the one that approves,
 // so that it ends with it at the provider, and no fresher than it.
 func (s *Service) decide(ctx context.Context, tx pgx.Tx, typed string, approve bool) error {
-	caller := authz.From(ctx)
-	if err := s.Confirm(ctx, tx); err != nil {
+	ctx, err := s.Confirm(ctx, tx)
+	if err != nil {
 		return err
 	}
+	caller := authz.From(ctx)
 	_, code, err := s.lookUp(ctx, tx, typed)
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"noted/authz"
 	"noted/internal/page"
@@ -149,16 +150,20 @@ func (s *Service) sessions(ctx context.Context, in *struct{ page.Query }) (*sess
 }
 
 func (s *Service) endOne(ctx context.Context, _ *struct{}, found authz.Found[uuid.UUID]) (*struct{}, error) {
-	caller := authz.From(ctx)
-	ended, err := s.endSessions(ctx, ActorOf(caller), caller.ID, found.Thing, uuid.Nil)
-	if err == nil && ended == 0 { // another request ended it meanwhile
-		err = errNoSession
-	}
-	return nil, err
+	return nil, s.actAlone(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		caller := authz.From(ctx)
+		ended, err := endSessions(ctx, tx, ActorOf(caller), caller.ID, found.Thing, uuid.Nil)
+		if err == nil && ended == 0 { // another request ended it meanwhile
+			err = errNoSession
+		}
+		return err
+	})
 }
 
 func (s *Service) endOthers(ctx context.Context, _ *struct{}) (*struct{}, error) {
-	caller := authz.From(ctx)
-	_, err := s.endSessions(ctx, ActorOf(caller), caller.ID, uuid.Nil, caller.Session)
-	return nil, err
+	return nil, s.actAlone(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		caller := authz.From(ctx)
+		_, err := endSessions(ctx, tx, ActorOf(caller), caller.ID, uuid.Nil, caller.Session)
+		return err
+	})
 }

@@ -70,15 +70,16 @@ type Service struct {
 // because keys imports identity.
 type KeyVerifier interface {
 	VerifyKey(ctx context.Context, token string) (KeyCredential, error)
-	// KeyLives tells, in a transaction, whether a key is still neither revoked nor expired, and
-	// holds it so until the transaction ends.
-	KeyLives(ctx context.Context, tx pgx.Tx, id uuid.UUID) (bool, error)
+	// KeyLives tells, in a transaction, whether a key is not revoked and that secret of it neither
+	// replaced nor expired, and holds it so until the transaction ends.
+	KeyLives(ctx context.Context, tx pgx.Tx, id, secret uuid.UUID) (bool, error)
 }
 
 // KeyCredential is a live API key and the person for whom it acts, or, of an organization, the
 // service that it is.
 type KeyCredential struct {
 	ID      uuid.UUID
+	Secret  uuid.UUID // of the secret that was presented
 	Role    string
 	Person  Person
 	Service *Keyed // nil for a person's

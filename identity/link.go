@@ -107,7 +107,6 @@ type startLinkOutput struct{ Body LinkURL }
 // startLink keeps the flow in the database, one for each session: unlike a sign-in's, its
 // beginner is known, and only their very session may end it.
 func (s *Service) startLink(ctx context.Context, in *startLinkInput) (*startLinkOutput, error) {
-	caller := authz.From(ctx)
 	i := slices.IndexFunc(s.config.Providers, func(p *Provider) bool { return p.ID == in.Body.Provider })
 	if i < 0 {
 		return nil, problem.Invalid("body.provider", "is no provider here; /auth/providers lists them")
@@ -118,10 +117,7 @@ func (s *Service) startLink(ctx context.Context, in *startLinkInput) (*startLink
 		return nil, err
 	}
 	f := flow{Provider: provider.ID, State: random(), Nonce: random(), Verifier: oauth2.GenerateVerifier()}
-	err = s.Write(ctx, func(tx pgx.Tx) error {
-		if err := s.Confirm(ctx, tx); err != nil {
-			return err
-		}
+	err = s.Act(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `
 			insert into links (session_id, state_hash, provider, nonce, verifier, expires_at)
 			select id, $2, $3, $4, $5, now() + $6::interval from sessions
@@ -129,7 +125,7 @@ func (s *Service) startLink(ctx context.Context, in *startLinkInput) (*startLink
 			on conflict (session_id) do update set state_hash = excluded.state_hash, provider = excluded.provider,
 				nonce = excluded.nonce, verifier = excluded.verifier, expires_at = excluded.expires_at,
 				sign_in = null, confirm_hash = null`,
-			caller.Session, hashState(f.State), f.Provider, f.Nonce, f.Verifier, flowLife, linkFresh)
+			authz.From(ctx).Session, hashState(f.State), f.Provider, f.Nonce, f.Verifier, flowLife, linkFresh)
 		if err != nil {
 			return fmt.Errorf("beginning to link: %w", err)
 		}
@@ -306,23 +302,24 @@ func (s *Service) ConfirmLink(w http.ResponseWriter, r *http.Request) {
 }
 
 func (s *Service) makeLink(ctx context.Context, tx pgx.Tx, code string) error {
-	caller := authz.From(ctx)
 	var in signIn
 	err := tx.QueryRow(ctx, `
 		delete from links where session_id = $1 and confirm_hash = $2 and expires_at > now() returning sign_in`,
-		caller.Session, hashState(code)).Scan(&in)
+		authz.From(ctx).Session, hashState(code)).Scan(&in)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return problem.New(http.StatusConflict, "There is nothing to confirm in this session, or no longer; begin again.")
 	}
 	if err != nil {
 		return fmt.Errorf("finding a link: %w", err)
 	}
-	if err := linkable(ctx, tx, in.Identity, caller.ID); err != nil {
+	if err := linkable(ctx, tx, in.Identity, authz.From(ctx).ID); err != nil {
 		return err
 	}
-	if err := s.Confirm(ctx, tx); err != nil {
+	ctx, err = s.Confirm(ctx, tx)
+	if err != nil {
 		return err
 	}
+	caller := authz.From(ctx)
 	if in.Groups == nil {
 		in.Groups = []string{}
 	}
@@ -339,32 +336,36 @@ func (s *Service) makeLink(ctx context.Context, tx pgx.Tx, code string) error {
 	})
 }
 
-func (s *Service) findOwnIdentity(ctx context.Context, caller *authz.Principal, at authz.Place) (LinkedIdentity, authz.Standing, error) {
-	one := LinkedIdentity{ID: at.ID}
-	err := s.pool.QueryRow(ctx, `select issuer, subject from identities where id = $1 and user_id = $2`, at.ID, caller.ID).Scan(&one.Issuer, &one.Subject)
-	if errors.Is(err, pgx.ErrNoRows) {
-		err = errNoIdentity
-	}
-	return one, authz.Mine, err
+func (s *Service) findOwnIdentity(_ context.Context, caller *authz.Principal, at authz.Place) (authz.Standing, func(context.Context) (LinkedIdentity, error), error) {
+	return authz.Mine, func(ctx context.Context) (LinkedIdentity, error) {
+		one := LinkedIdentity{ID: at.ID}
+		err := s.pool.QueryRow(ctx, `select issuer, subject from identities where id = $1 and user_id = $2`, at.ID, caller.ID).Scan(&one.Issuer, &one.Subject)
+		if errors.Is(err, pgx.ErrNoRows) {
+			err = errNoIdentity
+		}
+		return one, err
+	}, nil
 }
 
 // unlink takes an identity from its user, unless it is the last. The sessions that it began end,
 // with the devices approved from them; its names count no more.
 func (s *Service) unlink(ctx context.Context, _ *struct{}, found authz.Found[LinkedIdentity]) (*struct{}, error) {
-	caller, identity := authz.From(ctx), found.Thing
+	identity := found.Thing
 	return nil, s.Write(ctx, func(tx pgx.Tx) error {
 		if err := lockIdentity(ctx, tx, identity.Issuer, identity.Subject); err != nil {
 			return err
 		}
 		// Two unlinkings at once must not leave none.
-		if _, err := tx.Exec(ctx, `select from users where id = $1 for update`, caller.ID); err != nil {
-			return fmt.Errorf("locking a user: %w", err)
-		}
-		if err := s.Confirm(ctx, tx); err != nil {
+		if err := lockUsers(ctx, tx, authz.From(ctx).ID); err != nil {
 			return err
 		}
+		ctx, err := s.Confirm(ctx, tx)
+		if err != nil {
+			return err
+		}
+		caller := authz.From(ctx)
 		var there, others bool
-		err := tx.QueryRow(ctx, `
+		err = tx.QueryRow(ctx, `
 			select coalesce(bool_or(id = $2), false), coalesce(bool_or(id <> $2), false) from identities where user_id = $1`,
 			caller.ID, identity.ID).Scan(&there, &others)
 		switch {

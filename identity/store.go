@@ -265,43 +265,41 @@ func (s *Service) listSessions(ctx context.Context, caller *authz.Principal, aft
 }
 
 // findOwnSession finds a live session of the caller's.
-func (s *Service) findOwnSession(ctx context.Context, caller *authz.Principal, at authz.Place) (uuid.UUID, authz.Standing, error) {
-	var id uuid.UUID
-	err := s.pool.QueryRow(ctx, `
-		select id from sessions
-		where id = $1 and user_id = $2 and ended_at is null and expires_at > now()
-			and last_used_at > now() - $3::interval`, at.ID, caller.ID, s.config.SessionIdle).Scan(&id)
-	if errors.Is(err, pgx.ErrNoRows) {
-		err = errNoSession
-	}
-	return id, authz.Mine, err
+func (s *Service) findOwnSession(_ context.Context, caller *authz.Principal, at authz.Place) (authz.Standing, func(context.Context) (uuid.UUID, error), error) {
+	return authz.Mine, func(ctx context.Context) (uuid.UUID, error) {
+		var id uuid.UUID
+		err := s.pool.QueryRow(ctx, `
+			select id from sessions
+			where id = $1 and user_id = $2 and ended_at is null and expires_at > now()
+				and last_used_at > now() - $3::interval`, at.ID, caller.ID, s.config.SessionIdle).Scan(&id)
+		if errors.Is(err, pgx.ErrNoRows) {
+			err = errNoSession
+		}
+		return id, err
+	}, nil
 }
 
-// endSessions ends the live sessions of a user that the condition selects, and records each.
-// The stored ID token goes with the session.
-func (s *Service) endSessions(ctx context.Context, actor *audit.Actor, user uuid.UUID, only, except uuid.UUID) (ended int, err error) {
-	err = s.Write(ctx, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, `
-			update sessions set ended_at = now(), id_token = null
-			where user_id = $1 and ended_at is null and expires_at > now()
-				and ($2::uuid is null or id = $2) and id is distinct from $3
-			returning id`, user, uuid.NullUUID{UUID: only, Valid: only != uuid.Nil}, except)
-		if err != nil {
-			return fmt.Errorf("ending sessions: %w", err)
+// endSessions ends the live sessions of a user that the condition selects, in a transaction, and
+// records each. The stored ID token goes with the session.
+func endSessions(ctx context.Context, tx pgx.Tx, actor *audit.Actor, user uuid.UUID, only, except uuid.UUID) (ended int, err error) {
+	rows, err := tx.Query(ctx, `
+		update sessions set ended_at = now(), id_token = null
+		where user_id = $1 and ended_at is null and expires_at > now()
+			and ($2::uuid is null or id = $2) and id is distinct from $3
+		returning id`, user, uuid.NullUUID{UUID: only, Valid: only != uuid.Nil}, except)
+	if err != nil {
+		return 0, fmt.Errorf("ending sessions: %w", err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	if err != nil {
+		return 0, fmt.Errorf("ending sessions: %w", err)
+	}
+	for _, id := range ids {
+		if err := audit.Record(ctx, tx, audit.Event{Actor: actor, Action: audit.SessionEnd, Object: "session", Target: id.String()}); err != nil {
+			return 0, err
 		}
-		ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-		if err != nil {
-			return fmt.Errorf("ending sessions: %w", err)
-		}
-		for _, id := range ids {
-			if err := audit.Record(ctx, tx, audit.Event{Actor: actor, Action: audit.SessionEnd, Object: "session", Target: id.String()}); err != nil {
-				return err
-			}
-		}
-		ended = len(ids)
-		return nil
-	})
-	return ended, err
+	}
+	return len(ids), nil
 }
 
 // logOut ends the live session that hash belongs to, if there is one, and returns what the
@@ -320,7 +318,10 @@ func (s *Service) logOut(ctx context.Context, hash []byte) (issuer, idToken stri
 	if err != nil {
 		return "", "", fmt.Errorf("finding the session to end: %w", err)
 	}
-	_, err = s.endSessions(ctx, &audit.Actor{ID: user, Kind: "user", Name: name}, user, session, uuid.Nil)
+	err = s.Write(ctx, func(tx pgx.Tx) error {
+		_, err := endSessions(ctx, tx, &audit.Actor{ID: user, Kind: "user", Name: name}, user, session, uuid.Nil)
+		return err
+	})
 	return issuer, idToken, err
 }
 

@@ -86,16 +86,18 @@ func (s *Service) Users(ctx context.Context, after page.Position, limit int) ([]
 }
 
 // FindUser loads an account; any caller stands to it as to somebody else's. 404 when there is none.
-func (s *Service) FindUser(ctx context.Context, _ *authz.Principal, at authz.Place) (User, authz.Standing, error) {
-	rows, err := s.pool.Query(ctx, selectUsers+` where user_id = $1`, at.ID)
-	if err != nil {
-		return User{}, authz.Standing{}, fmt.Errorf("finding a user: %w", err)
-	}
-	u, err := pgx.CollectExactlyOneRow(rows, s.scanUser)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return u, authz.Standing{}, errNoUser
-	}
-	return u, authz.Standing{}, err
+func (s *Service) FindUser(_ context.Context, _ *authz.Principal, at authz.Place) (authz.Standing, func(context.Context) (User, error), error) {
+	return authz.Standing{}, func(ctx context.Context) (User, error) {
+		rows, err := s.pool.Query(ctx, selectUsers+` where user_id = $1`, at.ID)
+		if err != nil {
+			return User{}, fmt.Errorf("finding a user: %w", err)
+		}
+		u, err := pgx.CollectExactlyOneRow(rows, s.scanUser)
+		if errors.Is(err, pgx.ErrNoRows) {
+			err = errNoUser
+		}
+		return u, err
+	}, nil
 }
 
 // VerifiedEmails are the e-mails, in lower case, that a provider has verified for a user. Unlike a
@@ -150,10 +152,7 @@ func (s *Service) SetLocked(ctx context.Context, actor *audit.Actor, user uuid.U
 	if locked {
 		action = audit.UserLock
 	}
-	return s.Write(ctx, func(tx pgx.Tx) error {
-		if err := s.Confirm(ctx, tx); err != nil {
-			return err
-		}
+	return s.actAlone(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `
 			update users set locked_at = case when $2 then now() end
 			where id = $1 and (locked_at is not null) <> $2`, user, locked)
@@ -164,5 +163,5 @@ func (s *Service) SetLocked(ctx context.Context, actor *audit.Actor, user uuid.U
 			return nil
 		}
 		return audit.Record(ctx, tx, audit.Event{Actor: actor, Action: action, Object: "user", Target: user.String()})
-	})
+	}, user)
 }

@@ -1,7 +1,6 @@
 package keys
 
 import (
-	"cmp"
 	"context"
 	"net/http"
 	"slices"
@@ -21,11 +20,11 @@ import (
 
 // Organizations is what this room asks of the one that keeps organizations, and imports it.
 type Organizations interface {
-	// Find is the caller's standing to the organization, as authz.Find.
-	Find(ctx context.Context, caller *authz.Principal, at authz.Place) (struct{}, authz.Standing, error)
-	// Write runs a transaction in which the caller's credential holds and their standing to the
-	// organization, which it is handed, cannot change.
-	Write(ctx context.Context, org uuid.UUID, work func(pgx.Tx, authz.Standing) error) error
+	// Standing is the caller's standing to the organization.
+	Standing(ctx context.Context, caller *authz.Principal, at authz.Place) (authz.Standing, error)
+	// Write runs a transaction in which the caller, who stands in the context that it hands on, was
+	// confirmed, and their standing to the organization cannot change.
+	Write(ctx context.Context, org uuid.UUID, work func(context.Context, pgx.Tx, authz.Standing) error) error
 	// KeyRevoked ends what a service began.
 	KeyRevoked(ctx context.Context, tx pgx.Tx, org, key uuid.UUID) error
 }
@@ -62,13 +61,13 @@ func (s *Service) RegisterOrgs(api *authz.API, users *identity.Service, orgs Org
 	tags := []string{"Organizations"}
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "list-org-keys", Method: http.MethodGet, Path: path, Summary: "An organization's service keys, the newest first", Tags: tags,
-	}, "key", "read", orgs.Find, func(ctx context.Context, in *struct{ page.Query }, found authz.Found[struct{}]) (*listOutput, error) {
+	}, "key", "read", authz.Only(orgs.Standing), func(ctx context.Context, in *struct{ page.Query }, found authz.Found[struct{}]) (*listOutput, error) {
 		return o.list(ctx, in.Query, ownerOf(ctx, found.At))
 	})
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "create-org-key", Method: http.MethodPost, Path: path, Summary: "Make a service key; its secret is shown this once", Tags: tags,
 		Description: "It acts for nobody: what it may do is what its role in the organization and its key role both allow, in this organization alone. It outlives the membership of who made it.", DefaultStatus: http.StatusCreated,
-	}, "key", "write", orgs.Find, func(ctx context.Context, in *struct{ Body NewOrgKey }, found authz.Found[struct{}]) (*createOutput, error) {
+	}, "key", "write", authz.Only(orgs.Standing), func(ctx context.Context, in *struct{ Body NewOrgKey }, found authz.Found[struct{}]) (*createOutput, error) {
 		owner := ownerOf(ctx, found.At)
 		owner.OrgRole = in.Body.OrgRole
 		return o.create(ctx, in.Body.NewKey, owner)
@@ -111,37 +110,28 @@ func ownerOf(ctx context.Context, at authz.Place) Owner {
 	return Owner{User: authz.From(ctx).ID}
 }
 
-// finder loads a key that is not revoked, unless revoked says that such a one is one too.
+// finder finds a key that is not revoked, unless revoked says that such a one is one too.
 func (o operations) finder(revoked bool) authz.Find[Key] {
-	return func(ctx context.Context, caller *authz.Principal, at authz.Place) (Key, authz.Standing, error) {
-		standing := authz.Mine
-		if o.orgs != nil {
-			var err error
-			if _, standing, err = o.orgs.Find(ctx, caller, at); err != nil || standing.Role == "" {
-				return Key{}, standing, cmp.Or(err, error(errNotFound))
-			}
-		}
-		key, err := o.find(ctx, ownerOf(authz.WithPrincipal(ctx, caller), at), at.ID, revoked)
-		return key, standing, err
+	stand := func(context.Context, *authz.Principal, authz.Place) (authz.Standing, error) { return authz.Mine, nil }
+	if o.orgs != nil {
+		stand = o.orgs.Standing
 	}
+	return authz.Then(stand, func(ctx context.Context, at authz.Place) (Key, error) {
+		return o.find(ctx, ownerOf(ctx, at), at.ID, revoked)
+	})
 }
 
-// write runs a transaction in which the credential and, in an organization, the permission were
-// confirmed.
-func (o operations) write(ctx context.Context, org uuid.UUID, act authz.Act, work func(pgx.Tx) error) error {
+// write runs a transaction in which the caller and, in an organization, the permission were confirmed.
+func (o operations) write(ctx context.Context, org uuid.UUID, act authz.Act, work func(context.Context, pgx.Tx) error) error {
 	if o.orgs == nil {
-		return o.users.Write(ctx, func(tx pgx.Tx) error {
-			if err := o.users.Confirm(ctx, tx); err != nil {
-				return err
-			}
-			return work(tx)
-		})
+		return o.users.Act(ctx, work)
 	}
-	return o.orgs.Write(ctx, org, func(tx pgx.Tx, standing authz.Standing) error {
-		if _, err := authz.From(ctx).DecideIn("key", act, standing, true, nil); err != nil {
+	defer o.users.Forget()
+	return o.orgs.Write(ctx, org, func(ctx context.Context, tx pgx.Tx, standing authz.Standing) error {
+		if err := authz.From(ctx).DecideAll("key", act, standing); err != nil {
 			return err
 		}
-		return work(tx)
+		return work(ctx, tx)
 	})
 }
 
@@ -202,7 +192,7 @@ func (o operations) create(ctx context.Context, in NewKey, owner Owner) (*create
 		until = &exact
 	}
 	out := &createOutput{}
-	err := o.write(ctx, owner.Org, "write", func(tx pgx.Tx) error {
+	err := o.write(ctx, owner.Org, "write", func(ctx context.Context, tx pgx.Tx) error {
 		if err := o.checkExpiry(ctx, tx, until); err != nil {
 			return err
 		}
@@ -250,7 +240,7 @@ type KeyName struct {
 }
 
 func (o operations) rename(ctx context.Context, in KeyName, found authz.Found[Key]) (*keyOutput, error) {
-	err := o.write(ctx, found.At.Org, "write", func(tx pgx.Tx) error {
+	err := o.write(ctx, found.At.Org, "write", func(ctx context.Context, tx pgx.Tx) error {
 		return o.Service.rename(ctx, tx, ownerOf(ctx, found.At), found.Thing.ID, in.Name)
 	})
 	if err != nil {
@@ -283,7 +273,7 @@ func (o operations) rotate(ctx context.Context, in *Rotation, found authz.Found[
 		return nil, err
 	}
 	owner, out := ownerOf(ctx, found.At), &createOutput{}
-	err = o.write(ctx, owner.Org, "write", func(tx pgx.Tx) error {
+	err = o.write(ctx, owner.Org, "write", func(ctx context.Context, tx pgx.Tx) error {
 		out.Body.Secret, err = o.Service.rotate(ctx, tx, identity.ActorOf(authz.From(ctx)), owner, found.Thing.ID, overlap)
 		return err
 	})
@@ -294,7 +284,7 @@ func (o operations) rotate(ctx context.Context, in *Rotation, found authz.Found[
 }
 
 func (o operations) revoke(ctx context.Context, found authz.Found[Key]) error {
-	return o.write(ctx, found.At.Org, "delete", func(tx pgx.Tx) error {
+	return o.write(ctx, found.At.Org, "delete", func(ctx context.Context, tx pgx.Tx) error {
 		if o.orgs != nil {
 			if err := o.orgs.KeyRevoked(ctx, tx, found.At.Org, found.Thing.ID); err != nil {
 				return err

@@ -21,6 +21,7 @@ import (
 
 // stored is a secret of a key as verifying reads it.
 type stored struct {
+	id               uuid.UUID
 	hash             []byte
 	expired, lasting bool
 }
@@ -43,7 +44,7 @@ func (s *Service) VerifyKey(ctx context.Context, token string) (identity.KeyCred
 		select k.id, k.role, k.name, k.revoked_at is not null, coalesce(p.seen_at <= now() - $2::interval, false),
 			k.last_used_at is null or k.last_used_at <= now() - interval '1 minute',
 			p.user_id, coalesce(p.name, ''), coalesce(p.email, ''), coalesce(p.locked, false), p.identities,
-			k.org_id, coalesce(k.org_role, ''), x.hash, x.expires_at <= now(), least(x.expires_at, p.seen_at + $2::interval) > now() + interval '1 second'
+			k.org_id, coalesce(k.org_role, ''), x.id, x.hash, x.expires_at <= now(), least(x.expires_at, p.seen_at + $2::interval) > now() + interval '1 second'
 		from keys k
 		left join people p using (user_id)
 		join key_secrets x on x.key_id = k.id
@@ -59,7 +60,7 @@ func (s *Service) VerifyKey(ctx context.Context, token string) (identity.KeyCred
 		var one stored
 		if err := rows.Scan(&c.ID, &c.Role, &service.Name, &revoked, &absent, &unmarked,
 			&user, &c.Person.Name, &c.Person.Email, &c.Person.Locked, &c.Person.Identities,
-			&org, &service.Role, &one.hash, &one.expired, &one.lasting); err != nil {
+			&org, &service.Role, &one.id, &one.hash, &one.expired, &one.lasting); err != nil {
 			return c, fmt.Errorf("finding a key: %w", err)
 		}
 		secrets = append(secrets, one)
@@ -81,7 +82,7 @@ func (s *Service) VerifyKey(ctx context.Context, token string) (identity.KeyCred
 	matches, expired := false, false
 	for _, one := range secrets {
 		if subtle.ConstantTimeCompare(hash[:], one.hash) == 1 {
-			matches, expired, c.Lasting = true, one.expired, one.lasting
+			matches, expired, c.Secret, c.Lasting = true, one.expired, one.id, one.lasting
 		}
 	}
 	refuse := func(reason identity.Reason) (identity.KeyCredential, error) {
@@ -216,11 +217,23 @@ func (s *Service) mint(ctx context.Context, tx pgx.Tx, actor *audit.Actor, owner
 	return id, token, err
 }
 
-// KeyLives is identity.KeyVerifier's.
-func (s *Service) KeyLives(ctx context.Context, tx pgx.Tx, id uuid.UUID) (lives bool, err error) {
+// KeyLives is identity.KeyVerifier's. A rotation locks the key's row, so it is locked before the secret
+// is looked at: one statement for both would see the secrets as they were before it waited.
+func (s *Service) KeyLives(ctx context.Context, tx pgx.Tx, id, secret uuid.UUID) (lives bool, err error) {
+	err = tx.QueryRow(ctx, `select revoked_at is null from keys where id = $1 for share`, id).Scan(&lives)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return false, nil
+	}
+	if err != nil || !lives {
+		return false, err
+	}
 	err = tx.QueryRow(ctx, `
-		select revoked_at is null and exists (select from key_secrets where key_id = $1 and expires_at > now())
-		from keys where id = $1 for share`, id).Scan(&lives)
+		select exists (
+			select from key_secrets x
+			join keys k on k.id = x.key_id
+			left join people p using (user_id)
+			where x.id = $2 and x.key_id = $1 and least(x.expires_at, p.seen_at + $3::interval) > clock_timestamp())`,
+		id, secret, s.config.OwnerMaxAbsence).Scan(&lives)
 	return lives, err
 }
 

@@ -40,7 +40,7 @@ var (
 		return standing, err
 	}}
 	onNote = granted{"note", "note_id", func(ctx context.Context, db querier, caller *authz.Principal, org, id uuid.UUID) (authz.Standing, error) {
-		r, err := find(ctx, db, caller, id)
+		r, err := find(ctx, db, caller, id, withoutBody)
 		if err == nil && r.standing.Org != org {
 			err = errNotFound
 		}
@@ -79,15 +79,16 @@ func (s *Service) registerGrants(api *authz.API, on granted) {
 	})
 }
 
-// findGranted is the standing to the organization of a note or notebook that the caller may read.
+// findGranted finds the standing to the organization of a note or notebook; what the caller may not
+// read is not there.
 func (s *Service) findGranted(on granted) authz.Find[struct{}] {
-	return func(ctx context.Context, caller *authz.Principal, at authz.Place) (struct{}, authz.Standing, error) {
-		_, standing, err := s.orgs.Find(ctx, caller, at)
+	return authz.Only(func(ctx context.Context, caller *authz.Principal, at authz.Place) (authz.Standing, error) {
+		standing, err := s.orgs.Standing(ctx, caller, at)
 		if err == nil && standing.Role != "" {
 			err = on.readable(ctx, s.pool, caller, at)
 		}
-		return struct{}{}, standing, err
-	}
+		return standing, err
+	})
 }
 
 // readable is errNoGrant, whichever is missing, when the thing that a grant is on is not there for
@@ -143,23 +144,23 @@ func (s *Service) listGrants(ctx context.Context, in page.Query, on granted, at 
 }
 
 // changeGrant decides once more, when nothing changes beside.
-func (s *Service) changeGrant(ctx context.Context, on granted, at authz.Place, act authz.Act, work func(tx pgx.Tx) error) error {
-	return s.orgs.Change(ctx, at.Org, func(tx pgx.Tx, standing authz.Standing) error {
+func (s *Service) changeGrant(ctx context.Context, on granted, at authz.Place, act authz.Act, work func(ctx context.Context, tx pgx.Tx) error) error {
+	return s.orgs.Change(ctx, at.Org, func(ctx context.Context, tx pgx.Tx, standing authz.Standing) error {
 		caller := authz.From(ctx)
 		var lookup error
 		if standing.Role != "" {
 			lookup = on.readable(ctx, tx, caller, at)
 		}
-		if _, err := caller.DecideIn("grant", act, standing, false, lookup); err != nil {
+		if _, err := caller.DecideIn("grant", act, standing, lookup); err != nil {
 			return err
 		}
-		return work(tx)
+		return work(ctx, tx)
 	})
 }
 
 func (s *Service) setGrant(ctx context.Context, on granted, at authz.Place, access string) (*grantOutput, error) {
 	out := &grantOutput{}
-	return out, s.changeGrant(ctx, on, at, "write", func(tx pgx.Tx) error {
+	return out, s.changeGrant(ctx, on, at, "write", func(ctx context.Context, tx pgx.Tx) error {
 		var member bool
 		err := tx.QueryRow(ctx, `select exists (select from memberships where org_id = $1 and user_id = $2)`, at.Org, at.User).Scan(&member)
 		if err != nil {
@@ -185,7 +186,7 @@ func (s *Service) setGrant(ctx context.Context, on granted, at authz.Place, acce
 }
 
 func (s *Service) removeGrant(ctx context.Context, on granted, at authz.Place) error {
-	return s.changeGrant(ctx, on, at, "delete", func(tx pgx.Tx) error {
+	return s.changeGrant(ctx, on, at, "delete", func(ctx context.Context, tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `delete from grants where org_id = $1 and user_id = $2 and `+on.column+` = $3`, at.Org, at.User, at.ID)
 		if err != nil {
 			return fmt.Errorf("taking a grant back: %w", err)

@@ -34,15 +34,15 @@ func (s *Service) Register(api *authz.API) {
 	}, "note", "read", s.listNotes)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "get-note", Method: http.MethodGet, Path: "/v1/notes/{id}", Summary: "Read a note", Tags: tags,
-	}, "note", "read", s.findNote, s.get)
+	}, "note", "read", s.findNote(withBody), s.get)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "change-note", Method: http.MethodPatch, Path: "/v1/notes/{id}", Summary: "Change a note", Tags: tags,
 		MaxBodyBytes: MaxRequest + 1, BodyReadTimeout: time.Minute, Errors: []int{http.StatusPreconditionFailed},
-	}, "note", "write", s.findNote, s.change)
+	}, "note", "write", s.findNote(withoutBody), s.change)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "delete-note", Method: http.MethodDelete, Path: "/v1/notes/{id}", Summary: "Move a note into the Dead Zone", Tags: tags,
 		DefaultStatus: http.StatusNoContent, Errors: []int{http.StatusPreconditionFailed},
-	}, "note", "delete", s.findNote, s.delete)
+	}, "note", "delete", s.findNote(withoutBody), s.delete)
 
 	tags = []string{"Dead Zone"}
 	authz.RegisterKind(api, huma.Operation{
@@ -50,15 +50,15 @@ func (s *Service) Register(api *authz.API) {
 	}, "deadzone", "read", s.listDeadZone)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "get-dead-note", Method: http.MethodGet, Path: "/v1/deadzone/{id}", Summary: "Read a deleted note", Tags: tags,
-	}, "deadzone", "read", s.findDeadNote, s.getDead)
+	}, "deadzone", "read", s.findDeadNote(withBody), s.getDead)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "restore-note", Method: http.MethodPost, Path: "/v1/deadzone/{id}/restore", Summary: "Restore a deleted note", Tags: tags,
 		Description: "409 for a note of a deleted organization.", Errors: []int{http.StatusConflict},
-	}, "deadzone", "restore", s.findDeadNote, s.restore)
+	}, "deadzone", "restore", s.findDeadNote(withoutBody), s.restore)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "purge-note", Method: http.MethodDelete, Path: "/v1/deadzone/{id}", Summary: "Delete a note for good", Tags: tags,
 		DefaultStatus: http.StatusNoContent,
-	}, "deadzone", "purge", s.findDeadNote, s.purgeNote)
+	}, "deadzone", "purge", s.findDeadNote(withoutBody), s.purgeNote)
 	s.registerNotebooks(api)
 	s.registerGrants(api, onNotebook)
 	s.registerGrants(api, onNote)
@@ -72,23 +72,29 @@ type noteOutput struct {
 	Body Note
 }
 
-func output(note Note) *noteOutput {
-	return &noteOutput{ETag: etag(note.Version), Body: note}
+func output(note DeadNote) *noteOutput {
+	return &noteOutput{ETag: etag(note.Version), Body: note.Note}
 }
 
 func etag(version int64) string { return fmt.Sprintf(`"%d"`, version) }
 
-func (s *Service) findNote(ctx context.Context, caller *authz.Principal, at authz.Place) (Note, authz.Standing, error) {
-	r, err := find(ctx, s.pool, caller, at.ID)
-	return r.note.Note, r.standing, err
+// findNote finds the caller's standing to a live note, and with it as much of the note.
+func (s *Service) findNote(what part) authz.Find[row] {
+	return func(ctx context.Context, caller *authz.Principal, at authz.Place) (authz.Standing, func(context.Context) (row, error), error) {
+		r, err := find(ctx, s.pool, caller, at.ID, what)
+		return r.standing, func(context.Context) (row, error) { return r, nil }, err
+	}
 }
 
-func (s *Service) findDeadNote(ctx context.Context, caller *authz.Principal, at authz.Place) (DeadNote, authz.Standing, error) {
-	if err := s.checkDeadZone(ctx, caller, "read"); err != nil {
-		return DeadNote{}, authz.Standing{}, err
+// findDeadNote is findNote for the Dead Zone.
+func (s *Service) findDeadNote(what part) authz.Find[row] {
+	return func(ctx context.Context, caller *authz.Principal, at authz.Place) (authz.Standing, func(context.Context) (row, error), error) {
+		if err := s.checkDeadZone(ctx, caller, "read"); err != nil {
+			return authz.Standing{}, nil, err
+		}
+		r, err := s.findDead(ctx, s.pool, caller, at.ID, what)
+		return r.standing, func(context.Context) (row, error) { return r, nil }, err
 	}
-	r, err := s.findDead(ctx, s.pool, caller, at.ID)
-	return r.note, r.standing, err
 }
 
 // checkDeadZone refuses the whole area to a user who reaches nothing in it: neither anything of
@@ -127,7 +133,7 @@ func (s *Service) create(ctx context.Context, in *createInput) (*createOutput, e
 	if err := checkBody(in.Body.Body); err != nil {
 		return nil, err
 	}
-	caller, org, notebook := authz.From(ctx), in.Body.OrgID.Value, in.Body.NotebookID.Value
+	org, notebook := in.Body.OrgID.Value, in.Body.NotebookID.Value
 	var note Note
 	var err error
 	switch {
@@ -138,9 +144,10 @@ func (s *Service) create(ctx context.Context, in *createInput) (*createOutput, e
 	case org == uuid.Nil && notebook != uuid.Nil:
 		return nil, problem.Invalid("body.notebook_id", "needs org_id beside it")
 	case org == uuid.Nil:
-		err = s.createOwn(ctx, caller, in.Body, &note)
+		err = s.createOwn(ctx, in.Body, &note)
 	default:
-		err = s.orgs.Write(ctx, org, func(tx pgx.Tx, standing authz.Standing) error {
+		err = s.orgs.Write(ctx, org, func(ctx context.Context, tx pgx.Tx, standing authz.Standing) error {
+			caller := authz.From(ctx)
 			if err := s.checkPlace(ctx, tx, caller, standing, notebook); err != nil {
 				return err
 			}
@@ -160,12 +167,14 @@ func namesNil(id strictjson.Nullable[uuid.UUID]) bool {
 	return id.Sent && !id.Null && id.Value == uuid.Nil
 }
 
-func (s *Service) createOwn(ctx context.Context, caller *authz.Principal, in NewNote, note *Note) error {
-	if err := caller.Require("note", "write", authz.Mine); err != nil {
-		return err
-	}
-	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) (err error) {
-		if err := s.users.Confirm(ctx, tx); err != nil {
+func (s *Service) createOwn(ctx context.Context, in NewNote, note *Note) error {
+	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		ctx, err := s.users.Confirm(ctx, tx)
+		if err != nil {
+			return err
+		}
+		caller := authz.From(ctx)
+		if err := caller.Require("note", "write", authz.Mine); err != nil {
 			return err
 		}
 		*note, err = insert(ctx, tx, caller, in.Title, in.Body, uuid.Nil, uuid.Nil)
@@ -248,14 +257,14 @@ func (s *Service) which(ctx context.Context, caller *authz.Principal, in *listIn
 		w.org = caller.Org
 	}
 	if w.org != uuid.Nil {
-		_, standing, err := s.orgs.Find(ctx, caller, authz.Place{Org: w.org})
+		standing, err := s.orgs.Standing(ctx, caller, authz.Place{Org: w.org})
 		if err != nil {
 			return w, err
 		}
 		if _, err := caller.DecideOn("org", "read", standing); err != nil {
 			return w, err
 		}
-		if _, err := caller.DecideIn("note", "read", standing, true, nil); err != nil {
+		if err := caller.DecideAll("note", "read", standing); err != nil {
 			return w, err
 		}
 	}
@@ -310,21 +319,36 @@ func (s *Service) recordList(ctx context.Context, caller *authz.Principal, objec
 	return audit.Record(ctx, s.pool, events...)
 }
 
-// recordAny leaves an audit row when nothing but a platform-wide permission allowed the act.
-func recordAny(ctx context.Context, db audit.Execer, by authz.Relation, action audit.Action, object string, note Summary) error {
+// reveal is the one way by which a note that there was before goes into an answer: the caller must
+// be allowed to read it, and leaves a row in the record when nothing but a platform-wide permission
+// let them: of what they did (did, allowed by the relation by), else of having read it. r was found
+// with its body, by the transaction that did something if one did.
+func reveal(ctx context.Context, db audit.Execer, kind authz.Kind, r row, did audit.Action, by authz.Relation) (DeadNote, error) {
+	read, err := authz.From(ctx).DecideOn(kind, "read", r.standing)
+	switch {
+	case err != nil:
+		return DeadNote{}, err
+	case r.body == nil:
+		return DeadNote{}, fmt.Errorf("the database does not show note %s, which may be read: %v", r.note.ID, r.standing)
+	case by != authz.Any:
+		did, by = audit.NoteReadAny, read
+	}
+	return r.note, recordAny(ctx, db, by, did, kind, r.note.Summary)
+}
+
+// recordAny leaves a row in the record when nothing but a platform-wide permission allowed the act.
+func recordAny(ctx context.Context, db audit.Execer, by authz.Relation, action audit.Action, kind authz.Kind, note Summary) error {
 	if by != authz.Any {
 		return nil
 	}
 	return audit.Record(ctx, db, audit.Event{
-		Actor: identity.ActorOf(authz.From(ctx)), Action: action, Object: object, Target: note.ID.String(), Org: orNil(note.OrgID),
+		Actor: identity.ActorOf(authz.From(ctx)), Action: action, Object: string(kind), Target: note.ID.String(), Org: orNil(note.OrgID),
 	})
 }
 
-func (s *Service) get(ctx context.Context, _ *struct{}, found authz.Found[Note]) (*noteOutput, error) {
-	if err := recordAny(ctx, s.pool, found.By, audit.NoteReadAny, "note", found.Thing.Summary); err != nil {
-		return nil, err
-	}
-	return output(found.Thing), nil
+func (s *Service) get(ctx context.Context, _ *struct{}, found authz.Found[row]) (*noteOutput, error) {
+	note, err := reveal(ctx, s.pool, "note", found.Thing, audit.NoteReadAny, found.By)
+	return output(note), err
 }
 
 type changeInput struct {
@@ -339,33 +363,35 @@ type NoteChange struct {
 	NotebookID strictjson.Nullable[uuid.UUID] `json:"notebook_id,omitempty" doc:"null takes it out of its notebook"`
 }
 
-func (s *Service) change(ctx context.Context, in *changeInput, found authz.Found[Note]) (*noteOutput, error) {
+func (s *Service) change(ctx context.Context, in *changeInput, found authz.Found[row]) (*noteOutput, error) {
 	if err := checkBody(in.Body.Body.Value); err != nil {
 		return nil, err
 	}
-	var changed Note
-	err := s.write(ctx, found, "write", in.IfMatch, func(tx pgx.Tx, r row, by authz.Relation) error {
+	var changed DeadNote
+	err := s.write(ctx, found, "write", in.IfMatch, func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation) error {
 		caller, notebook := authz.From(ctx), r.note.NotebookID
 		if namesNil(in.Body.NotebookID) {
 			return authz.NotFound("notebook")
 		}
+		did := audit.NoteWriteAny
 		if moves := in.Body.NotebookID; moves.Sent && moves.Value != orNil(notebook) {
 			if err := s.checkMove(ctx, tx, caller, r, moves.Value); err != nil {
 				return err
 			}
 			notebook = orNull(moves.Value)
 		} else if !in.Body.Title.Sent && !in.Body.Body.Sent {
-			changed = r.note.Note
-			return nil
+			did = audit.NoteReadAny
 		}
-		if err := update(ctx, tx, r.note.ID, sent(in.Body.Title), sent(in.Body.Body), notebook); err != nil {
+		if did == audit.NoteWriteAny {
+			if err := update(ctx, tx, r.note.ID, sent(in.Body.Title), sent(in.Body.Body), notebook); err != nil {
+				return err
+			}
+		}
+		again, err := find(ctx, tx, caller, r.note.ID, withBody)
+		if err != nil {
 			return err
 		}
-		if err := recordAny(ctx, tx, by, audit.NoteWriteAny, "note", r.note.Summary); err != nil {
-			return err
-		}
-		again, err := find(ctx, tx, caller, r.note.ID)
-		changed = again.note.Note
+		changed, err = reveal(ctx, tx, "note", again, did, by)
 		return err
 	})
 	if err != nil {
@@ -409,8 +435,8 @@ type deleteInput struct {
 	IfMatch string `header:"If-Match" doc:"The ETag of the note to delete"`
 }
 
-func (s *Service) delete(ctx context.Context, in *deleteInput, found authz.Found[Note]) (*struct{}, error) {
-	return nil, s.write(ctx, found, "delete", in.IfMatch, func(tx pgx.Tx, r row, by authz.Relation) error {
+func (s *Service) delete(ctx context.Context, in *deleteInput, found authz.Found[row]) (*struct{}, error) {
+	return nil, s.write(ctx, found, "delete", in.IfMatch, func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation) error {
 		if err := bury(ctx, tx, r.note.ID, authz.From(ctx)); err != nil {
 			return err
 		}
@@ -420,10 +446,10 @@ func (s *Service) delete(ctx context.Context, in *deleteInput, found authz.Found
 
 // write locks a live note, decides once more on what it has locked, compares If-Match, and
 // does the deed, in one transaction.
-func (s *Service) write(ctx context.Context, found authz.Found[Note], act authz.Act, ifMatch string, do func(pgx.Tx, row, authz.Relation) error) error {
-	return s.hold(ctx, found.Thing.ID, found.Standing.Org, func(tx pgx.Tx, _ bool) error {
+func (s *Service) write(ctx context.Context, found authz.Found[row], act authz.Act, ifMatch string, do func(context.Context, pgx.Tx, row, authz.Relation) error) error {
+	return s.hold(ctx, found, func(ctx context.Context, tx pgx.Tx, _ bool) error {
 		caller := authz.From(ctx)
-		r, err := find(ctx, tx, caller, found.Thing.ID)
+		r, err := find(ctx, tx, caller, found.At.ID, withoutBody)
 		if err != nil {
 			return err
 		}
@@ -434,7 +460,7 @@ func (s *Service) write(ctx context.Context, found authz.Found[Note], act authz.
 		if err := checkMatch(ifMatch, r.note.Version); err != nil {
 			return err
 		}
-		return do(tx, r, by)
+		return do(ctx, tx, r, by)
 	})
 }
 
@@ -444,25 +470,26 @@ func (s *Service) EndOf(ctx context.Context, tx pgx.Tx, org uuid.UUID) error {
 	return buryOf(ctx, tx, org, authz.From(ctx))
 }
 
-// hold runs a transaction in which the caller's credential holds, the note is locked, and nothing
+// hold runs a transaction in which the caller was confirmed, the note is locked, and nothing
 // changes about who may do what in its organization, of which it tells whether it lives. No
 // note ever changes its organization.
-func (s *Service) hold(ctx context.Context, note, org uuid.UUID, work func(tx pgx.Tx, lives bool) error) error {
+func (s *Service) hold(ctx context.Context, found authz.Found[row], work func(ctx context.Context, tx pgx.Tx, lives bool) error) error {
 	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		lives := true
-		if org != uuid.Nil {
+		if org := found.Standing.Org; org != uuid.Nil {
 			var err error
 			if lives, err = s.orgs.Hold(ctx, tx, org); err != nil {
 				return err
 			}
 		}
-		if err := s.users.Confirm(ctx, tx); err != nil {
+		ctx, err := s.users.Confirm(ctx, tx)
+		if err != nil {
 			return err
 		}
-		if err := lock(ctx, tx, note); err != nil {
+		if err := lock(ctx, tx, found.At.ID); err != nil {
 			return err
 		}
-		return work(tx, lives)
+		return work(ctx, tx, lives)
 	})
 }
 
@@ -509,24 +536,23 @@ func (s *Service) listDeadZone(ctx context.Context, in *struct{ page.Query }) (*
 
 type deadOutput struct{ Body DeadNote }
 
-func (s *Service) getDead(ctx context.Context, _ *struct{}, found authz.Found[DeadNote]) (*deadOutput, error) {
-	if err := recordAny(ctx, s.pool, found.By, audit.NoteReadAny, "deadzone", found.Thing.Summary); err != nil {
-		return nil, err
-	}
-	return &deadOutput{found.Thing}, nil
+func (s *Service) getDead(ctx context.Context, _ *struct{}, found authz.Found[row]) (*deadOutput, error) {
+	note, err := reveal(ctx, s.pool, "deadzone", found.Thing, audit.NoteReadAny, found.By)
+	return &deadOutput{note}, err
 }
 
-func (s *Service) restore(ctx context.Context, _ *struct{}, found authz.Found[DeadNote]) (*noteOutput, error) {
-	var restored Note
-	err := s.writeDead(ctx, found, "restore", func(tx pgx.Tx, r row, by authz.Relation, lives bool) error {
+func (s *Service) restore(ctx context.Context, _ *struct{}, found authz.Found[row]) (*noteOutput, error) {
+	var restored DeadNote
+	err := s.writeDead(ctx, found, "restore", withBody, func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation, lives bool) error {
 		if !lives {
 			return errOrgGone
 		}
-		restored = r.note.Note
 		if err := unbury(ctx, tx, r.note.ID); err != nil {
 			return err
 		}
-		return recordAny(ctx, tx, by, audit.NoteRestoreAny, "deadzone", r.note.Summary)
+		var err error
+		restored, err = reveal(ctx, tx, "deadzone", r, audit.NoteRestoreAny, by)
+		return err
 	})
 	if err != nil {
 		return nil, err
@@ -534,8 +560,8 @@ func (s *Service) restore(ctx context.Context, _ *struct{}, found authz.Found[De
 	return output(restored), nil
 }
 
-func (s *Service) purgeNote(ctx context.Context, _ *struct{}, found authz.Found[DeadNote]) (*struct{}, error) {
-	return nil, s.writeDead(ctx, found, "purge", func(tx pgx.Tx, r row, _ authz.Relation, _ bool) error {
+func (s *Service) purgeNote(ctx context.Context, _ *struct{}, found authz.Found[row]) (*struct{}, error) {
+	return nil, s.writeDead(ctx, found, "purge", withoutBody, func(ctx context.Context, tx pgx.Tx, r row, _ authz.Relation, _ bool) error {
 		if err := destroy(ctx, tx, r.note.ID); err != nil {
 			return err
 		}
@@ -547,10 +573,10 @@ func (s *Service) purgeNote(ctx context.Context, _ *struct{}, found authz.Found[
 }
 
 // writeDead is write for the Dead Zone.
-func (s *Service) writeDead(ctx context.Context, found authz.Found[DeadNote], act authz.Act, do func(tx pgx.Tx, r row, by authz.Relation, lives bool) error) error {
-	return s.hold(ctx, found.Thing.ID, found.Standing.Org, func(tx pgx.Tx, lives bool) error {
+func (s *Service) writeDead(ctx context.Context, found authz.Found[row], act authz.Act, what part, do func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation, lives bool) error) error {
+	return s.hold(ctx, found, func(ctx context.Context, tx pgx.Tx, lives bool) error {
 		caller := authz.From(ctx)
-		r, err := s.findDead(ctx, tx, caller, found.Thing.ID)
+		r, err := s.findDead(ctx, tx, caller, found.At.ID, what)
 		if err != nil {
 			return err
 		}
@@ -558,6 +584,6 @@ func (s *Service) writeDead(ctx context.Context, found authz.Found[DeadNote], ac
 		if err != nil {
 			return err
 		}
-		return do(tx, r, by, lives)
+		return do(ctx, tx, r, by, lives)
 	})
 }

@@ -38,11 +38,11 @@ func (s *Service) registerNotebooks(api *authz.API) {
 	tags := []string{"Notebooks"}
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "list-notebooks", Method: http.MethodGet, Path: path, Summary: "The notebooks that you may read, the newest first", Tags: tags,
-	}, "notebook", "read", s.orgs.Find, s.listNotebooks)
+	}, "notebook", "read", authz.Only(s.orgs.Standing), s.listNotebooks)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "create-notebook", Method: http.MethodPost, Path: path, Summary: "Make a notebook", Tags: tags,
 		DefaultStatus: http.StatusCreated,
-	}, "notebook", "write", s.orgs.Find, s.createNotebook)
+	}, "notebook", "write", authz.Only(s.orgs.Standing), s.createNotebook)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "get-notebook", Method: http.MethodGet, Path: path + "/{id}", Summary: "One notebook", Tags: tags,
 	}, "notebook", "read", s.findTheNotebook, func(_ context.Context, _ *struct{}, found authz.Found[Notebook]) (*notebookOutput, error) {
@@ -116,16 +116,17 @@ func findNotebook(ctx context.Context, db querier, caller *authz.Principal, org,
 	return r.Notebook, r.standing, err
 }
 
-func (s *Service) findTheNotebook(ctx context.Context, caller *authz.Principal, at authz.Place) (Notebook, authz.Standing, error) {
-	found, standing, err := findNotebook(ctx, s.pool, caller, at.Org, at.ID)
-	if err == nil || !errors.Is(err, errNoNotebook) {
-		return found, standing, err
+// findTheNotebook asks the same of the database whether there is such a notebook or not.
+func (s *Service) findTheNotebook(ctx context.Context, caller *authz.Principal, at authz.Place) (authz.Standing, func(context.Context) (Notebook, error), error) {
+	outside, err := s.orgs.Standing(ctx, caller, at)
+	if err != nil || outside.Role == "" {
+		return outside, nil, err
 	}
-	_, standing, missing := s.orgs.Find(ctx, caller, at)
-	if missing != nil {
-		err = missing
+	notebook, standing, err := findNotebook(ctx, s.pool, caller, at.Org, at.ID)
+	if err != nil {
+		return outside, nil, err
 	}
-	return found, standing, err
+	return standing, func(context.Context) (Notebook, error) { return notebook, nil }, nil
 }
 
 type notebookOutput struct{ Body Notebook }
@@ -166,10 +167,11 @@ type createdNotebook struct {
 }
 
 func (s *Service) createNotebook(ctx context.Context, in *struct{ Body NewNotebook }, found authz.Found[struct{}]) (*createdNotebook, error) {
-	caller, org, id := authz.From(ctx), found.At.Org, uuid.Must(uuid.NewV7())
+	org, id := found.At.Org, uuid.Must(uuid.NewV7())
 	out := &createdNotebook{Location: "/v1/orgs/" + org.String() + "/notebooks/" + id.String()}
-	return out, s.orgs.Write(ctx, org, func(tx pgx.Tx, standing authz.Standing) error {
-		if _, err := caller.DecideIn("notebook", "write", standing, true, nil); err != nil {
+	return out, s.orgs.Write(ctx, org, func(ctx context.Context, tx pgx.Tx, standing authz.Standing) error {
+		caller := authz.From(ctx)
+		if err := caller.DecideAll("notebook", "write", standing); err != nil {
 			return err
 		}
 		standing.Restricted = in.Body.Restricted.Value
@@ -193,9 +195,9 @@ type NotebookChange struct {
 }
 
 func (s *Service) changeNotebook(ctx context.Context, in *struct{ Body NotebookChange }, found authz.Found[Notebook]) (*notebookOutput, error) {
-	caller, out := authz.From(ctx), &notebookOutput{}
-	return out, s.changeOne(ctx, found, "write", func(tx pgx.Tx, was Notebook, standing authz.Standing) error {
-		restricted := was.Restricted
+	out := &notebookOutput{}
+	return out, s.changeOne(ctx, found, "write", func(ctx context.Context, tx pgx.Tx, was Notebook, standing authz.Standing) error {
+		caller, restricted := authz.From(ctx), was.Restricted
 		if in.Body.Restricted.Sent && in.Body.Restricted.Value != restricted {
 			restricted = in.Body.Restricted.Value
 			if err := caller.Require("notebook", "write", authz.Standing{Org: standing.Org, Role: standing.Role, Restricted: true}); err != nil {
@@ -212,7 +214,7 @@ func (s *Service) changeNotebook(ctx context.Context, in *struct{ Body NotebookC
 }
 
 func (s *Service) deleteNotebook(ctx context.Context, _ *struct{}, found authz.Found[Notebook]) (*struct{}, error) {
-	return nil, s.changeOne(ctx, found, "delete", func(tx pgx.Tx, was Notebook, _ authz.Standing) error {
+	return nil, s.changeOne(ctx, found, "delete", func(ctx context.Context, tx pgx.Tx, was Notebook, _ authz.Standing) error {
 		tag, err := tx.Exec(ctx, `delete from notebooks where id = $1 and not exists (select from notes where notebook_id = $1)`, was.ID)
 		if err != nil {
 			return fmt.Errorf("deleting a notebook: %w", err)
@@ -225,16 +227,16 @@ func (s *Service) deleteNotebook(ctx context.Context, _ *struct{}, found authz.F
 }
 
 // changeOne decides once more on a notebook, when nothing changes beside.
-func (s *Service) changeOne(ctx context.Context, found authz.Found[Notebook], act authz.Act, work func(pgx.Tx, Notebook, authz.Standing) error) error {
-	return s.orgs.Change(ctx, found.At.Org, func(tx pgx.Tx, outside authz.Standing) error {
+func (s *Service) changeOne(ctx context.Context, found authz.Found[Notebook], act authz.Act, work func(context.Context, pgx.Tx, Notebook, authz.Standing) error) error {
+	return s.orgs.Change(ctx, found.At.Org, func(ctx context.Context, tx pgx.Tx, outside authz.Standing) error {
 		caller := authz.From(ctx)
 		was, standing, lookup := findNotebook(ctx, tx, caller, found.At.Org, found.At.ID)
 		if lookup != nil {
 			standing = outside
 		}
-		if _, err := caller.DecideIn("notebook", act, standing, false, lookup); err != nil {
+		if _, err := caller.DecideIn("notebook", act, standing, lookup); err != nil {
 			return err
 		}
-		return work(tx, was, standing)
+		return work(ctx, tx, was, standing)
 	})
 }

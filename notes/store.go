@@ -53,6 +53,7 @@ type row struct {
 
 	byService, deletedByService bool
 	org                         *uuid.UUID
+	body                        *string // null when it was not asked for, or may not be read
 }
 
 func (r *row) summary() []any {
@@ -74,25 +75,47 @@ func (r *row) finish() {
 	if r.org != nil {
 		r.standing.Org = *r.org
 	}
+	if r.body != nil {
+		r.note.Body = *r.body
+	}
 	for _, t := range []*time.Time{&r.note.CreatedAt, &r.note.UpdatedAt, &r.note.DeletedAt, &r.note.PurgeAt} {
 		*t = t.UTC()
 	}
+}
+
+// part is how much of a note is asked for.
+type part bool
+
+// The body is asked for where it is to be shown. Even then a statement fetches it only for who may
+// read it, so that a refusal takes no longer for a large note than for a small one, or for none.
+const (
+	withoutBody part = false
+	withBody    part = true
+)
+
+// column is the body where the condition holds, else null.
+func (p part) column(condition string) string {
+	if p == withoutBody {
+		return "null"
+	}
+	return "case when " + condition + " then n.body end"
 }
 
 // find loads one live note with the caller's standing to it; errNotFound for one that is deleted
 // or never was. The caller's own personal note is asked for first and alone, since each table on
 // the way to an organization costs as much as the note; for all other notes one statement has
 // it all.
-func find(ctx context.Context, db querier, caller *authz.Principal, id uuid.UUID) (row, error) {
-	own, err := one(ctx, db, `select `+ownSummary+`, n.body `+fromOwn+`
+func find(ctx context.Context, db querier, caller *authz.Principal, id uuid.UUID, what part) (row, error) {
+	_, refused := caller.DecideOn("note", "read", authz.Mine)
+	own, err := one(ctx, db, `select `+ownSummary+`, `+what.column("@own")+fromOwn+`
 		where n.id = @id and n.deleted_at is null and n.org_id is null and n.owner_id = @user`,
-		pgx.NamedArgs{"id": id, "user": caller.ID}, func(r *row) []any { return append(r.summary(), &r.note.Body) })
+		pgx.NamedArgs{"id": id, "user": caller.ID, "own": refused == nil}, func(r *row) []any { return append(r.summary(), &r.body) })
 	if !errors.Is(err, pgx.ErrNoRows) {
 		return own, err
 	}
-	r, err := one(ctx, db, `select `+summary+`, n.body `+from+` where n.id = @id and n.deleted_at is null`,
+	r, err := one(ctx, db, `select `+summary+`, `+what.column(visible)+from+` where n.id = @id and n.deleted_at is null`,
 		arguments(caller, "note", pgx.NamedArgs{"id": id}),
-		func(r *row) []any { return append(r.summary(), &r.note.Body) })
+		func(r *row) []any { return append(r.summary(), &r.body) })
 	if errors.Is(err, pgx.ErrNoRows) {
 		return r, errNotFound
 	}
@@ -100,10 +123,10 @@ func find(ctx context.Context, db querier, caller *authz.Principal, id uuid.UUID
 }
 
 // findDead is find for the Dead Zone: the same standing, of the same columns.
-func (s *Service) findDead(ctx context.Context, db querier, caller *authz.Principal, id uuid.UUID) (row, error) {
-	r, err := one(ctx, db, `select `+summary+`, n.body, `+death+fromDead+` where n.id = @id and n.deleted_at is not null`,
+func (s *Service) findDead(ctx context.Context, db querier, caller *authz.Principal, id uuid.UUID, what part) (row, error) {
+	r, err := one(ctx, db, `select `+summary+`, `+what.column(visibleDead)+`, `+death+fromDead+` where n.id = @id and n.deleted_at is not null`,
 		arguments(caller, "deadzone", pgx.NamedArgs{"id": id, "retention": s.config.Retention}),
-		func(r *row) []any { return append(append(r.summary(), &r.note.Body), r.death()...) })
+		func(r *row) []any { return append(append(r.summary(), &r.body), r.death()...) })
 	if errors.Is(err, pgx.ErrNoRows) {
 		return r, errNotDead
 	}
@@ -197,7 +220,8 @@ func insert(ctx context.Context, tx pgx.Tx, caller *authz.Principal, title, body
 	if err != nil {
 		return Note{}, fmt.Errorf("writing a new note: %w", err)
 	}
-	r, err := find(ctx, tx, caller, id)
+	r, err := find(ctx, tx, caller, id, withoutBody)
+	r.note.Body = body // their own words, whether they may read them back or not
 	return r.note.Note, err
 }
 

@@ -19,6 +19,15 @@ import (
 // happens to an organization's notes when it ends is the notes room's: end.
 func (s *Service) Register(api *authz.API, end func(context.Context, pgx.Tx, uuid.UUID) error) {
 	tags := []string{"Organizations"}
+	findOrg := authz.Then(s.Standing, func(ctx context.Context, at authz.Place) (Org, error) {
+		return find(ctx, s.pool, authz.From(ctx), at.Org)
+	})
+	findMember := authz.Then(s.standingToMember, func(ctx context.Context, at authz.Place) (Member, error) {
+		return findMember(ctx, s.pool, at.Org, at.User)
+	})
+	findInvitation := authz.Then(s.Standing, func(ctx context.Context, at authz.Place) (Invitation, error) {
+		return findInvitation(ctx, s.pool, at.Org, at.ID)
+	})
 	authz.Register(api, huma.Operation{
 		OperationID: "create-org", Method: http.MethodPost, Path: "/v1/orgs", Summary: "Make an organization, whose admin you are", Tags: tags,
 		DefaultStatus: http.StatusCreated,
@@ -28,43 +37,43 @@ func (s *Service) Register(api *authz.API, end func(context.Context, pgx.Tx, uui
 	}, authz.Permission{Object: "self", Act: "read"}, s.listMine)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "get-org", Method: http.MethodGet, Path: "/v1/orgs/{org}", Summary: "One organization", Tags: tags,
-	}, "org", "read", s.findOrg, s.get)
+	}, "org", "read", findOrg, s.get)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "rename-org", Method: http.MethodPatch, Path: "/v1/orgs/{org}", Summary: "Rename an organization", Tags: tags,
-	}, "org", "write", s.findOrg, s.rename)
+	}, "org", "write", findOrg, s.rename)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "delete-org", Method: http.MethodDelete, Path: "/v1/orgs/{org}", Summary: "Delete an organization", Tags: tags,
 		Description:   "Its notes go into the Dead Zone, from which none can be restored any more; its keys and invitations end at once.",
 		DefaultStatus: http.StatusNoContent,
-	}, "org", "delete", s.findOrg, func(ctx context.Context, _ *struct{}, found authz.Found[Org]) (*struct{}, error) {
+	}, "org", "delete", findOrg, func(ctx context.Context, _ *struct{}, found authz.Found[Org]) (*struct{}, error) {
 		return nil, s.delete(ctx, found.At.Org, end)
 	})
 
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "list-members", Method: http.MethodGet, Path: "/v1/orgs/{org}/members", Summary: "Who is in an organization, the latest first", Tags: tags,
-	}, "member", "read", s.Find, s.members)
+	}, "member", "read", authz.Only(s.Standing), s.members)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "change-member", Method: http.MethodPatch, Path: "/v1/orgs/{org}/members/{user}", Summary: "Give a member another role", Tags: tags,
 		Description: "409 when it would leave no admin whose account is not locked. Invitations that the member made end.", Errors: []int{http.StatusConflict},
-	}, "member", "write", s.findTheMember, s.changeMember)
+	}, "member", "write", findMember, s.changeMember)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "remove-member", Method: http.MethodDelete, Path: "/v1/orgs/{org}/members/{user}", Summary: "Remove a member, or leave", Tags: tags,
 		Description:   "409 when it would leave no admin whose account is not locked. The member's grants here and the invitations they made end; their notes stay.",
 		DefaultStatus: http.StatusNoContent, Errors: []int{http.StatusConflict},
-	}, "member", "delete", s.findTheMember, s.removeMember)
+	}, "member", "delete", findMember, s.removeMember)
 
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "list-invitations", Method: http.MethodGet, Path: "/v1/orgs/{org}/invitations", Summary: "Invitations that wait, the newest first", Tags: tags,
-	}, "invitation", "read", s.Find, s.invitations)
+	}, "invitation", "read", authz.Only(s.Standing), s.invitations)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "create-invitation", Method: http.MethodPost, Path: "/v1/orgs/{org}/invitations", Summary: "Invite somebody; the token is shown this once", Tags: tags,
 		Description:   "For one verified e-mail, once. It is also sent by mail when the server has one.",
 		DefaultStatus: http.StatusCreated,
-	}, "invitation", "write", s.Find, s.createInvitation)
+	}, "invitation", "write", authz.Only(s.Standing), s.createInvitation)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "revoke-invitation", Method: http.MethodDelete, Path: "/v1/orgs/{org}/invitations/{id}", Summary: "Revoke an invitation", Tags: tags,
 		DefaultStatus: http.StatusNoContent,
-	}, "invitation", "delete", s.findTheInvitation, s.revokeInvitation)
+	}, "invitation", "delete", findInvitation, s.revokeInvitation)
 	authz.Register(api, huma.Operation{
 		OperationID: "accept-invitation", Method: http.MethodPost, Path: "/v1/invitations/accept", Summary: "Become a member by an invitation", Tags: tags,
 		Description: "404 for a token that is unknown, used, revoked, expired or for another's e-mail, alike; 409 for who is a member already.",
@@ -74,31 +83,15 @@ func (s *Service) Register(api *authz.API, end func(context.Context, pgx.Tx, uui
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "list-org-audit", Method: http.MethodGet, Path: "/v1/orgs/{org}/audit", Summary: "An organization's security record, the newest first", Tags: tags,
 		Description: "What its members and keys did to it, and what platform staff did to its notes.",
-	}, "audit", "read", s.Find, s.audit)
+	}, "audit", "read", authz.Only(s.Standing), s.audit)
 	s.keys.RegisterOrgs(api, s.users, s)
 }
 
-func (s *Service) findOrg(ctx context.Context, caller *authz.Principal, at authz.Place) (Org, authz.Standing, error) {
-	return find(ctx, s.pool, caller, at.Org)
-}
-
-func (s *Service) findTheMember(ctx context.Context, caller *authz.Principal, at authz.Place) (Member, authz.Standing, error) {
-	_, found, err := s.Find(ctx, caller, at)
-	if err != nil || found.Role == "" {
-		return Member{}, found, err
-	}
+// standingToMember is the caller's standing to the organization; to themselves their own.
+func (s *Service) standingToMember(ctx context.Context, caller *authz.Principal, at authz.Place) (authz.Standing, error) {
+	found, err := s.Standing(ctx, caller, at)
 	found.Own = caller.Kind == authz.KindUser && caller.ID == at.User
-	m, err := findMember(ctx, s.pool, at.Org, at.User)
-	return m, found, err
-}
-
-func (s *Service) findTheInvitation(ctx context.Context, caller *authz.Principal, at authz.Place) (Invitation, authz.Standing, error) {
-	_, found, err := s.Find(ctx, caller, at)
-	if err != nil || found.Role == "" {
-		return Invitation{}, found, err
-	}
-	i, err := findInvitation(ctx, s.pool, at.Org, at.ID)
-	return i, found, err
+	return found, err
 }
 
 // OrgName is what may change of an organization, and all that it is made from.
@@ -114,16 +107,14 @@ type createdOrg struct {
 }
 
 func (s *Service) create(ctx context.Context, in *struct{ Body OrgName }) (*createdOrg, error) {
-	caller, out := authz.From(ctx), &createdOrg{}
-	err := s.users.Write(ctx, func(tx pgx.Tx) error {
-		if err := s.users.Confirm(ctx, tx); err != nil {
-			return err
-		}
+	out := &createdOrg{}
+	err := s.users.Act(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		caller := authz.From(ctx)
 		id, err := create(ctx, tx, caller, in.Body.Name)
 		if err != nil {
 			return err
 		}
-		out.Body, _, err = find(ctx, tx, caller, id)
+		out.Body, err = find(ctx, tx, caller, id)
 		return err
 	})
 	out.Location = "/v1/orgs/" + out.Body.ID.String()
@@ -150,25 +141,26 @@ func (s *Service) get(_ context.Context, _ *struct{}, found authz.Found[Org]) (*
 }
 
 func (s *Service) rename(ctx context.Context, in *struct{ Body OrgName }, found authz.Found[Org]) (*orgOutput, error) {
-	caller, out := authz.From(ctx), &orgOutput{}
-	err := s.Write(ctx, found.At.Org, func(tx pgx.Tx, standing authz.Standing) error {
-		if _, err := caller.DecideIn("org", "write", standing, true, nil); err != nil {
+	out := &orgOutput{}
+	err := s.Write(ctx, found.At.Org, func(ctx context.Context, tx pgx.Tx, standing authz.Standing) error {
+		caller := authz.From(ctx)
+		if _, err := caller.DecideIn("org", "write", standing, nil); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, `update orgs set name = $2 where id = $1`, found.At.Org, in.Body.Name); err != nil {
 			return err
 		}
 		var err error
-		out.Body, _, err = find(ctx, tx, caller, found.At.Org)
+		out.Body, err = find(ctx, tx, caller, found.At.Org)
 		return err
 	})
 	return out, err
 }
 
 func (s *Service) delete(ctx context.Context, org uuid.UUID, end func(context.Context, pgx.Tx, uuid.UUID) error) error {
-	caller := authz.From(ctx)
-	return s.Change(ctx, org, func(tx pgx.Tx, standing authz.Standing) error {
-		if _, err := caller.DecideIn("org", "delete", standing, true, nil); err != nil {
+	return s.Change(ctx, org, func(ctx context.Context, tx pgx.Tx, standing authz.Standing) error {
+		caller := authz.From(ctx)
+		if _, err := caller.DecideIn("org", "delete", standing, nil); err != nil {
 			return err
 		}
 		if err := end(ctx, tx, org); err != nil {
@@ -201,9 +193,9 @@ type MemberChange struct {
 }
 
 func (s *Service) changeMember(ctx context.Context, in *struct{ Body MemberChange }, found authz.Found[Member]) (*memberOutput, error) {
-	caller, out := authz.From(ctx), &memberOutput{}
-	err := s.changeOne(ctx, found, "write", func(tx pgx.Tx, was Member) error {
-		if err := setRole(ctx, tx, caller, found.At.Org, was, in.Body.Role); err != nil {
+	out := &memberOutput{}
+	err := s.changeOne(ctx, found, "write", func(ctx context.Context, tx pgx.Tx, was Member) error {
+		if err := setRole(ctx, tx, authz.From(ctx), found.At.Org, was, in.Body.Role); err != nil {
 			return err
 		}
 		var err error
@@ -214,20 +206,20 @@ func (s *Service) changeMember(ctx context.Context, in *struct{ Body MemberChang
 }
 
 func (s *Service) removeMember(ctx context.Context, _ *struct{}, found authz.Found[Member]) (*struct{}, error) {
-	return nil, s.changeOne(ctx, found, "delete", func(tx pgx.Tx, was Member) error {
+	return nil, s.changeOne(ctx, found, "delete", func(ctx context.Context, tx pgx.Tx, was Member) error {
 		return remove(ctx, tx, authz.From(ctx), found.At.Org, was)
 	})
 }
 
 // changeOne decides once more, on the member as they are when nothing can change beside.
-func (s *Service) changeOne(ctx context.Context, found authz.Found[Member], act authz.Act, work func(pgx.Tx, Member) error) error {
-	return s.Change(ctx, found.At.Org, func(tx pgx.Tx, standing authz.Standing) error {
+func (s *Service) changeOne(ctx context.Context, found authz.Found[Member], act authz.Act, work func(context.Context, pgx.Tx, Member) error) error {
+	return s.Change(ctx, found.At.Org, func(ctx context.Context, tx pgx.Tx, standing authz.Standing) error {
 		standing.Own = found.Standing.Own
 		was, lookup := findMember(ctx, tx, found.At.Org, found.At.User)
-		if _, err := authz.From(ctx).DecideIn("member", act, standing, false, lookup); err != nil {
+		if _, err := authz.From(ctx).DecideIn("member", act, standing, lookup); err != nil {
 			return err
 		}
-		return work(tx, was)
+		return work(ctx, tx, was)
 	})
 }
 
@@ -270,14 +262,16 @@ func (s *Service) createInvitation(ctx context.Context, in *struct{ Body NewInvi
 	if err != nil {
 		return nil, err
 	}
-	caller, org, out := authz.From(ctx), found.At.Org, &createdInvitation{}
-	var name string
+	org, out := found.At.Org, &createdInvitation{}
+	var name, inviter string
 	var mails bool
 	// Alone: who loses their role meanwhile would leave behind an invitation that nobody revokes.
-	err = s.Change(ctx, org, func(tx pgx.Tx, standing authz.Standing) error {
-		if _, err := caller.DecideIn("invitation", "write", standing, true, nil); err != nil {
+	err = s.Change(ctx, org, func(ctx context.Context, tx pgx.Tx, standing authz.Standing) error {
+		caller := authz.From(ctx)
+		if err := caller.DecideAll("invitation", "write", standing); err != nil {
 			return err
 		}
+		inviter = caller.Name
 		if err := tx.QueryRow(ctx, `select name from orgs where id = $1`, org).Scan(&name); err != nil {
 			return err
 		}
@@ -293,7 +287,7 @@ func (s *Service) createInvitation(ctx context.Context, in *struct{ Body NewInvi
 	}
 	out.Location = "/v1/orgs/" + org.String() + "/invitations/" + out.Body.ID.String()
 	out.Body.URL = s.link(out.Body.Token)
-	out.Body.Mailed = mails && s.mail(ctx, name, caller.Name, out.Body)
+	out.Body.Mailed = mails && s.mail(ctx, name, inviter, out.Body)
 	return out, nil
 }
 
@@ -311,9 +305,9 @@ func (s *Service) mail(ctx context.Context, org, inviter string, made MadeInvita
 }
 
 func (s *Service) revokeInvitation(ctx context.Context, _ *struct{}, found authz.Found[Invitation]) (*struct{}, error) {
-	caller := authz.From(ctx)
-	return nil, s.Write(ctx, found.At.Org, func(tx pgx.Tx, standing authz.Standing) error {
-		if _, err := caller.DecideIn("invitation", "delete", standing, false, nil); err != nil {
+	return nil, s.Write(ctx, found.At.Org, func(ctx context.Context, tx pgx.Tx, standing authz.Standing) error {
+		caller := authz.From(ctx)
+		if _, err := caller.DecideIn("invitation", "delete", standing, nil); err != nil {
 			return err
 		}
 		return revoke(ctx, tx, caller, found.At.Org, found.At.ID)
@@ -335,10 +329,7 @@ type acceptOutput struct {
 
 func (s *Service) acceptInvitation(ctx context.Context, in *acceptInput) (*acceptOutput, error) {
 	out := &acceptOutput{}
-	err := s.users.Write(ctx, func(tx pgx.Tx) error {
-		if err := s.users.Confirm(ctx, tx); err != nil {
-			return err
-		}
+	err := s.users.Act(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		var err error
 		out.Body.OrgID, out.Body.Role, err = s.accept(ctx, tx, authz.From(ctx), in.Body.Token)
 		return err

@@ -23,12 +23,11 @@ type querier interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
 
-// Find is the authz.Find of operations on all of an organization's things of a kind: the caller's
-// standing to it, with no role for somebody outside, for one
-// that is deleted (which has no members and no keys), and for one that never was.
-func (s *Service) Find(ctx context.Context, caller *authz.Principal, at authz.Place) (struct{}, authz.Standing, error) {
-	found, err := standing(ctx, s.pool, caller, at.Org)
-	return struct{}{}, found, err
+// Standing is an authz.FindStanding: the caller's standing to an organization, with no role for
+// somebody outside, for one that is deleted (which has no members and no keys), and for one that
+// never was.
+func (s *Service) Standing(ctx context.Context, caller *authz.Principal, at authz.Place) (authz.Standing, error) {
+	return standing(ctx, s.pool, caller, at.Org)
 }
 
 func standing(ctx context.Context, db querier, caller *authz.Principal, org uuid.UUID) (authz.Standing, error) {
@@ -46,33 +45,35 @@ func standing(ctx context.Context, db querier, caller *authz.Principal, org uuid
 	return found, nil
 }
 
-// Write runs a transaction on things of an organization: the caller's credential is confirmed,
-// and the organization's row is locked against every change of who may do what there. The
-// work decides on the standing that it is handed.
-func (s *Service) Write(ctx context.Context, org uuid.UUID, work func(pgx.Tx, authz.Standing) error) error {
+// Write runs a transaction on things of an organization: the caller is confirmed, and the
+// organization's row is locked against every change of who may do what there. The work decides for the
+// caller in the context that it is handed, on the standing that it is handed.
+func (s *Service) Write(ctx context.Context, org uuid.UUID, work func(context.Context, pgx.Tx, authz.Standing) error) error {
 	return s.transact(ctx, org, "for share", work)
 }
 
 // Change is Write for whatever changes who may do what there: members, roles, grants, notebooks'
 // restriction, the organization's end. One comes after the other, and none beside a Write.
-func (s *Service) Change(ctx context.Context, org uuid.UUID, work func(pgx.Tx, authz.Standing) error) error {
+func (s *Service) Change(ctx context.Context, org uuid.UUID, work func(context.Context, pgx.Tx, authz.Standing) error) error {
+	defer s.users.Forget()
 	return s.transact(ctx, org, "for no key update", work)
 }
 
-func (s *Service) transact(ctx context.Context, org uuid.UUID, lock string, work func(pgx.Tx, authz.Standing) error) error {
-	return s.users.Write(ctx, func(tx pgx.Tx) error {
+func (s *Service) transact(ctx context.Context, org uuid.UUID, lock string, work func(context.Context, pgx.Tx, authz.Standing) error) error {
+	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		// The organization first: its end waits for nobody whom it would end.
 		if _, err := hold(ctx, tx, org, lock); err != nil {
 			return err
 		}
-		if err := s.users.Confirm(ctx, tx); err != nil {
+		ctx, err := s.users.Confirm(ctx, tx)
+		if err != nil {
 			return err
 		}
 		found, err := standing(ctx, tx, authz.From(ctx), org)
 		if err != nil {
 			return err
 		}
-		return work(tx, found)
+		return work(ctx, tx, found)
 	})
 }
 
@@ -140,18 +141,18 @@ func (s *Service) list(ctx context.Context, caller *authz.Principal, after page.
 }
 
 // find loads an organization of the caller's.
-func find(ctx context.Context, db querier, caller *authz.Principal, org uuid.UUID) (Org, authz.Standing, error) {
+func find(ctx context.Context, db querier, caller *authz.Principal, org uuid.UUID) (Org, error) {
 	args := orgArgs(caller)
 	args["org"] = org
 	rows, err := db.Query(ctx, selectOrgs+` and o.id = @org`, args)
 	if err != nil {
-		return Org{}, authz.Standing{}, fmt.Errorf("finding an organization: %w", err)
+		return Org{}, fmt.Errorf("finding an organization: %w", err)
 	}
 	o, err := pgx.CollectExactlyOneRow(rows, scanOrg)
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = authz.NotFound("org")
 	}
-	return o, authz.Standing{Org: org, Role: o.Role}, err
+	return o, err
 }
 
 // create makes an organization with its first admin.

@@ -28,6 +28,7 @@ type Error struct {
 	Status     int     `json:"status" doc:"The HTTP status"`
 	Detail     string  `json:"detail,omitzero" doc:"What is wrong and what to change, for people"`
 	Permission string  `json:"permission,omitzero" doc:"With 403: the missing permission, OBJECT ACT"`
+	LimitedBy  string  `json:"limited_by,omitzero" doc:"With 403: the API key's role, where that alone lacks the permission"`
 	Errors     []Field `json:"errors,omitzero" doc:"With 422: every invalid value"`
 
 	headers http.Header

@@ -586,7 +586,7 @@ func init() { //nolint:gochecknoinits // the same operations twice
 		path := " /v1/orgs/{org}/" + kind + "/{id}"
 		notebookOperations["GET"+path+"/grants"] = func(m *machine, c refCaller, route string) {
 			g := m.granted(c, kind)
-			m.list(c, route, g.path+"/grants", c.inOrg(g.org, "grant", "read", g.visible), "user_id",
+			m.list(c, route, g.path+"/grants", c.onThing(g.org, "grant", "read", g.visible, true), "user_id",
 				ids(m.people, func(p *refPerson) string { return p.id }, func(p *refPerson) bool { return g.grants[p] != "" }))
 		}
 		notebookOperations["PUT"+path+"/grants/{user}"] = func(m *machine, c refCaller, route string) {
@@ -596,20 +596,20 @@ func init() { //nolint:gochecknoinits // the same operations twice
 			if g.org.members[p] == "" {
 				success = http.StatusUnprocessableEntity
 			}
-			if m.send(c, route, g.path+"/grants/"+p.id, map[string]any{"access": access}, c.inOrg(g.org, "grant", "write", g.visible), success, nil) {
+			if m.send(c, route, g.path+"/grants/"+p.id, map[string]any{"access": access}, c.onThing(g.org, "grant", "write", g.visible, true), success, nil) {
 				g.grants[p] = access
 			}
 		}
 		notebookOperations["DELETE"+path+"/grants/{user}"] = func(m *machine, c refCaller, route string) {
 			g := m.granted(c, kind)
 			p := m.member(g.org)
-			if m.send(c, route, g.path+"/grants/"+p.id, nil, c.inOrg(g.org, "grant", "delete", g.visible && g.grants[p] != ""), 204, nil) {
+			if m.send(c, route, g.path+"/grants/"+p.id, nil, c.onThing(g.org, "grant", "delete", g.visible, g.grants[p] != ""), 204, nil) {
 				delete(g.grants, p)
 			}
 		}
 		notebookOperations["GET"+path+"/access"] = func(m *machine, c refCaller, route string) {
 			g := m.granted(c, kind)
-			m.list(c, route, g.path+"/access", c.inOrg(g.org, "grant", "read", g.visible), "id", m.haveAccess(g))
+			m.list(c, route, g.path+"/access", c.onThing(g.org, "grant", "read", g.visible, true), "id", m.haveAccess(g))
 		}
 	}
 	for _, table := range []map[string]func(*machine, refCaller, string){meOperations, keyOperations, noteOperations, orgOperations, notebookOperations, adminOperations} {

@@ -267,6 +267,20 @@ func (c refCaller) inOrg(org *refOrg, object, act string, there bool) verdict {
 	return allowed
 }
 
+// onThing decides on what hangs on a note or notebook: its grants. What the caller may not read is not
+// there, whatever they may do elsewhere.
+func (c refCaller) onThing(org *refOrg, object, act string, visible, there bool) verdict {
+	switch {
+	case c.roleIn(org) == "" || !visible:
+		return unseen
+	case !c.byRole(org, object+" "+act):
+		return lacking(object + " " + act)
+	case !there:
+		return unseen
+	}
+	return allowed
+}
+
 // mayDead tells whether the caller may do this in the Dead Zone; as shipped, admins alone.
 func (c refCaller) dead(n *refNote, act string) verdict {
 	switch {

@@ -526,8 +526,12 @@ func TestAKeyWhoseRoleThePolicyDoesNotDefineCanDoNothing(t *testing.T) {
 			target = me(t, env, ada).ID
 		}
 		address := strings.NewReplacer("{id}", target, "{org}", org, "{user}", uuid.NewString()).Replace(path)
+		status := http.StatusForbidden
+		if path == "/v1/orgs/{org}" || strings.Contains(path, "/grants") || strings.HasSuffix(path, "/access") {
+			status = http.StatusNotFound // the path names a thing that it may not read
+		}
 		for _, query := range []string{"", "?nonsense=1"} { // refused before anything is said of the query
-			if a := env.Do(t, method, address+query, key, nil); a.Status != http.StatusForbidden {
+			if a := env.Do(t, method, address+query, key, nil); a.Status != status {
 				t.Errorf("%s%s by a key of no role: %d %s", route, query, a.Status, a.Body)
 			}
 		}
