@@ -239,10 +239,9 @@ func (s *Service) Confirm(ctx context.Context, tx pgx.Tx) (context.Context, erro
 }
 
 func (s *Service) confirm(ctx context.Context, tx pgx.Tx, caller *authz.Principal) (*authz.Principal, Reason, error) {
-	policy := s.policy()
 	if caller.Kind == authz.KindService {
 		reason, err := s.confirmKey(ctx, tx, caller)
-		return authz.NewPrincipal(*caller, policy, nil), reason, err
+		return authz.NewPrincipal(*caller, s.policy(), nil), reason, err
 	}
 	// Whatever changes somebody's identities locks their row.
 	var lives bool
@@ -271,7 +270,7 @@ func (s *Service) confirm(ctx context.Context, tx pgx.Tx, caller *authz.Principa
 	person := Person{ID: caller.ID}
 	err = tx.QueryRow(ctx, `select name, coalesce(email, ''), identities from people where user_id = $1`, caller.ID).
 		Scan(&person.Name, &person.Email, &person.Identities)
-	return s.principal(person, *caller, policy), "", err
+	return s.principal(person, *caller, s.policy()), "", err
 }
 
 func (s *Service) confirmKey(ctx context.Context, tx pgx.Tx, caller *authz.Principal) (Reason, error) {
