@@ -57,16 +57,16 @@ const written = `
 
 // writeWorld is what a request to write may be about, all of it ada's, who may do everything.
 type writeWorld struct {
-	env                   *servertest.Env
-	ada, alice            string // sessions
-	key                   string // ada's, as wide as can be
-	keyID, secret         string
-	note, dead, orgNote   string
-	org, notebook         string
-	member, carol         string // users
-	orgKey, invitation    string
-	session, identity     string // others of ada's
-	accepts, device, user string
+	env                 *servertest.Env
+	ada, alice          string // sessions
+	key                 string // ada's, as wide as can be
+	keyID               string
+	note, dead, orgNote string
+	org, notebook       string
+	member, carol       string // users
+	orgKey, invitation  string
+	session, identity   string // others of ada's
+	accepts, user       string
 }
 
 func newWriteWorld(t *testing.T, env *servertest.Env) *writeWorld {
