@@ -21,6 +21,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"golang.org/x/oauth2"
 
+	"noted/internal/name"
 	"noted/internal/request"
 )
 
@@ -397,6 +398,10 @@ func (p *Provider) own(t signed) error {
 func (p *Provider) signInOf(raw string, t signed) (signIn, claims) {
 	c := claims{HostedDomain: t.text("hd"), SessionID: text(t.text("sid"), 255), Seen: p.seen(t.all)}
 	verified, _ := t.all["email_verified"].(bool) // only JSON true counts
+	email := text(t.text("email"), 320)
+	if name.Wrong(email) != "" { // others read it, as they read a name
+		email = ""
+	}
 	var groups []string
 	for _, path := range p.GroupsClaims {
 		found, ok := stringsAt(t.all, path)
@@ -408,15 +413,26 @@ func (p *Provider) signInOf(raw string, t signed) (signIn, claims) {
 	slices.Sort(groups)
 	return signIn{
 		Identity: Identity{
-			Issuer: p.Issuer, Subject: t.Subject, Email: text(t.text("email"), 320), EmailVerified: verified,
+			Issuer: p.Issuer, Subject: t.Subject, Email: email, EmailVerified: verified,
 			Groups: slices.Compact(groups),
 		},
-		Name:      firstOf(text(t.text("name"), 255), text(t.text("preferred_username"), 255), text(t.text("email"), 255), t.Subject),
+		Name:      nameOf(t),
 		IssuedAt:  t.IssuedAt,
 		SessionID: c.SessionID,
 		Claims:    c.Seen,
 		spent:     spentIDToken(raw),
 	}, c
+}
+
+// nameOf is what others will read of somebody: what the provider calls them, as far as it can be
+// read as a name.
+func nameOf(t signed) string {
+	for _, candidate := range []string{t.text("name"), t.text("preferred_username"), t.text("email"), t.Subject} {
+		if called := name.Clean(text(candidate, 255), 255); called != "" {
+			return called
+		}
+	}
+	return "unnamed"
 }
 
 // seen notes which claims there are, and the values of those that gates and roles read.
@@ -523,13 +539,4 @@ func stringsAt(all map[string]any, path string) (found []string, ok bool) {
 		}
 	}
 	return found, ok
-}
-
-func firstOf(candidates ...string) string {
-	for _, c := range candidates {
-		if c != "" {
-			return c
-		}
-	}
-	return ""
 }

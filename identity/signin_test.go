@@ -642,6 +642,27 @@ func TestWhatIsShownOfAPersonIsThatOfTheLastSignIn(t *testing.T) {
 	}
 }
 
+// Others read it, in lists and mails.
+func TestAPersonsNameTurnsNoTextBreaksNoLineAndIsNeverBlank(t *testing.T) {
+	env := servertest.New(t)
+	for given, shown := range map[string]string{
+		"Ada \u202etfil\u202c\u2028Lovelace\u0085": "Ada tfilLovelace",
+		"\u2066Ada\u2069":                          "Ada",
+		"\u200b\u00ad":                             "alice", // blank: the next claim is taken
+		" Ada ":                                    "Ada",
+		"Ada\u200f ☂":                              "Ada\u200f ☂",
+	} {
+		env.Provider.SetLie(devidp.Lie{Claims: func(c map[string]any) {
+			c["name"], c["preferred_username"], c["email"] = given, "alice", "al\u202eice@dev.example"
+		}})
+		var me struct{ Name, Email string }
+		want(t, 200, env.Do(t, "GET", "/v1/me", env.SignIn(t, "alice"), nil)).JSON(t, &me)
+		if me.Name != shown || me.Email != "" {
+			t.Errorf("%q is shown as %q, with the e-mail %q", given, me.Name, me.Email)
+		}
+	}
+}
+
 func TestReturnToIsOnThisServerOrTheFrontPage(t *testing.T) {
 	env := servertest.New(t)
 	for raw, to := range map[string]string{

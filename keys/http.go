@@ -13,6 +13,7 @@ import (
 
 	"noted/authz"
 	"noted/identity"
+	"noted/internal/name"
 	"noted/internal/page"
 	"noted/internal/problem"
 	"noted/internal/strictjson"
@@ -156,7 +157,7 @@ func (o operations) list(ctx context.Context, in page.Query, owner Owner) (*list
 
 // NewKey is what a key is made from.
 type NewKey struct {
-	Name      string                         `json:"name" minLength:"1" maxLength:"100"`
+	Name      name.Name                      `json:"name" maxLength:"100"`
 	Role      strictjson.Optional[string]    `json:"role,omitempty" maxLength:"100" doc:"A key role of the policy; key-reader if left out"`
 	ExpiresAt strictjson.Optional[time.Time] `json:"expires_at,omitempty" doc:"In 90 days if left out"`
 }
@@ -196,7 +197,7 @@ func (o operations) create(ctx context.Context, in NewKey, owner Owner) (*create
 		if err := o.checkExpiry(ctx, tx, until); err != nil {
 			return err
 		}
-		id, token, err := o.mint(ctx, tx, identity.ActorOf(authz.From(ctx)), owner, in.Name, role, min(DefaultAge, o.config.MaxAge), until)
+		id, token, err := o.mint(ctx, tx, identity.ActorOf(authz.From(ctx)), owner, string(in.Name), role, min(DefaultAge, o.config.MaxAge), until)
 		out.Body.ID, out.Body.Secret = id, token
 		return err
 	})
@@ -236,17 +237,17 @@ func (o operations) checkExpiry(ctx context.Context, tx pgx.Tx, until *time.Time
 
 // KeyName is what may change of a key.
 type KeyName struct {
-	Name string `json:"name" minLength:"1" maxLength:"100"`
+	Name name.Name `json:"name" maxLength:"100"`
 }
 
 func (o operations) rename(ctx context.Context, in KeyName, found authz.Found[Key]) (*keyOutput, error) {
 	err := o.write(ctx, found.At.Org, "write", func(ctx context.Context, tx pgx.Tx) error {
-		return o.Service.rename(ctx, tx, ownerOf(ctx, found.At), found.Thing.ID, in.Name)
+		return o.Service.rename(ctx, tx, ownerOf(ctx, found.At), found.Thing.ID, string(in.Name))
 	})
 	if err != nil {
 		return nil, err
 	}
-	found.Thing.Name = in.Name
+	found.Thing.Name = string(in.Name)
 	return &keyOutput{found.Thing}, nil
 }
 

@@ -15,6 +15,7 @@ import (
 	"noted/authz"
 	"noted/identity"
 	"noted/internal/audit"
+	"noted/internal/name"
 	"noted/internal/page"
 	"noted/internal/problem"
 	"noted/internal/strictjson"
@@ -117,7 +118,7 @@ type createInput struct{ Body NewNote }
 
 // NewNote is what a note is made from.
 type NewNote struct {
-	Title      string                         `json:"title" minLength:"1" maxLength:"200"`
+	Title      name.Name                      `json:"title" maxLength:"200"`
 	Body       string                         `json:"body" doc:"At most 1,048,576 bytes of UTF-8"`
 	OrgID      strictjson.Nullable[uuid.UUID] `json:"org_id,omitempty" doc:"Left out or null for a personal note"`
 	NotebookID strictjson.Nullable[uuid.UUID] `json:"notebook_id,omitempty"`
@@ -152,7 +153,7 @@ func (s *Service) create(ctx context.Context, in *createInput) (*createOutput, e
 				return err
 			}
 			var err error
-			note, err = insert(ctx, tx, caller, in.Body.Title, in.Body.Body, org, notebook)
+			note, err = insert(ctx, tx, caller, string(in.Body.Title), in.Body.Body, org, notebook)
 			return err
 		})
 	}
@@ -177,7 +178,7 @@ func (s *Service) createOwn(ctx context.Context, in NewNote, note *Note) error {
 		if err := caller.Require("note", "write", authz.Mine); err != nil {
 			return err
 		}
-		*note, err = insert(ctx, tx, caller, in.Title, in.Body, uuid.Nil, uuid.Nil)
+		*note, err = insert(ctx, tx, caller, string(in.Title), in.Body, uuid.Nil, uuid.Nil)
 		return err
 	})
 }
@@ -358,7 +359,7 @@ type changeInput struct {
 
 // NoteChange is what may change of a note; what is left out stays.
 type NoteChange struct {
-	Title      strictjson.Optional[string]    `json:"title,omitempty" minLength:"1" maxLength:"200"`
+	Title      strictjson.Optional[name.Name] `json:"title,omitempty" maxLength:"200"`
 	Body       strictjson.Optional[string]    `json:"body,omitempty" doc:"At most 1,048,576 bytes of UTF-8"`
 	NotebookID strictjson.Nullable[uuid.UUID] `json:"notebook_id,omitempty" doc:"null takes it out of its notebook"`
 }
@@ -424,7 +425,7 @@ func (s *Service) checkMove(ctx context.Context, tx pgx.Tx, caller *authz.Princi
 	return caller.Require("notebook", "write", authz.Standing{Org: at.Org, Role: at.Role, Restricted: true})
 }
 
-func sent(o strictjson.Optional[string]) *string {
+func sent[T any](o strictjson.Optional[T]) *T {
 	if !o.Sent {
 		return nil
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"noted/authz"
+	"noted/internal/name"
 	"noted/internal/page"
 	"noted/internal/problem"
 	"noted/internal/strictjson"
@@ -157,7 +158,7 @@ func (s *Service) listNotebooks(ctx context.Context, in *struct{ page.Query }, f
 
 // NewNotebook is what a notebook is made from.
 type NewNotebook struct {
-	Name       string                    `json:"name" minLength:"1" maxLength:"200"`
+	Name       name.Name                 `json:"name" maxLength:"200"`
 	Restricted strictjson.Optional[bool] `json:"restricted,omitempty" doc:"false if left out; true needs notebook:restricted write"`
 }
 
@@ -190,8 +191,8 @@ func (s *Service) createNotebook(ctx context.Context, in *struct{ Body NewNotebo
 
 // NotebookChange is what may change of a notebook; what is left out stays.
 type NotebookChange struct {
-	Name       strictjson.Optional[string] `json:"name,omitempty" minLength:"1" maxLength:"200"`
-	Restricted strictjson.Optional[bool]   `json:"restricted,omitempty"`
+	Name       strictjson.Optional[name.Name] `json:"name,omitempty" maxLength:"200"`
+	Restricted strictjson.Optional[bool]      `json:"restricted,omitempty"`
 }
 
 func (s *Service) changeNotebook(ctx context.Context, in *struct{ Body NotebookChange }, found authz.Found[Notebook]) (*notebookOutput, error) {

@@ -12,6 +12,7 @@ import (
 
 	"noted/authz"
 	"noted/internal/audit"
+	"noted/internal/name"
 	"noted/internal/page"
 )
 
@@ -242,7 +243,7 @@ func orNull(id uuid.UUID) *uuid.UUID {
 
 // update writes what is not nil; notebook is where the note is from now on. The row is locked by
 // the same transaction.
-func update(ctx context.Context, db querier, id uuid.UUID, title, body *string, notebook *uuid.UUID) error {
+func update(ctx context.Context, db querier, id uuid.UUID, title *name.Name, body *string, notebook *uuid.UUID) error {
 	_, err := db.Exec(ctx, `
 		update notes
 		set title = coalesce($2, title), body = coalesce($3, body), notebook_id = $4, version = version + 1,

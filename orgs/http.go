@@ -11,6 +11,7 @@ import (
 
 	"noted/authz"
 	"noted/internal/audit"
+	"noted/internal/name"
 	"noted/internal/page"
 	"noted/internal/request"
 )
@@ -96,7 +97,7 @@ func (s *Service) standingToMember(ctx context.Context, caller *authz.Principal,
 
 // OrgName is what may change of an organization, and all that it is made from.
 type OrgName struct {
-	Name string `json:"name" minLength:"1" maxLength:"200"`
+	Name name.Name `json:"name" maxLength:"200"`
 }
 
 type orgOutput struct{ Body Org }
@@ -110,7 +111,7 @@ func (s *Service) create(ctx context.Context, in *struct{ Body OrgName }) (*crea
 	out := &createdOrg{}
 	err := s.users.Act(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		caller := authz.From(ctx)
-		id, err := create(ctx, tx, caller, in.Body.Name)
+		id, err := create(ctx, tx, caller, string(in.Body.Name))
 		if err != nil {
 			return err
 		}
@@ -263,7 +264,7 @@ func (s *Service) createInvitation(ctx context.Context, in *struct{ Body NewInvi
 		return nil, err
 	}
 	org, out := found.At.Org, &createdInvitation{}
-	var name, inviter string
+	var called, inviter string
 	var mails bool
 	// Alone: who loses their role meanwhile would leave behind an invitation that nobody revokes.
 	err = s.Change(ctx, org, func(ctx context.Context, tx pgx.Tx, standing authz.Standing) error {
@@ -272,7 +273,7 @@ func (s *Service) createInvitation(ctx context.Context, in *struct{ Body NewInvi
 			return err
 		}
 		inviter = caller.Name
-		if err := tx.QueryRow(ctx, `select name from orgs where id = $1`, org).Scan(&name); err != nil {
+		if err := tx.QueryRow(ctx, `select name from orgs where id = $1`, org).Scan(&called); err != nil {
 			return err
 		}
 		var err error
@@ -287,7 +288,7 @@ func (s *Service) createInvitation(ctx context.Context, in *struct{ Body NewInvi
 	}
 	out.Location = "/v1/orgs/" + org.String() + "/invitations/" + out.Body.ID.String()
 	out.Body.URL = s.link(out.Body.Token)
-	out.Body.Mailed = mails && s.mail(ctx, name, inviter, out.Body)
+	out.Body.Mailed = mails && s.mail(ctx, called, inviter, out.Body)
 	return out, nil
 }
 
