@@ -203,8 +203,8 @@ func (s *Service) mint(ctx context.Context, tx pgx.Tx, actor *audit.Actor, owner
 		return id, "", fmt.Errorf("making a key: %w", err)
 	}
 	if _, err := tx.Exec(ctx, `
-		insert into key_secrets (id, key_id, hash, expires_at)
-		values ($1, $2, $3, coalesce($5, now() + $4::interval))`, uuid.Must(uuid.NewV7()), id, hash, life, until); err != nil {
+		insert into key_secrets (id, key_id, hash, minted_by, expires_at)
+		values ($1, $2, $3, $6, coalesce($5, now() + $4::interval))`, uuid.Must(uuid.NewV7()), id, hash, life, until, actor.ID); err != nil {
 		return id, "", fmt.Errorf("making a key's secret: %w", err)
 	}
 	detail := role + ": " + name
@@ -235,6 +235,18 @@ func (s *Service) KeyLives(ctx context.Context, tx pgx.Tx, id, secret uuid.UUID)
 			where x.id = $2 and x.key_id = $1 and least(x.expires_at, p.seen_at + $3::interval) > clock_timestamp())`,
 		id, secret, s.config.OwnerMaxAbsence).Scan(&lives)
 	return lives, err
+}
+
+// Behind is the person behind a caller. A service is nobody, but somebody was shown the secret that
+// it presented.
+func (s *Service) Behind(ctx context.Context, tx pgx.Tx, caller *authz.Principal) (person uuid.UUID, err error) {
+	if caller.Kind != authz.KindService {
+		return caller.ID, nil
+	}
+	if err := tx.QueryRow(ctx, `select minted_by from key_secrets where id = $1`, caller.Secret).Scan(&person); err != nil {
+		return person, fmt.Errorf("finding who minted a secret: %w", err)
+	}
+	return person, nil
 }
 
 // rename names a key of the owner's.
@@ -292,8 +304,8 @@ func (s *Service) rotate(ctx context.Context, tx pgx.Tx, actor *audit.Actor, own
 	}
 	token, hash := newToken(id)
 	if _, err := tx.Exec(ctx, `
-		insert into key_secrets (id, key_id, hash, created_at, expires_at) values ($1, $2, $3, $4, $4::timestamptz + $5::interval)`,
-		uuid.Must(uuid.NewV7()), id, hash, moment, min(life, s.config.MaxAge)); err != nil {
+		insert into key_secrets (id, key_id, hash, minted_by, created_at, expires_at) values ($1, $2, $3, $6, $4, $4::timestamptz + $5::interval)`,
+		uuid.Must(uuid.NewV7()), id, hash, moment, min(life, s.config.MaxAge), actor.ID); err != nil {
 		return "", fmt.Errorf("making a key's next secret: %w", err)
 	}
 	if _, err := tx.Exec(ctx, `

@@ -7,9 +7,12 @@ import (
 	"net"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/wneessen/go-mail"
+
+	"noted/internal/name"
 )
 
 // Mailer sends invitations by SMTP (RFC 5321).
@@ -62,16 +65,41 @@ func (m *Mailer) invite(ctx context.Context, to, org, inviter, role, link string
 	if err := errors.Join(message.From(m.from), message.To(to)); err != nil {
 		return err
 	}
-	message.Subject(fmt.Sprintf("%s invites you to %s", inviter, org))
-	message.SetBodyString(mail.TypeTextPlain, fmt.Sprintf(`%s invites you to the organization %q on noted, as its %s.
+	message.Subject("Invitation to an organization on noted: " + quoted(org))
+	message.SetBodyString(mail.TypeTextPlain, fmt.Sprintf(`You are invited to an organization on noted, as its %s.
 
-Open this link and sign in with this e-mail address to accept:
+Who invites:       %s
+The organization:  %s
+
+Both are called so by themselves. If you know them, open this link and sign in with this e-mail address to accept:
 
 %s
 
 It counts once, until %s. If you did not expect it, ignore it.
-`, inviter, org, role, link, until.Format("2 January 2006 15:04 MST")))
+`, role, quoted(inviter), quoted(org), link, until.Format("2 January 2006 15:04 MST")))
 	ctx, cancel := context.WithTimeout(ctx, mailTimeout)
 	defer cancel()
 	return m.client.DialAndSendWithContext(ctx, message)
 }
+
+// quoted is a name that a stranger chose, as a mail shows it: one line in quotes that it cannot close,
+// and nothing that a mail program would make a link of: a blank stands behind each dot of a domain
+// name (IDNA takes others for one: RFC 3490, 3.1) and each colon.
+func quoted(called string) string {
+	const limit = 100
+	characters := []rune(closing.Replace(name.Clean(called, limit+1)))
+	if len(characters) > limit {
+		characters = append(characters[:limit-1], '…')
+	}
+	var line strings.Builder
+	for i, r := range characters {
+		line.WriteRune(r)
+		if strings.ContainsRune(".。．｡:：", r) && i+1 < len(characters) && characters[i+1] != ' ' {
+			line.WriteByte(' ')
+		}
+	}
+	return `"` + line.String() + `"`
+}
+
+// closing are the characters that end a quotation, or look as if they did.
+var closing = strings.NewReplacer(`"`, "'", "“", "'", "”", "'", "„", "'", "‟", "'", "«", "'", "»", "'", "＂", "'", "″", "'")

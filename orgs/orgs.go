@@ -18,9 +18,10 @@ import (
 	"noted/keys"
 )
 
-// Config is the life of invitations, and how they are sent.
+// Config is the life of invitations, how they are sent, and how many organizations somebody makes.
 type Config struct {
 	InvitationLifetime time.Duration // positive
+	PerDay             int           // organizations that one person may make in a day; 0 is no limit
 	// PublicURL is the address people see, without a slash at its end.
 	PublicURL string
 	// Mail sends invitations; nil when no mail server is configured.

@@ -155,9 +155,12 @@ func find(ctx context.Context, db querier, caller *authz.Principal, org uuid.UUI
 	return o, err
 }
 
-// create makes an organization with its first admin.
-func create(ctx context.Context, tx pgx.Tx, caller *authz.Principal, name string) (uuid.UUID, error) {
+// create makes an organization with its first admin, unless they have made too many.
+func (s *Service) create(ctx context.Context, tx pgx.Tx, caller *authz.Principal, name string) (uuid.UUID, error) {
 	id := uuid.Must(uuid.NewV7())
+	if err := s.mayMake(ctx, tx, caller.ID); err != nil {
+		return id, err
+	}
 	if _, err := tx.Exec(ctx, `insert into orgs (id, name) values ($1, $2)`, id, name); err != nil {
 		return id, fmt.Errorf("making an organization: %w", err)
 	}
@@ -385,21 +388,6 @@ func (s *Service) invite(ctx context.Context, tx pgx.Tx, caller *authz.Principal
 	return made, token, audit.Record(ctx, tx, audit.Event{
 		Actor: identity.ActorOf(caller), Action: audit.InvitationMake, Object: "invitation", Target: id.String(), Org: org, Detail: role + ": " + email,
 	})
-}
-
-// mailsPerHour is how many of somebody's invitations, and of an organization's, are mailed in an
-// hour: noted must not be a way to send mail to strangers.
-const mailsPerHour = 30
-
-// mayMail tells whether an invitation, which is made already, may be mailed too.
-func mayMail(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org uuid.UUID) (may bool, err error) {
-	err = tx.QueryRow(ctx, `
-		select greatest(count(*) filter (where org_id = $1), count(*) filter (where created_by = $2)) <= $3
-		from invitations where created_at > now() - interval '1 hour' and (org_id = $1 or created_by = $2)`, org, caller.ID, mailsPerHour).Scan(&may)
-	if err != nil {
-		return false, fmt.Errorf("counting invitations: %w", err)
-	}
-	return may, nil
 }
 
 // revoke ends an invitation that waits.

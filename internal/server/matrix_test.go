@@ -162,6 +162,7 @@ func (w *accessWorld) reset(t testing.TB) {
 	w.Exec(t, `delete from device_guesses`)
 	w.Exec(t, `delete from sessions`)
 	w.Exec(t, `delete from notes`)
+	w.Exec(t, `delete from counts`)
 	// A device that waits to be approved by anybody.
 	w.Exec(t, `insert into device_logins (device_hash, user_code, expires_at) values (sha256('device'), 'BCDFGHJK', now() + interval '10 minutes')`)
 	w.Exec(t, `update users set locked_at = null where locked_at is not null`)

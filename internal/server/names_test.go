@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"noted/internal/server"
 	"noted/internal/server/servertest"
 )
 
@@ -69,7 +70,7 @@ var namesNothing = []string{"delete-me"}
 // Whoever adds an operation that takes a name finds here what a name is.
 func TestNoNameBreaksALineTurnsTextOrIsBlank(t *testing.T) {
 	t.Parallel()
-	env := servertest.New(t, )
+	env := servertest.New(t, func(o *server.Options) { o.Settings.OrgsPerDay = 0 })
 	alice := env.SignIn(t, "alice")
 	org := env.NewOrg(t, alice, "acme")
 	under := "/v1/orgs/" + org

@@ -61,7 +61,7 @@ var orgPeople = map[string]string{
 
 func (w *orgWorld) make(t testing.TB) {
 	t.Helper()
-	for _, table := range []string{"notes", "invitations", "key_secrets", "keys", "members", "notebooks", "orgs", "sessions"} {
+	for _, table := range []string{"notes", "invitations", "key_secrets", "keys", "members", "notebooks", "orgs", "counts", "sessions"} {
 		w.Exec(t, `delete from `+table)
 	}
 	w.sessions, w.tokens, w.self = map[string]string{}, map[string]string{}, map[string]string{}

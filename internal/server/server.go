@@ -140,7 +140,7 @@ func (s *Server) wire() error {
 		return err
 	}
 	s.Orgs = orgs.New(s.Pool, s.Identity, s.Keys, orgs.Config{
-		InvitationLifetime: settings.InvitationLifetime, PublicURL: settings.PublicURL, Mail: mailer,
+		InvitationLifetime: settings.InvitationLifetime, PerDay: settings.OrgsPerDay, PublicURL: settings.PublicURL, Mail: mailer,
 	}, s.options.Log)
 	s.Notes = notes.New(s.Pool, s.Identity, s.Orgs, notes.Config{Retention: settings.DeadZoneRetention, PurgeEvery: settings.DeadZonePurgeEvery}, s.options.Log, s.registry)
 
@@ -317,7 +317,7 @@ func (s *Server) tidy(ctx context.Context) {
 	ticker := time.NewTicker(time.Hour)
 	defer ticker.Stop()
 	for {
-		if err := errors.Join(s.Identity.Tidy(ctx, 1000), s.Keys.WarnOfEnds(ctx, s.options.Log)); err != nil && ctx.Err() == nil {
+		if err := errors.Join(s.Identity.Tidy(ctx, 1000), s.Orgs.Tidy(ctx, 1000), s.Keys.WarnOfEnds(ctx, s.options.Log)); err != nil && ctx.Err() == nil {
 			s.options.Log.LogAttrs(ctx, slog.LevelError, "tidying", slog.Any("error", err))
 		}
 		select {

@@ -42,6 +42,7 @@ type Settings struct {
 	KeyOwnerMaxAbsence    time.Duration `yaml:"key_owner_max_absence" default:"2160h" env:"NOTED_KEY_OWNER_MAX_ABSENCE" help:"Keys stop when their owner has not signed in for so long."`
 	GroupMaxAge           time.Duration `yaml:"group_max_age" default:"168h" env:"NOTED_GROUP_MAX_AGE" help:"E-mail and group names count for so long after a sign-in."`
 	InvitationLifetime    time.Duration `yaml:"invitation_lifetime" default:"168h" env:"NOTED_INVITATION_LIFETIME" help:"An invitation to an organization counts for so long."`
+	OrgsPerDay            int           `yaml:"orgs_per_day" default:"20" env:"NOTED_ORGS_PER_DAY" help:"Organizations that one person may make in a day; 0 is no limit."`
 	SMTPURL               string        `yaml:"smtp_url" name:"smtp-url" env:"NOTED_SMTP_URL" help:"Mail server for invitations: smtp://user:password@host:587 or smtps://…:465; no mail if left out."`
 	MailFrom              string        `yaml:"mail_from" env:"NOTED_MAIL_FROM" help:"Sender of mail: noted <noted@example.com>."`
 	AllowNoAdmin          bool          `yaml:"allow_no_admin" env:"NOTED_ALLOW_NO_ADMIN" help:"Start although policy.csv names no admin."`
@@ -370,6 +371,9 @@ func (s *Settings) Check() error {
 	}
 	if s.AuthFailuresPerMinute < 0 {
 		fail("auth_failures_per_minute: must be 0 (no limit) or more")
+	}
+	if s.OrgsPerDay < 0 {
+		fail("orgs_per_day: must be 0 (no limit) or more")
 	}
 	for _, network := range s.TrustedProxies {
 		if _, err := netip.ParsePrefix(network); err != nil {

@@ -17,7 +17,26 @@ alter table notebooks add constraint notebooks_name check (name !~ refused_in_na
 alter table keys add constraint keys_name check (name !~ refused_in_names());
 alter table notes add constraint notes_title check (title !~ refused_in_names());
 
+-- What somebody did lately of which there is a limit: mails sent, organizations made. who is a
+-- person or an organization, and no foreign key: the count outlives what it counts.
+create table counts (
+    what  text not null check (what in ('mail', 'org')),
+    who   uuid not null,
+    times timestamptz[] not null check (cardinality(times) > 0),
+    primary key (what, who)
+);
+
+-- Who knows a secret: the person to whom it was shown. An invitation is worth what the key by
+-- which it was made still is.
+alter table key_secrets add column minted_by uuid references users;
+update key_secrets x set minted_by = k.created_by from keys k where k.id = x.key_id;
+alter table key_secrets alter column minted_by set not null;
+create index key_secrets_minted on key_secrets (minted_by);
+
 -- +goose Down
+drop index key_secrets_minted;
+alter table key_secrets drop column minted_by;
+drop table counts;
 alter table notes drop constraint notes_title;
 alter table keys drop constraint keys_name;
 alter table notebooks drop constraint notebooks_name;
