@@ -73,6 +73,8 @@ type KeyVerifier interface {
 	// KeyLives tells, in a transaction, whether a key is not revoked and that secret of it neither
 	// replaced nor expired, and holds it so until the transaction ends.
 	KeyLives(ctx context.Context, tx pgx.Tx, id, secret uuid.UUID) (bool, error)
+	// CountKnownTo counts the service keys of which a user was shown a secret that works.
+	CountKnownTo(ctx context.Context, tx pgx.Tx, user uuid.UUID) (int, error)
 }
 
 // KeyCredential is a live API key and the person for whom it acts, or, of an organization, the

@@ -146,7 +146,8 @@ func (s *Service) CalledBy(ctx context.Context, names []string) ([]uuid.UUID, er
 
 // SetLocked shuts an account out, or lets it in again, and records it. From the moment this
 // returns every session, key and sign-in of theirs fails; unlocking gives back the keys, and
-// the sessions not expired meanwhile. Doing it twice is no error and one record.
+// the sessions not expired meanwhile. Service keys are nobody's and work on: the record says of how
+// many the user knows a secret. Doing it twice is no error and one record.
 func (s *Service) SetLocked(ctx context.Context, actor *audit.Actor, user uuid.UUID, locked bool) error {
 	action := audit.UserUnlock
 	if locked {
@@ -162,6 +163,16 @@ func (s *Service) SetLocked(ctx context.Context, actor *audit.Actor, user uuid.U
 		if tag.RowsAffected() == 0 {
 			return nil
 		}
-		return audit.Record(ctx, tx, audit.Event{Actor: actor, Action: action, Object: "user", Target: user.String()})
+		detail := ""
+		if locked {
+			n, err := s.keys.CountKnownTo(ctx, tx, user)
+			if err != nil {
+				return err
+			}
+			if n > 0 {
+				detail = fmt.Sprintf("service keys that work on, of which they were shown a secret: %d", n)
+			}
+		}
+		return audit.Record(ctx, tx, audit.Event{Actor: actor, Action: action, Object: "user", Target: user.String(), Detail: detail})
 	}, user)
 }

@@ -67,7 +67,7 @@ func (s *Service) RegisterOrgs(api *authz.API, users *identity.Service, orgs Org
 	})
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "create-org-key", Method: http.MethodPost, Path: path, Summary: "Make a service key; its secret is shown this once", Tags: tags,
-		Description: "It acts for nobody: what it may do is what its role in the organization and its key role both allow, in this organization alone. It outlives the membership of who made it.", DefaultStatus: http.StatusCreated,
+		Description: "It acts for nobody: what it may do is what its role in the organization and its key role both allow, in this organization alone. It works on when who made it is no member any more, unless its secrets are ended then.", DefaultStatus: http.StatusCreated,
 	}, "key", "write", authz.Only(orgs.Standing), func(ctx context.Context, in *struct{ Body NewOrgKey }, found authz.Found[struct{}]) (*createOutput, error) {
 		owner := ownerOf(ctx, found.At)
 		owner.OrgRole = in.Body.OrgRole

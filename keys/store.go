@@ -237,6 +237,81 @@ func (s *Service) KeyLives(ctx context.Context, tx pgx.Tx, id, secret uuid.UUID)
 	return lives, err
 }
 
+// Known is a service key of which somebody knows a secret that works.
+type Known struct {
+	ID   uuid.UUID `json:"id"`
+	Name string    `json:"name"`
+}
+
+// knownTo is a condition on a secret x: that it works, and was shown to the user.
+const knownTo = `x.minted_by = @user and x.expires_at > clock_timestamp()`
+
+// KnownTo are the service keys of an organization of which the user was shown a live secret, in a
+// transaction that holds the organization, so that none is made or rotated meanwhile.
+func (s *Service) KnownTo(ctx context.Context, tx pgx.Tx, org, user uuid.UUID) ([]Known, error) {
+	rows, err := tx.Query(ctx, `
+		select id, name from keys k
+		where org_id = @org and revoked_at is null and exists (select from key_secrets x where x.key_id = k.id and `+knownTo+`)
+		order by created_at, id`, pgx.NamedArgs{"org": org, "user": user})
+	if err != nil {
+		return nil, fmt.Errorf("finding the keys that somebody knows: %w", err)
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[Known])
+}
+
+// CountKnownTo counts the service keys, of whichever organization, of which the user was shown a
+// live secret.
+func (s *Service) CountKnownTo(ctx context.Context, tx pgx.Tx, user uuid.UUID) (n int, err error) {
+	err = tx.QueryRow(ctx, `
+		select count(distinct k.id) from keys k join key_secrets x on x.key_id = k.id
+		where k.org_id is not null and k.revoked_at is null and `+knownTo, pgx.NamedArgs{"user": user}).Scan(&n)
+	if err != nil {
+		return 0, fmt.Errorf("counting the keys that somebody knows: %w", err)
+	}
+	return n, nil
+}
+
+// EndKnownTo ends the live secrets of an organization's keys that the user was shown, in a
+// transaction that holds the organization alone, and records each key. One that is left without a
+// live secret is revoked; those are returned.
+func (s *Service) EndKnownTo(ctx context.Context, tx pgx.Tx, actor *audit.Actor, org, user uuid.UUID) (revoked []uuid.UUID, err error) {
+	known, err := s.KnownTo(ctx, tx, org, user)
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range known {
+		// As rotating does: whoever confirms a secret shares the key's row first.
+		var lives bool
+		err := tx.QueryRow(ctx, `select revoked_at is null from keys where id = $1 for update`, key.ID).Scan(&lives)
+		if err == nil {
+			_, err = tx.Exec(ctx, `
+				update key_secrets x set expires_at = greatest(clock_timestamp(), created_at + interval '1 microsecond')
+				where key_id = @key and `+knownTo, pgx.NamedArgs{"key": key.ID, "user": user})
+		}
+		if err == nil {
+			err = tx.QueryRow(ctx, `
+				select exists (select from key_secrets where key_id = $1 and expires_at > clock_timestamp())`, key.ID).Scan(&lives)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("ending the secrets that somebody knows: %w", err)
+		}
+		if !lives {
+			if err := s.revoke(ctx, tx, actor, Owner{Org: org}, key.ID); err != nil {
+				return nil, err
+			}
+			revoked = append(revoked, key.ID)
+			continue
+		}
+		if err := audit.Record(ctx, tx, audit.Event{
+			Actor: actor, Action: audit.KeyRotate, Object: "key", Target: key.ID.String(), Org: org,
+			Detail: key.Name + ": the secrets ended that were shown to " + user.String(),
+		}); err != nil {
+			return nil, err
+		}
+	}
+	return revoked, nil
+}
+
 // Behind is the person behind a caller. A service is nobody, but somebody was shown the secret that
 // it presented.
 func (s *Service) Behind(ctx context.Context, tx pgx.Tx, caller *authz.Principal) (person uuid.UUID, err error) {

@@ -13,6 +13,7 @@ import (
 	"noted/internal/audit"
 	"noted/internal/name"
 	"noted/internal/page"
+	"noted/internal/problem"
 	"noted/internal/request"
 )
 
@@ -56,11 +57,11 @@ func (s *Service) Register(api *authz.API, end func(context.Context, pgx.Tx, uui
 	}, "member", "read", authz.Only(s.Standing), s.members)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "change-member", Method: http.MethodPatch, Path: "/v1/orgs/{org}/members/{user}", Summary: "Give a member another role", Tags: tags,
-		Description: "409 when it would leave no admin whose account is not locked. Invitations that the member made end.", Errors: []int{http.StatusConflict},
+		Description: "409 when it would leave no admin whose account is not locked. Invitations that the member made end. 409 as well when an admin who was shown live secrets of service keys here becomes less, unless `service_keys` says what becomes of them by who holds `key:org delete`.", Errors: []int{http.StatusConflict},
 	}, "member", "write", findMember, s.changeMember)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "remove-member", Method: http.MethodDelete, Path: "/v1/orgs/{org}/members/{user}", Summary: "Remove a member, or leave", Tags: tags,
-		Description:   "409 when it would leave no admin whose account is not locked. The member's grants here and the invitations they made end; their notes stay.",
+		Description:   "409 when it would leave no admin whose account is not locked. The member's grants here and the invitations they made end; their notes stay. 409 as well for an admin who was shown live secrets of service keys here, unless `service_keys` says what becomes of them by who holds `key:org delete`; who leaves has only `end`.",
 		DefaultStatus: http.StatusNoContent, Errors: []int{http.StatusConflict},
 	}, "member", "delete", findMember, s.removeMember)
 
@@ -194,10 +195,19 @@ type MemberChange struct {
 	Role string `json:"role" enum:"admin,writer,reader"`
 }
 
-func (s *Service) changeMember(ctx context.Context, in *struct{ Body MemberChange }, found authz.Found[Member]) (*memberOutput, error) {
+// KeysQuery says what becomes of service keys when somebody stops being an admin.
+type KeysQuery struct {
+	ServiceKeys string `query:"service_keys" enum:"end,keep" doc:"What becomes of service keys' live secrets that the member was shown, when the role admin is taken from them: end them, or keep them"`
+}
+
+func (s *Service) changeMember(ctx context.Context, in *struct {
+	KeysQuery
+	Body MemberChange
+}, found authz.Found[Member],
+) (*memberOutput, error) {
 	out := &memberOutput{}
-	err := s.changeOne(ctx, found, "write", func(ctx context.Context, tx pgx.Tx, was Member) error {
-		if err := setRole(ctx, tx, authz.From(ctx), found.At.Org, was, in.Body.Role); err != nil {
+	err := s.changeOne(ctx, found, "write", func(ctx context.Context, tx pgx.Tx, standing authz.Standing, was Member) error {
+		if err := s.setRole(ctx, tx, standing, was, in.Body.Role, keysOf(in.ServiceKeys)); err != nil {
 			return err
 		}
 		var err error
@@ -207,21 +217,24 @@ func (s *Service) changeMember(ctx context.Context, in *struct{ Body MemberChang
 	return out, err
 }
 
-func (s *Service) removeMember(ctx context.Context, _ *struct{}, found authz.Found[Member]) (*struct{}, error) {
-	return nil, s.changeOne(ctx, found, "delete", func(ctx context.Context, tx pgx.Tx, was Member) error {
-		return remove(ctx, tx, authz.From(ctx), found.At.Org, was)
+func (s *Service) removeMember(ctx context.Context, in *struct{ KeysQuery }, found authz.Found[Member]) (*struct{}, error) {
+	if found.Standing.Own && keysOf(in.ServiceKeys) == keysKeep {
+		return nil, problem.Invalid("query.service_keys", "must be end: who leaves keeps no key")
+	}
+	return nil, s.changeOne(ctx, found, "delete", func(ctx context.Context, tx pgx.Tx, standing authz.Standing, was Member) error {
+		return s.remove(ctx, tx, standing, was, keysOf(in.ServiceKeys))
 	})
 }
 
 // changeOne decides once more, on the member as they are when nothing can change beside.
-func (s *Service) changeOne(ctx context.Context, found authz.Found[Member], act authz.Act, work func(context.Context, pgx.Tx, Member) error) error {
+func (s *Service) changeOne(ctx context.Context, found authz.Found[Member], act authz.Act, work func(context.Context, pgx.Tx, authz.Standing, Member) error) error {
 	return s.Change(ctx, found.At.Org, func(ctx context.Context, tx pgx.Tx, standing authz.Standing) error {
 		standing.Own = found.Standing.Own
 		was, lookup := findMember(ctx, tx, found.At.Org, found.At.User)
 		if _, err := authz.From(ctx).DecideIn("member", act, standing, lookup); err != nil {
 			return err
 		}
-		return work(ctx, tx, was)
+		return work(ctx, tx, standing, was)
 	})
 }
 

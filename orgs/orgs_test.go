@@ -390,8 +390,8 @@ func TestAServiceKeyIsItsOrganizations(t *testing.T) {
 		`{"id":"`+key.ID+`","kind":"service","name":"robot","email":null,"via":"key","roles":[],"key":{"id":"`+key.ID+`","role":"key-writer"},"orgs":[{"id":"`+org+`","name":"acme","role":"writer"}]}` {
 		t.Errorf("me: %s", me.Body)
 	}
-	// Whoever made it leaves, is locked, comes never back: it works on.
-	want(t, "bob leaves", env.Do(t, http.MethodDelete, "/v1/orgs/"+org+"/members/"+idOf(t, env, bob), bob, nil), http.StatusNoContent)
+	// Whoever made it is removed, is locked, comes never back: it works on, if it is kept.
+	want(t, "bob is removed", env.Do(t, http.MethodDelete, "/v1/orgs/"+org+"/members/"+idOf(t, env, bob)+"?service_keys=keep", alice, nil), http.StatusNoContent)
 	env.Exec(t, `update users set locked_at = now(), last_sign_in_at = now() - interval '10 years' where name = 'bob'`)
 	a = env.Do(t, http.MethodPost, "/v1/notes", key.Secret, map[string]any{"title": "t", "body": "b", "org_id": org})
 	want(t, "writing a note", a, http.StatusCreated)

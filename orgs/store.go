@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"time"
 
 	"github.com/google/uuid"
@@ -14,6 +15,8 @@ import (
 	"noted/identity"
 	"noted/internal/audit"
 	"noted/internal/page"
+	"noted/internal/problem"
+	"noted/keys"
 )
 
 // querier is the pool or a transaction.
@@ -255,19 +258,15 @@ func keepsAdmin(ctx context.Context, tx pgx.Tx, org uuid.UUID) error {
 }
 
 // setRole changes a member's role. The invitations that they made in the role before end with it.
-func setRole(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org uuid.UUID, was Member, role string) error {
+func (s *Service) setRole(ctx context.Context, tx pgx.Tx, standing authz.Standing, was Member, role string, keys keysOf) error {
 	if was.Role == role {
 		return nil
 	}
+	caller, org := authz.From(ctx), standing.Org
 	if _, err := tx.Exec(ctx, `update members set role = $3 where org_id = $1 and user_id = $2`, org, was.UserID, role); err != nil {
 		return fmt.Errorf("changing a role: %w", err)
 	}
-	if was.Role == adminRole {
-		if err := keepsAdmin(ctx, tx, org); err != nil {
-			return err
-		}
-	}
-	if err := endInvitations(ctx, tx, caller, org, was.UserID); err != nil {
+	if err := s.settle(ctx, tx, standing, was, keys); err != nil {
 		return err
 	}
 	return audit.Record(ctx, tx, audit.Event{
@@ -277,20 +276,16 @@ func setRole(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org uuid.U
 }
 
 // remove ends a membership, with its grants and the invitations made by it.
-func remove(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org uuid.UUID, was Member) error {
+func (s *Service) remove(ctx context.Context, tx pgx.Tx, standing authz.Standing, was Member, keys keysOf) error {
+	caller, org := authz.From(ctx), standing.Org
 	if _, err := tx.Exec(ctx, `delete from members where org_id = $1 and user_id = $2`, org, was.UserID); err != nil {
 		return fmt.Errorf("removing a member: %w", err)
 	}
-	if was.Role == adminRole {
-		if err := keepsAdmin(ctx, tx, org); err != nil {
-			return err
-		}
-	}
-	if err := endInvitations(ctx, tx, caller, org, was.UserID); err != nil {
+	if err := s.settle(ctx, tx, standing, was, keys); err != nil {
 		return err
 	}
 	detail := was.Role + ", removed"
-	if caller.ID == was.UserID {
+	if standing.Own {
 		detail = was.Role + ", left"
 	}
 	return audit.Record(ctx, tx, audit.Event{
@@ -298,11 +293,78 @@ func remove(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org uuid.UU
 	})
 }
 
-// endInvitations revokes those that a member or a service made and that still wait.
-func endInvitations(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org, maker uuid.UUID) error {
+// keysOf is what becomes of the service keys of which a member who stops being an admin was shown a
+// live secret: with it they would go on, and could invite themselves back.
+type keysOf string
+
+const (
+	keysUnsaid keysOf = ""
+	keysEnd    keysOf = "end"
+	keysKeep   keysOf = "keep"
+)
+
+// settle settles what somebody leaves behind who loses their role: an organization with an admin,
+// no invitations that wait, and no secret of a service key of which nobody was told.
+func (s *Service) settle(ctx context.Context, tx pgx.Tx, standing authz.Standing, was Member, keys keysOf) error {
+	caller := authz.From(ctx)
+	if was.Role == adminRole {
+		if err := keepsAdmin(ctx, tx, standing.Org); err != nil {
+			return err
+		}
+		if err := s.settleKeys(ctx, tx, standing, was, keys); err != nil {
+			return err
+		}
+	}
+	return endInvitations(ctx, tx, caller, standing.Org, "created_by", was.UserID)
+}
+
+// settleKeys lets who may end them decide; what the member knows, they may give up themselves.
+func (s *Service) settleKeys(ctx context.Context, tx pgx.Tx, standing authz.Standing, was Member, keys keysOf) error {
+	caller, org := authz.From(ctx), standing.Org
+	known, err := s.keys.KnownTo(ctx, tx, org, was.UserID)
+	if err != nil || len(known) == 0 {
+		return err
+	}
+	givesUp := standing.Own && keys == keysEnd
+	if keys == keysUnsaid || !givesUp && caller.DecideAll("key", "delete", standing) != nil {
+		return errKnowsKeys(known, standing.Own, caller.DecideAll("key", "read", standing) == nil)
+	}
+	if keys == keysKeep {
+		return nil
+	}
+	revoked, err := s.keys.EndKnownTo(ctx, tx, identity.ActorOf(caller), org, was.UserID)
+	if err != nil {
+		return err
+	}
+	for _, key := range revoked {
+		if err := s.KeyRevoked(ctx, tx, org, key); err != nil {
+			return err
+		}
+	}
+	// What they began by the secret of a key that others know too.
+	return endInvitations(ctx, tx, caller, org, "behind", was.UserID)
+}
+
+// errKnowsKeys is 409, with the keys for who may read them, else with how many they are.
+func errKnowsKeys(known []keys.Known, leaves, readable bool) error {
+	e := problem.New(http.StatusConflict, "The member was shown secrets of service keys here that still work; "+
+		"?service_keys=end ends these secrets, ?service_keys=keep leaves them working. This needs the permission %q", "key:org delete")
+	if leaves {
+		e = problem.New(http.StatusConflict, "You were shown secrets of service keys here that still work; ?service_keys=end ends these secrets as you leave")
+	}
+	e.ServiceKeys = len(known)
+	if readable {
+		e.ServiceKeys = known
+	}
+	return e
+}
+
+// endInvitations revokes those of a maker that still wait: created_by is the member, created_key the
+// service, behind the person who made them themselves or by a service's secret.
+func endInvitations(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org uuid.UUID, column string, maker uuid.UUID) error {
 	rows, err := tx.Query(ctx, `
 		update invitations set revoked_at = now()
-		where org_id = $1 and (created_by = $2 or created_key = $2) and accepted_at is null and revoked_at is null
+		where org_id = $1 and `+column+` = $2 and accepted_at is null and revoked_at is null
 		returning id`, org, maker)
 	if err != nil {
 		return fmt.Errorf("revoking invitations: %w", err)
@@ -312,7 +374,7 @@ func endInvitations(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org
 		return fmt.Errorf("revoking invitations: %w", err)
 	}
 	for _, id := range ended {
-		if err := recordEnd(ctx, tx, caller, org, id, "with the membership or role of who made it"); err != nil {
+		if err := recordEnd(ctx, tx, caller, org, id, "with the membership, role or key of who made it"); err != nil {
 			return err
 		}
 	}
@@ -327,7 +389,7 @@ func recordEnd(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org, inv
 
 // KeyRevoked ends the invitations that a service made.
 func (s *Service) KeyRevoked(ctx context.Context, tx pgx.Tx, org, key uuid.UUID) error {
-	return endInvitations(ctx, tx, authz.From(ctx), org, key)
+	return endInvitations(ctx, tx, authz.From(ctx), org, "created_key", key)
 }
 
 // An invitation waits until it is accepted, revoked or expired, by the database's clock.
@@ -368,16 +430,21 @@ func findInvitation(ctx context.Context, db querier, org, id uuid.UUID) (Invitat
 // invite makes an invitation.
 func (s *Service) invite(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org uuid.UUID, email, role string) (Invitation, Token, error) {
 	id, token := uuid.Must(uuid.NewV7()), newToken()
+	behind, err := s.keys.Behind(ctx, tx, caller)
+	if err != nil {
+		return Invitation{}, "", err
+	}
 	var maker, key *uuid.UUID
-	if caller.Kind == authz.KindService {
-		key = &caller.ID
-	} else {
+	if caller.Kind == authz.KindUser {
 		maker = &caller.ID
 	}
-	_, err := tx.Exec(ctx, `
-		insert into invitations (id, org_id, email, role, token_hash, created_by, created_key, expires_at)
-		values ($1, $2, $3, $4, $5, $6, $7, now() + $8::interval)`,
-		id, org, email, role, token.hash(), maker, key, s.config.InvitationLifetime)
+	if caller.Via == authz.ViaKey {
+		key = &caller.Key
+	}
+	_, err = tx.Exec(ctx, `
+		insert into invitations (id, org_id, email, role, token_hash, created_by, created_key, behind, expires_at)
+		values ($1, $2, $3, $4, $5, $6, $7, $8, now() + $9::interval)`,
+		id, org, email, role, token.hash(), maker, key, behind, s.config.InvitationLifetime)
 	if err != nil {
 		return Invitation{}, "", fmt.Errorf("making an invitation: %w", err)
 	}
@@ -406,7 +473,8 @@ func revoke(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org, id uui
 
 // accept uses an invitation up and makes the caller a member. Everything that must hold stands in
 // one WHERE, so that what fails looks alike: it waits, it is for one of the caller's verified
-// e-mails, and whoever made it is not locked, or is a service. Who loses the role by which they
+// e-mails, whoever made it is not locked, and the key by which they made it, a service's or a person's,
+// works still. Who loses the role by which they
 // made it loses the invitation with it (setRole, remove, KeyRevoked, bury).
 func (s *Service) accept(ctx context.Context, tx pgx.Tx, caller *authz.Principal, token Token) (org uuid.UUID, role string, err error) {
 	err = tx.QueryRow(ctx, `select org_id from invitations where token_hash = $1`, token.hash()).Scan(&org)
@@ -428,6 +496,7 @@ func (s *Service) accept(ctx context.Context, tx pgx.Tx, caller *authz.Principal
 		update invitations i set accepted_at = now()
 		where token_hash = $1 and email = any($2) and accepted_at is null and revoked_at is null and expires_at > now()
 			and not exists (select from people p where p.user_id = i.created_by and p.locked)
+			and (i.created_key is null or exists (select from live_keys k where k.key_id = i.created_key))
 		returning id, role`, token.hash(), emails).Scan(&id, &role)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return org, "", errNoInvitation

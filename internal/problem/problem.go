@@ -30,6 +30,8 @@ type Error struct {
 	Permission string  `json:"permission,omitzero" doc:"With 403: the missing permission, OBJECT ACT"`
 	LimitedBy  string  `json:"limited_by,omitzero" doc:"With 403: the API key's role, where that alone lacks the permission"`
 	Errors     []Field `json:"errors,omitzero" doc:"With 422: every invalid value"`
+	// ServiceKeys is a list, or a number for who may not read it.
+	ServiceKeys any `json:"service_keys,omitzero" doc:"With 409 for taking the role admin away: the service keys whose secrets the member knows, each with id and name; how many, for who may not read them"`
 
 	headers http.Header
 }

@@ -26,14 +26,32 @@ create table counts (
     primary key (what, who)
 );
 
--- Who knows a secret: the person to whom it was shown. An invitation is worth what the key by
--- which it was made still is.
+-- Who knows a secret: the person to whom it was shown.
 alter table key_secrets add column minted_by uuid references users;
 update key_secrets x set minted_by = k.created_by from keys k where k.id = x.key_id;
 alter table key_secrets alter column minted_by set not null;
 create index key_secrets_minted on key_secrets (minted_by);
 
+-- What other rooms may know: the keys that work, of people and of organizations.
+create view live_keys as
+select id as key_id, role as key_role, org_role
+from keys k where revoked_at is null and exists (select from key_secrets x where x.key_id = k.id and x.expires_at > clock_timestamp());
+
+-- An invitation is worth what the key still is by which it was made, a person's too; behind a
+-- service's is the person to whom its secret was shown.
+alter table invitations drop constraint invitations_check;
+alter table invitations
+    add constraint invitations_maker check (created_by is not null or created_key is not null),
+    add column behind uuid references users;
+update invitations i set behind = coalesce(created_by, (select k.created_by from keys k where k.id = i.created_key));
+alter table invitations alter column behind set not null;
+
 -- +goose Down
+update invitations set created_key = null where created_by is not null;
+alter table invitations
+    drop column behind, drop constraint invitations_maker,
+    add constraint invitations_check check ((created_by is null) = (created_key is not null));
+drop view live_keys;
 drop index key_secrets_minted;
 alter table key_secrets drop column minted_by;
 drop table counts;
