@@ -29,6 +29,10 @@ func (p *Policy) Test(file Source) (TestResult, error) {
 			continue
 		}
 		subject := l.at(0)
+		if err := CheckSubject(subject); err != nil {
+			fail(l.fields[0], "wildcard", "%v", err)
+			continue
+		}
 		needed, err := ParsePermission(l.at(1), l.at(2))
 		if err != nil {
 			fail(l.fields[1], "expectation", "%v", err)

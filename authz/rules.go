@@ -92,6 +92,11 @@ func (r *rules) shape(l line) bool {
 		case strings.TrimSpace(f.text) != f.text:
 			r.fault(l, f, "outer-blank", "%q begins or ends with a blank inside its quotes; write %q", f.text, strings.TrimSpace(f.text))
 			whole = false
+		case i == 0:
+			if err := CheckSubject(f.text); err != nil {
+				r.fault(l, f, "wildcard", "%v", err)
+				whole = false
+			}
 		}
 	}
 	want := strings.Count(form, ",")
@@ -108,6 +113,15 @@ func (r *rules) shape(l line) bool {
 		return false
 	}
 	return whole
+}
+
+// CheckSubject is nil unless the subject of a line, an expectation or a question has a *, which
+// stands for nothing but itself here: such a name nobody has. Its error says what to write.
+func CheckSubject(subject string) error {
+	if !strings.Contains(subject, "*") {
+		return nil
+	}
+	return fmt.Errorf("%q names nobody, since a * stands for no other names; write a line for each name (everyone who signs in has the role %s)", subject, User)
 }
 
 func texts(fields []field, last string) []string {
