@@ -291,3 +291,38 @@ func TestOneOfManyConditionalChangesWins(t *testing.T) {
 		t.Errorf("got %v", counts)
 	}
 }
+
+// Who may write a note by a grant does not thereby decide that it leaves its restricted notebook, where others
+// may read it.
+func TestANoteLeavesARestrictedNotebookOnlyByWhoMayChangeSuchNotebooks(t *testing.T) {
+	t.Parallel()
+	env := servertest.New(t)
+	alice := env.SignIn(t, "alice")
+	org := env.NewOrg(t, alice, "acme")
+	path := "/v1/orgs/" + org
+	writer := env.Join(t, alice, org, "bob", "writer")
+	var bob struct{ ID string }
+	env.Do(t, http.MethodGet, "/v1/me", writer, nil).JSON(t, &bob)
+	open := env.Make(t, alice, path+"/notebooks", map[string]any{"name": "open"})
+	secret := env.Make(t, alice, path+"/notebooks", map[string]any{"name": "secret", "restricted": true})
+	other := env.Make(t, alice, path+"/notebooks", map[string]any{"name": "other", "restricted": true})
+	made := env.Make(t, alice, "/v1/notes", map[string]any{"title": "t", "body": "b", "org_id": org, "notebook_id": secret})
+	for name, thing := range map[string]string{"a grant on the note": "/notes/" + made, "a grant on the notebook": "/notebooks/" + secret} {
+		want(t, 200, env.Do(t, http.MethodPut, path+thing+"/grants/"+bob.ID, alice, `{"access":"write"}`))
+		want(t, 200, env.Do(t, http.MethodPut, path+"/notebooks/"+other+"/grants/"+bob.ID, alice, `{"access":"write"}`))
+		want(t, 200, env.Do(t, http.MethodPatch, "/v1/notes/"+made, writer, `{"title":"by a grant"}`))
+		for _, to := range []string{`null`, `"` + open + `"`, `"` + other + `"`} {
+			a := want(t, 403, env.Do(t, http.MethodPatch, "/v1/notes/"+made, writer, `{"title":"moved","notebook_id":`+to+`}`))
+			if !strings.Contains(string(a.Body), `"notebook:restricted write"`) {
+				t.Errorf("%s, to %s: %s", name, to, a.Body)
+			}
+		}
+		want(t, 204, env.Do(t, http.MethodDelete, path+thing+"/grants/"+bob.ID, alice, nil))
+	}
+	var now note
+	want(t, 200, env.Do(t, http.MethodGet, "/v1/notes/"+made, alice, nil)).JSON(t, &now)
+	if now.Title != "by a grant" || now.NotebookID == nil || *now.NotebookID != secret {
+		t.Errorf("it moved: %+v", now)
+	}
+	want(t, 200, env.Do(t, http.MethodPatch, "/v1/notes/"+made, alice, `{"notebook_id":null}`))
+}

@@ -25,6 +25,9 @@ func held(t *testing.T, env *servertest.Env, method, path, token, body string) (
 	}
 	r.Header.Set("Authorization", "Bearer "+token)
 	r.Header.Set("Content-Type", "application/json")
+	if strings.HasPrefix(path, "/auth/") {
+		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	}
 	r.ContentLength = int64(len(body))
 	done := make(chan servertest.Answer, 1)
 	go func() { done <- servertest.Send(t, &http.Transport{DisableKeepAlives: true}, r) }()
@@ -44,6 +47,7 @@ func held(t *testing.T, env *servertest.Env, method, path, token, body string) (
 func TestCredentialThatEndsWhileItsRequestWaitsWritesNothing(t *testing.T) {
 	env := servertest.New(t)
 	ada := env.SignIn(t, "ada")
+	env.Exec(t, `insert into device_logins (device_hash, user_code, expires_at) values (sha256('device'), 'BCDFGHJK', now() + interval '10 minutes')`)
 	const note, key, change = `{"title":"late","body":"late"}`, `{"name":"late","role":"key-writer"}`, `{"title":"late"}`
 	for name, one := range map[string]struct {
 		method, path, body string
@@ -59,6 +63,9 @@ func TestCredentialThatEndsWhileItsRequestWaitsWritesNothing(t *testing.T) {
 		"key revoked, note changed":  {"PATCH", "/v1/notes/%s", change, true, "key"},
 		"user locked, note made":     {"POST", "/v1/notes", note, false, "lock"},
 		"user locked, by key":        {"POST", "/v1/notes", note, true, "lock"},
+		"session ended, device":      {"POST", "/auth/device/confirm", "decision=approve&user_code=BCDFGHJK", false, "session"},
+		"key expired, note made":     {"POST", "/v1/notes", note, true, "expiry"},
+		"key expired, note changed":  {"PATCH", "/v1/notes/%s", change, true, "expiry"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			session, other := env.SignIn(t, "bob"), env.SignIn(t, "bob")
@@ -72,7 +79,7 @@ func TestCredentialThatEndsWhileItsRequestWaitsWritesNothing(t *testing.T) {
 			var me struct{ ID string }
 			env.Do(t, "GET", "/v1/me", other, nil).JSON(t, &me)
 			finish := held(t, env, one.method, path, token, one.body)
-			var ended servertest.Answer
+			ended := servertest.Answer{Status: http.StatusNoContent}
 			switch one.end {
 			case "session":
 				ended = env.Do(t, "DELETE", "/v1/me/sessions", other, nil)
@@ -81,6 +88,8 @@ func TestCredentialThatEndsWhileItsRequestWaitsWritesNothing(t *testing.T) {
 			case "lock":
 				ended = env.Do(t, "POST", "/v1/admin/users/"+me.ID+"/lock", ada, nil)
 				defer env.Do(t, "POST", "/v1/admin/users/"+me.ID+"/unlock", ada, nil)
+			case "expiry":
+				env.Exec(t, `update key_secrets set expires_at = created_at + interval '1 microsecond' where key_id = $1`, keyID)
 			}
 			if ended.Status != http.StatusNoContent {
 				t.Fatalf("ending it: %d %s", ended.Status, ended.Body)
@@ -90,7 +99,8 @@ func TestCredentialThatEndsWhileItsRequestWaitsWritesNothing(t *testing.T) {
 				t.Errorf("%d %s %v", a.Status, a.Body, a.Header)
 			}
 			var late int
-			err := env.Pool.QueryRow(t.Context(), `select (select count(*) from notes where title = 'late') + (select count(*) from keys where name = 'late')`).Scan(&late)
+			err := env.Pool.QueryRow(t.Context(), `select (select count(*) from notes where title = 'late') + (select count(*) from keys where name = 'late')
+				+ (select count(*) from device_logins where decided_at is not null)`).Scan(&late)
 			if err != nil || late != 0 {
 				t.Errorf("%d rows were written, %v", late, err)
 			}
