@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -42,9 +43,38 @@ type machine struct {
 
 // modelCounts is what all runs did.
 type modelCounts struct {
-	sent, allowed, refused, other int
-	by                            map[string]int // operation
-	statuses                      map[int]int
+	outcomes
+	by         map[string]*outcomes // operation
+	statuses   map[int]int
+	heldInside int // moves out of a restricted notebook that a grant on the note did not allow
+}
+
+// outcomes are how often something was sent, and what came of it.
+type outcomes struct{ sent, allowed, refused, other int }
+
+func (o *outcomes) count(status int) {
+	o.sent++
+	switch {
+	case status < 400:
+		o.allowed++
+	case status == 401 || status == 403 || status == 404:
+		o.refused++
+	default:
+		o.other++
+	}
+}
+
+// manyOperations is a run that must have seen every operation allowed and refused.
+const manyOperations = 100_000
+
+// table is what became of each operation.
+func (c *modelCounts) table() string {
+	var text strings.Builder
+	fmt.Fprintf(&text, "%-55s %8s %8s %8s\n", "", "allowed", "refused", "other")
+	for _, route := range slices.Sorted(maps.Keys(c.by)) {
+		fmt.Fprintf(&text, "%-55s %8d %8d %8d\n", route, c.by[route].allowed, c.by[route].refused, c.by[route].other)
+	}
+	return text.String()
 }
 
 // TestTheServerDecidesAsTheModel sends random sequences of every operation there is, as people,
@@ -52,7 +82,7 @@ type modelCounts struct {
 func TestTheServerDecidesAsTheModel(t *testing.T) {
 	env := servertest.New(t, func(o *server.Options) { o.Settings.AuthFailureFloor = time.Millisecond })
 	people := modelPeople(t, env)
-	counts := &modelCounts{by: map[string]int{}, statuses: map[int]int{}}
+	counts := &modelCounts{by: map[string]*outcomes{}, statuses: map[int]int{}}
 	seed := *modelSeed
 	if seed == 0 {
 		seed = rand.Uint64()
@@ -70,14 +100,25 @@ func TestTheServerDecidesAsTheModel(t *testing.T) {
 	}
 	t.Logf("seed %d: %d operations, %d allowed, %d refused, %d otherwise (conflicts and invalid values); by status: %v",
 		seed, counts.sent, counts.allowed, counts.refused, counts.other, counts.statuses)
+	t.Logf("\n%s", counts.table())
 	if counts.allowed*3 < counts.sent || counts.refused*3 < counts.sent {
 		t.Error("less than a third was allowed, or less than a third refused: this proves little")
 	}
 	// No operation is left out.
 	for _, route := range routesOf(t, env) {
-		if !slices.Contains(publicRoutes, route) && counts.by[route] == 0 {
-			t.Errorf("%s was never sent", route)
+		if slices.Contains(publicRoutes, route) {
+			continue
 		}
+		switch seen := counts.by[route]; {
+		case seen == nil:
+			t.Errorf("%s was never sent", route)
+		case counts.sent >= manyOperations && (seen.allowed == 0 || seen.refused == 0):
+			t.Errorf("%s was allowed %d times and refused %d times: one of the two was never tried", route, seen.allowed, seen.refused)
+		}
+	}
+	t.Logf("%d times a note stayed in its restricted notebook although its writer had a grant on it", counts.heldInside)
+	if counts.sent >= manyOperations && counts.heldInside == 0 {
+		t.Error("nobody tried to move a note out of a restricted notebook by a grant on it")
 	}
 	for route := range modelOf {
 		if !slices.Contains(routesOf(t, env), route) {
@@ -112,13 +153,14 @@ func modelPeople(t *testing.T, env *servertest.Env) []*refPerson {
 func newMachine(t *testing.T, rt *rapid.T, env *servertest.Env, people []*refPerson, counts *modelCounts) *machine {
 	for _, statement := range []string{
 		`delete from notes`, `delete from invitations`, `delete from key_secrets`, `delete from keys`, `delete from members`,
-		`delete from notebooks`, `delete from orgs`, `delete from device_guesses`, `delete from sessions`, `update users set locked_at = null`,
+		`delete from notebooks`, `delete from orgs`, `delete from device_guesses`, `delete from device_logins`, `delete from links`, `delete from sessions`,
+		`delete from identities where subject like 'linked %'`, `update users set locked_at = null`,
 	} {
 		env.Exec(t, statement)
 	}
 	m := &machine{Env: env, t: rt, counts: counts}
 	for _, p := range people {
-		p.locked = false
+		p.locked, p.linked = false, nil
 		m.people = append(m.people, p)
 		m.begin(t, p)
 	}
@@ -135,6 +177,10 @@ func newMachine(t *testing.T, rt *rapid.T, env *servertest.Env, people []*refPer
 			for range 2 {
 				m.makeNote(as, org, b)
 			}
+			// Writers with a grant: on a note of a notebook, and on the notebook itself.
+			n := m.notes[len(m.notes)-1]
+			m.grant(as, "/notes/"+n.id, n.grants, org, m.people[3+i*4])
+			m.grant(as, "/notebooks/"+b.id, b.grants, org, m.people[6+i*4])
 		}
 		m.makeNote(as, org, nil)
 		for _, role := range []string{"admin", "writer", "reader"} {
@@ -234,23 +280,16 @@ func (m *machine) send(c refCaller, route, path string, body any, want verdict, 
 	if a.Status >= 400 {
 		_ = json.Unmarshal(a.Body, &problem)
 	}
-	m.counts.sent++
-	m.counts.by[route]++
+	m.counts.count(a.Status)
 	m.counts.statuses[a.Status]++
-	switch a.Status / 100 {
-	case 2:
-		m.counts.allowed++
-	default:
-		if a.Status == 401 || a.Status == 403 || a.Status == 404 {
-			m.counts.refused++
-		} else {
-			m.counts.other++
-		}
+	if m.counts.by[route] == nil {
+		m.counts.by[route] = &outcomes{}
 	}
+	m.counts.by[route].count(a.Status)
 	if a.Status != want.status || problem.Permission != want.permission {
 		m.t.Fatalf("%s as %s: %s %v: got %d %q, want %d %q; %s", route, m.describe(c), path, body, a.Status, problem.Permission, want.status, want.permission, a.Body)
 	}
-	if a.Status >= 300 {
+	if a.Status >= 400 {
 		return false
 	}
 	if into != nil {
@@ -389,6 +428,26 @@ func (m *machine) anyNote(c refCaller) (n *refNote, id string) {
 	return m.note(m.org(c))
 }
 
+// writesByGrant draws a note in a restricted notebook, and somebody who is no admin and may write it by a
+// grant alone; false when there is none now.
+func (m *machine) writesByGrant() (c refCaller, n *refNote, ok bool) {
+	type pair struct {
+		refCaller
+		*refNote
+	}
+	var pairs []pair
+	for _, n := range m.notes {
+		for _, s := range m.sessions {
+			c := refCaller{session: s}
+			if n.org != nil && n.restricted() && !n.dead && !n.gone && c.holds() && c.roleIn(n.org) != "admin" && c.granted(n, "note:org write") {
+				pairs = append(pairs, pair{c, n})
+			}
+		}
+	}
+	p, ok := pick(m, "who writes by a grant", pairs)
+	return p.refCaller, p.refNote, ok
+}
+
 func (m *machine) member(org *refOrg) *refPerson {
 	members := slices.DeleteFunc(slices.Clone(m.people), func(p *refPerson) bool { return org.members[p] == "" })
 	if p, ok := pick(m, "member", members); ok && rapid.IntRange(0, 4).Draw(m.t, "a member") > 0 {
@@ -455,6 +514,15 @@ func (m *machine) makeNote(c refCaller, org *refOrg, notebook *refNotebook) {
 
 func (m *machine) addNote(got madeThing, c refCaller, org *refOrg, notebook *refNotebook) {
 	m.notes = append(m.notes, &refNote{id: got.ID, person: c.person(), org: org, notebook: notebook, grants: map[*refPerson]string{}})
+}
+
+// grant lets somebody write a thing.
+func (m *machine) grant(c refCaller, thing string, grants map[*refPerson]string, org *refOrg, p *refPerson) {
+	path := orgPath(org) + thing + "/grants/" + p.id
+	if a := m.Do(m.tb(), http.MethodPut, path, c.token(), map[string]any{"access": "write"}); a.Status != http.StatusOK {
+		m.t.Fatalf("making the start: %s: %d %s", path, a.Status, a.Body)
+	}
+	grants[p] = "write"
 }
 
 func (m *machine) makeKey(s *refSession, role string) {

@@ -1,12 +1,15 @@
 package server_test
 
 import (
+	"context"
 	"net/http"
 	"slices"
 	"strings"
 
 	"github.com/google/uuid"
 	"pgregory.net/rapid"
+
+	"noted/identity"
 )
 
 // modelOf is every operation of the server: what it is asked, what the reference says to that,
@@ -76,7 +79,7 @@ var meOperations = map[string]func(*machine, refCaller, string){
 	"GET /v1/me/identities": func(m *machine, c refCaller, route string) {
 		var want []string
 		if c.person() != nil {
-			want = []string{c.person().identity}
+			want = append([]string{c.person().identity}, c.person().linked...)
 		}
 		m.list(c, route, "/v1/me/identities", c.area("identity:own write"), "id", want)
 	},
@@ -85,8 +88,14 @@ var meOperations = map[string]func(*machine, refCaller, string){
 	},
 	"DELETE /v1/me/identities/{id}": func(m *machine, c refCaller, route string) {
 		p, _ := pick(m, "whose", m.people)
-		if rapid.Bool().Draw(m.t, "own") && c.person() != nil {
+		if rapid.IntRange(0, 2).Draw(m.t, "own") > 0 && c.person() != nil {
 			p = c.person()
+		}
+		if linked, ok := pick(m, "linked", p.linked); ok {
+			if m.send(c, route, "/v1/me/identities/"+linked, nil, ownThing(c, "identity:own write", p == c.person()), 204, nil) {
+				p.linked = slices.DeleteFunc(p.linked, func(id string) bool { return id == linked })
+			}
+			return
 		}
 		// It is the only one, so that nobody can unlink it.
 		m.send(c, route, "/v1/me/identities/"+p.identity, nil, ownThing(c, "identity:own write", p == c.person()), 409, nil)
@@ -96,10 +105,45 @@ var meOperations = map[string]func(*machine, refCaller, string){
 	},
 	"POST /auth/device/confirm": func(m *machine, c refCaller, route string) {
 		m.Exec(m.tb(), `delete from device_guesses`)
-		m.send(c, route, "/auth/device/confirm", form("user_code=bbbb-bbbb&decision=deny"), c.area("identity:own write"), 404, nil)
+		m.Exec(m.tb(), `delete from device_logins`)
+		m.Exec(m.tb(), `insert into device_logins (device_hash, user_code, expires_at) values (sha256('device'), 'BCDFGHJK', now() + interval '1 hour')`)
+		code, success, approves := "bcdf-ghjk", 200, rapid.Bool().Draw(m.t, "approves")
+		if m.stray() {
+			code, success = "bbbb-bbbb", 404
+		}
+		decision := map[bool]string{false: "deny", true: "approve"}[approves]
+		if !m.send(c, route, "/auth/device/confirm", form("user_code="+code+"&decision="+decision), c.area("identity:own write"), success, nil) || !approves {
+			return
+		}
+		// The device fetches its session.
+		made := identity.NewToken()
+		hash, _ := made.Hash()
+		s := &refSession{token: string(made), person: c.person()}
+		if err := m.Pool.QueryRow(context.Background(), `
+			update sessions set token_hash = $1 where id = (select session_id from device_logins where user_code = 'BCDFGHJK') returning id`, hash).Scan(&s.id); err != nil {
+			m.t.Fatalf("the approved device has no session: %v", err)
+		}
+		m.sessions = append(m.sessions, s)
 	},
 	"POST /auth/link/confirm": func(m *machine, c refCaller, route string) {
-		m.send(c, route, "/auth/link/confirm", form("code=nothing"), c.area("identity:own write"), 409, nil)
+		if c.session == nil || m.stray() {
+			m.send(c, route, "/auth/link/confirm", form("code=nothing"), c.area("identity:own write"), 409, nil)
+			return
+		}
+		// The session began to link and came back from the provider.
+		m.Exec(m.tb(), `delete from links`)
+		m.Exec(m.tb(), `
+			insert into links (session_id, state_hash, provider, nonce, verifier, expires_at, sign_in, confirm_hash)
+			values ($1, sha256($2::bytea), 'dev', 'n', 'v', now() + interval '1 hour', jsonb_build_object('issuer', $3::text, 'subject', 'linked ' || gen_random_uuid()), sha256($2::bytea))`,
+			c.session.id, []byte("code"), m.Issuer)
+		if !m.send(c, route, "/auth/link/confirm", form("code=code"), c.area("identity:own write"), 303, nil) {
+			return
+		}
+		var id string
+		if err := m.Pool.QueryRow(context.Background(), `select id from identities where user_id = $1 order by created_at desc, id desc limit 1`, c.person().id).Scan(&id); err != nil {
+			m.t.Fatal(err)
+		}
+		c.person().linked = append(c.person().linked, id)
 	},
 }
 
@@ -275,10 +319,15 @@ var noteOperations = map[string]func(*machine, refCaller, string){
 	},
 	"PATCH /v1/notes/{id}": func(m *machine, c refCaller, route string) {
 		n, id := m.anyNote(c)
+		moves := rapid.Bool().Draw(m.t, "moves")
+		if rapid.IntRange(0, 2).Draw(m.t, "by a grant") == 0 {
+			if by, held, ok := m.writesByGrant(); ok {
+				c, n, id, moves = by, held, held.id, true
+			}
+		}
 		want := c.note(n, "write")
 		body := map[string]any{"title": "t2"}
 		var to *refNotebook
-		moves := rapid.Bool().Draw(m.t, "moves")
 		if moves {
 			body["notebook_id"] = nil
 			var org *refOrg
@@ -293,6 +342,9 @@ var noteOperations = map[string]func(*machine, refCaller, string){
 			}
 			if want == allowed && (missing || to != n.notebook) {
 				want = c.move(n, to, missing)
+			}
+			if want == lacking("notebook:restricted write") && c.hasGrant(n) {
+				m.counts.heldInside++
 			}
 		}
 		if m.send(c, route, "/v1/notes/"+id, body, want, 200, nil) && moves {

@@ -39,6 +39,7 @@ type refPerson struct {
 	name, id, identity string
 	role               string // moderator, admin or nothing
 	locked             bool
+	linked             []string // identities beside the first
 }
 
 type refOrg struct {
