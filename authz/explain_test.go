@@ -165,7 +165,7 @@ g, dev:new, user
 }
 
 func TestWarningsSayWhatALineDoesNotDo(t *testing.T) {
-	providers := []authz.Provider{{ID: "google", EmailDomains: []string{"example.com"}}, {ID: "keycloak"}}
+	providers := []authz.Provider{{ID: "google", EmailDomains: []string{"example.com"}}, {ID: "keycloak", Groups: true}}
 	const start = "p, admin, note:any, read\np, user, note:own, read\n"
 	for _, c := range []struct{ name, text, want string }{
 		{"nothing to say", "g, google:1, admin\ng, ada@example.com, admin\n", ""},
@@ -179,6 +179,14 @@ func TestWarningsSayWhatALineDoesNotDo(t *testing.T) {
 			"policy.csv:3:1: admins are known through groups only, which the provider can change or stop sending; name one person too, best as PROVIDER:SUBJECT"},
 		{"admins by a group's inclusion alone", "g, boss, admin\ng, group:keycloak:staff, boss\n",
 			"policy.csv:4:1: admins are known through groups only, which the provider can change or stop sending; name one person too, best as PROVIDER:SUBJECT"},
+		{"groups that no provider is asked for", "g, google:1, admin\ng, group:google:staff, admin\n",
+			`policy.csv:4:4: the provider "google" is asked for no groups, so group:google:staff names nobody; set groups_claims there, or write PROVIDER:SUBJECT`},
+		{"admins by group, and by a name that nobody has", "g, group:keycloak:staff, admin\ng, googel:2, admin\n",
+			"policy.csv:3:1: admins are known through groups only, which the provider can change or stop sending; name one person too, best as PROVIDER:SUBJECT\n" +
+				`policy.csv:4:4: no provider "googel" is configured, so googel:2 names nobody; write google`},
+		{"no admin who can sign in", "g, googel:2, admin\n",
+			"policy.csv:3:1: no g line makes anybody an admin who can sign in; write g, you@example.com, admin\n" +
+				`policy.csv:3:4: no provider "googel" is configured, so googel:2 names nobody; write google`},
 		{"no admin", "g, google:1, user\n", "policy.csv:3:1: no g line makes anybody an admin; write g, you@example.com, admin"},
 		{"a role nobody holds", "g, google:1, admin\np, auditor, audit:any, read\n",
 			`policy.csv:4:4: nobody holds the role "auditor"; write g, WHO, auditor, or take its lines out`},
@@ -202,14 +210,71 @@ func TestWarningsSayWhatALineDoesNotDo(t *testing.T) {
 }
 
 func TestAnAdminIsRequiredByPlaceToo(t *testing.T) {
-	err := mustLoad(t, "p, admin, note:any, read\np, boss, self, read\ng, dev:x, boss\n").RequireAdmin()
-	var faults authz.Faults
-	if !errors.As(err, &faults) || err.Error() != "policy.csv:3:1: no g line makes anybody an admin; write g, you@example.com, admin, or set allow_no_admin: true" {
-		t.Errorf("got %v", err)
+	const nobody = "policy.csv:3:1: no g line makes anybody an admin; write g, you@example.com, admin, or set allow_no_admin: true"
+	const domain = "4: nobody can become an admin: no provider is authoritative for dev.example, so ada@dev.example names nobody; set email_domains at the provider that is, or write PROVIDER:SUBJECT; or set allow_no_admin: true"
+	providers := []authz.Provider{{ID: "google", EmailDomains: []string{"example.com"}}, {ID: "keycloak", Groups: true}}
+	for _, c := range []struct {
+		text      string
+		providers []authz.Provider
+		want      string // empty: there is one
+	}{
+		{"g, dev:x, boss\n", nil, nobody},
+		{"g, dev:x, admin\n", nil, ""},
+		{"g, dev:x, boss\ng, boss, admin\n", nil, ""},
+		{"g, group:dev:x, admin\n", nil, ""},
+		{"g, ada@example.com, admin\n", providers, ""},
+		{"g, ada@example.com, boss\ng, boss, admin\n", providers, ""},
+		{"g, keycloak:x, admin\n", providers, ""},
+		{"g, keycloak:ada@dev.example, admin\n", providers, ""}, // a subject like any other
+		{"g, group:keycloak:x, admin\n", providers, ""},
+		{"g, ada@dev.example, admin\ng, google:1, admin\n", providers, ""}, // one is enough
+		{"g, google:1, boss\n", providers, nobody},
+		{"g, ada@dev.example, admin\n", providers, "policy.csv:3:" + domain},
+		{"g, boss, admin\ng, ada@dev.example, boss\n", providers, "policy.csv:4:" + domain},
+		{"g, googel:1, admin\n", providers, `policy.csv:3:4: nobody can become an admin: no provider "googel" is configured, so googel:1 names nobody; write google; or set allow_no_admin: true`},
+		{"g, group:google:x, admin\n", providers, `policy.csv:3:4: nobody can become an admin: the provider "google" is asked for no groups, so group:google:x names nobody; set groups_claims there, or write PROVIDER:SUBJECT; or set allow_no_admin: true`},
+		{"g, ada@dev.example, admin\ng, kc:x, admin\n", providers, "policy.csv:3:" + domain + "\n" +
+			`policy.csv:4:4: nobody can become an admin: no provider "kc" is configured, so kc:x names nobody; write one of google, keycloak; or set allow_no_admin: true`},
+	} {
+		err := mustLoad(t, "p, admin, note:any, read\np, boss, self, read\n"+c.text).RequireAdmin(c.providers)
+		var faults authz.Faults
+		if c.want == "" && err != nil || c.want != "" && (!errors.As(err, &faults) || err.Error() != c.want) {
+			t.Errorf("%s: %v", c.text, err)
+		}
 	}
-	for _, text := range []string{"g, dev:x, admin\n", "g, dev:x, boss\ng, boss, admin\n", "g, group:dev:x, admin\n"} {
-		if err := mustLoad(t, "p, admin, note:any, read\n"+text).RequireAdmin(); err != nil {
-			t.Errorf("%s: %v", text, err)
+}
+
+// Nobody gives what they lack, so a role that may give others should hold what those hold.
+func TestARoleThatMayGiveMoreThanItHoldsIsWarnedOf(t *testing.T) {
+	lesser := func(text string) string {
+		t.Helper()
+		var list []string
+		for _, one := range mustLoad(t, text).Warnings(nil) {
+			if one.Rule == "lesser-giver" {
+				list = append(list, one.String())
+			}
+		}
+		return strings.Join(list, "\n")
+	}
+	if got := lesser(string(noted.Policy)); got != "" {
+		t.Errorf("the shipped one: %s", got)
+	}
+	const small = "p, org-reader, note:org, read\np, org-writer, note:org, write\ng, org-writer, org-reader\np, org-admin, org, delete\ng, org-admin, org-writer\n" +
+		"p, grant-reader, note:org, read\np, grant-writer, note:org, write\n"
+	for _, c := range []struct{ add, want string }{
+		{"", ""},
+		{"p, org-admin, invitation, write\n", ""},
+		{"p, org-writer, grant, write\n", ""},
+		{"p, org-writer, invitation, write\n", `policy.csv:8:1: "org-writer" may invitation write, and yet cannot give org-admin, of which it lacks org delete; let it hold that too, or take invitation write from it`},
+		{"p, org-writer, member, write\n", `policy.csv:8:1: "org-writer" may member write, and yet cannot give org-admin, of which it lacks org delete; let it hold that too, or take member write from it`},
+		{"p, org-writer, key:org, write\n", `policy.csv:8:1: "org-writer" may key:org write, and yet cannot give org-admin, of which it lacks org delete; let it hold that too, or take key:org write from it`},
+		{"p, org-reader, grant, write\n", `policy.csv:8:1: "org-reader" may grant write, and yet cannot give grant-writer, of which it lacks note:org write; let it hold that too, or take grant write from it`},
+		// By inclusion; org-host is nobody's role by itself.
+		{"p, org-host, invitation, write\ng, org-writer, org-host\n", `policy.csv:9:1: "org-writer" may invitation write, and yet cannot give org-admin, of which it lacks org delete; let it hold that too, or take invitation write from it`},
+		{"p, org-host, invitation, write\ng, org-admin, org-host\n", ""},
+	} {
+		if got := lesser(small + c.add); got != c.want {
+			t.Errorf("%s:\n%s\nwant\n%s", c.add, got, c.want)
 		}
 	}
 }

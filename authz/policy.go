@@ -72,19 +72,30 @@ func Load(modelFile, policyFile Source, added ...Grouping) (*Policy, error) {
 	return policy, nil
 }
 
-// RequireAdmin is a fault unless a g line leads to the role admin.
-func (p *Policy) RequireAdmin() error {
-	if p.Held(admin) {
-		return nil
+// RequireAdmin is a fault, or one for each line that seems to make an admin, unless a g line makes
+// somebody an admin who can sign in by these providers; with providers nil, any g line will do.
+func (p *Policy) RequireAdmin(providers []Provider) error {
+	var faults Faults
+	for _, l := range p.lines {
+		if l.kind.text != "g" || !isName(l.at(0)) || !slices.Contains(p.closure[l.at(1)], admin) {
+			continue
+		}
+		_, why := unheard(l.at(0), providers)
+		if why == "" {
+			return nil
+		}
+		faults = append(faults, Fault{
+			File: p.file, Line: l.number, Column: l.fields[0].column, Rule: "no-admin",
+			Message: "nobody can become an admin: " + why + "; or set allow_no_admin: true",
+		})
 	}
-	last := 1
-	if n := len(p.lines); n > 0 {
-		last = max(last, p.lines[n-1].number)
+	if faults == nil {
+		faults = Faults{{
+			File: p.file, Line: p.lastLine(), Column: 1, Rule: "no-admin",
+			Message: "no g line makes anybody an admin; write g, you@example.com, admin, or set allow_no_admin: true",
+		}}
 	}
-	return Faults{{
-		File: p.file, Line: last, Column: 1, Rule: "no-admin",
-		Message: "no g line makes anybody an admin; write g, you@example.com, admin, or set allow_no_admin: true",
-	}}
+	return faults.sorted()
 }
 
 // admin is the role that Warnings and RequireAdmin look for. No decision does.

@@ -10,6 +10,38 @@ import (
 type Provider struct {
 	ID           string
 	EmailDomains []string // for which it is authoritative
+	Groups       bool     // its ID tokens are asked for groups
+}
+
+// unheard is why a name of a g line is nobody's who signs in by these providers, and what to write;
+// empty when somebody may have it, and without providers, when nothing is known of them.
+func unheard(who string, providers []Provider) (rule, why string) {
+	if providers == nil {
+		return "", ""
+	}
+	prefix, rest, colon := strings.Cut(who, ":")
+	if !colon || strings.Contains(prefix, "@") {
+		domain := who[strings.LastIndexByte(who, '@')+1:]
+		if slices.ContainsFunc(providers, func(p Provider) bool { return slices.Contains(p.EmailDomains, domain) }) {
+			return "", ""
+		}
+		return "no-authority", fmt.Sprintf("no provider is authoritative for %s, so %s names nobody; set email_domains at the provider that is, or write PROVIDER:SUBJECT", domain, who)
+	}
+	id := prefix
+	if prefix == "group" {
+		id, _, _ = strings.Cut(rest, ":")
+	}
+	var ids []string
+	for _, p := range providers {
+		ids = append(ids, p.ID)
+	}
+	switch i := slices.Index(ids, id); {
+	case i < 0:
+		return "no-provider", fmt.Sprintf("no provider %q is configured, so %s names nobody; %s", id, who, instead(id, ids))
+	case prefix == "group" && !providers[i].Groups:
+		return "no-groups", fmt.Sprintf("the provider %q is asked for no groups, so %s names nobody; set groups_claims there, or write PROVIDER:SUBJECT", id, who)
+	}
+	return "", ""
 }
 
 // Warnings are lines that mean nothing, or less than they seem to. They refuse nothing. With
@@ -19,12 +51,7 @@ func (p *Policy) Warnings(providers []Provider) Faults {
 	warn := func(number, column int, rule, format string, args ...any) {
 		list = append(list, Fault{File: p.file, Line: number, Column: column, Rule: rule, Message: fmt.Sprintf(format, args...)})
 	}
-	var ids, domains []string
-	for _, one := range providers {
-		ids = append(ids, one.ID)
-		domains = append(domains, one.EmailDomains...)
-	}
-	groupAdmin, personAdmin := 0, false
+	groupAdmin, anyAdmin, personAdmin := 0, false, false
 	given := map[string]bool{}
 	for _, l := range p.lines {
 		if l.kind.text != "g" || !isName(l.at(0)) {
@@ -34,37 +61,29 @@ func (p *Policy) Warnings(providers []Provider) Faults {
 		for _, one := range p.closure[role] {
 			given[one] = true
 		}
-		prefix, rest, colon := strings.Cut(who, ":")
-		group := colon && prefix == "group"
-		if slices.Contains(p.closure[role], admin) {
-			if !group {
-				personAdmin = true
-			} else if groupAdmin == 0 {
-				groupAdmin = l.number
-			}
+		rule, why := "", ""
+		if l.number > 0 {
+			rule, why = unheard(who, providers)
 		}
-		if providers == nil || l.number == 0 {
-			continue
-		}
-		email := !colon || strings.Contains(prefix, "@")
-		if group {
-			prefix, _, _ = strings.Cut(rest, ":")
-		}
-		switch {
-		case email:
-			if domain := who[strings.LastIndexByte(who, '@')+1:]; !slices.Contains(domains, domain) {
-				warn(l.number, l.fields[0].column, "no-authority", "no provider is authoritative for %s, so %s names nobody; set email_domains at the provider that is, or write PROVIDER:SUBJECT", domain, who)
-			}
-		case !slices.Contains(ids, prefix):
-			warn(l.number, l.fields[0].column, "no-provider", "no provider %q is configured, so %s names nobody; %s", prefix, who, instead(prefix, ids))
+		switch group := strings.HasPrefix(who, "group:"); {
+		case why != "":
+			warn(l.number, l.fields[0].column, rule, "%s", why)
+		case !slices.Contains(p.closure[role], admin):
+		case !group:
+			anyAdmin, personAdmin = true, true
+		case !anyAdmin:
+			anyAdmin, groupAdmin = true, l.number
 		}
 	}
 	switch {
 	case !given[admin]:
 		warn(p.lastLine(), 1, "no-admin", "no g line makes anybody an admin; write g, you@example.com, admin")
+	case !anyAdmin:
+		warn(p.lastLine(), 1, "no-admin", "no g line makes anybody an admin who can sign in; write g, you@example.com, admin")
 	case !personAdmin && groupAdmin > 0:
 		warn(groupAdmin, 1, "group-admins", "admins are known through groups only, which the provider can change or stop sending; name one person too, best as PROVIDER:SUBJECT")
 	}
+	list = append(list, p.lesserGivers()...)
 	shown := map[string]bool{User: true, admin: true}
 	for _, l := range p.lines {
 		role := l.at(0)
@@ -77,6 +96,46 @@ func (p *Policy) Warnings(providers []Provider) Faults {
 		}
 	}
 	return list.sorted()
+}
+
+// gifts are the permissions to give roles in an organization, and access to its things.
+var gifts = []struct {
+	needed Permission
+	given  []string
+}{
+	{Permission{"member", "write"}, organizationRoles},
+	{Permission{"invitation", "write"}, organizationRoles},
+	{Permission{"key:org", "write"}, organizationRoles},
+	{Permission{"grant", "write"}, grantRoles},
+}
+
+// lesserGivers warns of roles in an organization that may give others, but not all: nobody gives
+// what they lack.
+func (p *Policy) lesserGivers() Faults {
+	var list Faults
+	for _, role := range organizationRoles {
+		for _, gift := range gifts {
+			if !p.sets[role].Has(gift.needed) {
+				continue
+			}
+			var refused []string
+			var lacks Set
+			for _, given := range gift.given {
+				if lacking := p.sets[given] &^ p.sets[role]; lacking != 0 {
+					refused, lacks = append(refused, given), lacks|lacking
+				}
+			}
+			if refused == nil {
+				continue
+			}
+			list = append(list, Fault{
+				File: p.file, Line: p.Explain(gift.needed, role).Because[0].Line, Column: 1, Rule: "lesser-giver",
+				Message: fmt.Sprintf("%q may %s, and yet cannot give %s, of which it lacks %s; let it hold that too, or take %s from it",
+					role, gift.needed, strings.Join(refused, " or "), strings.Join(lacks.list(), ", "), gift.needed),
+			})
+		}
+	}
+	return list
 }
 
 func (p *Policy) lastLine() int {

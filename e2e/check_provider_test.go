@@ -1,12 +1,16 @@
 package e2e
 
 import (
+	"fmt"
 	"net/http"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"noted/internal/devidp"
+	"noted/internal/localpg/pgtest"
 )
 
 var trialAddress = regexp.MustCompile(`(?m)^  (http\S+/authorize\S+)$`)
@@ -36,6 +40,52 @@ func TestCheckProviderAsksForDiscoveryKeysAndTime(t *testing.T) {
 	s.provider.SetLie(devidp.Lie{Discovery: func(doc map[string]any) { doc["issuer"] = "https://elsewhere.example" }})
 	if code, p := run(t, command{args: []string{"check-provider", "corp", "--config", s.config}, dir: s.dir}); code != 1 || !strings.Contains(p.stderr.String(), "elsewhere.example") {
 		t.Errorf("another issuer: exit %d, %s", code, p.stderr.String())
+	}
+}
+
+// A slash more or less is another issuer (Discovery 1.0, 4.3). It is said at the start, which does not
+// wait for it, and what to write.
+func TestAnIssuerThatDiffersByASlashIsToldAtTheStart(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, pgtest.URL(t), "")
+	s.provider.SetLie(devidp.Lie{Discovery: func(doc map[string]any) { doc["issuer"] = fmt.Sprint(doc["issuer"], "/") }})
+	want := regexp.MustCompile(`issuer: write http://127\.0\.0\.1:\d+/ as the discovery document has it`)
+	p := s.serve(t, nil)
+	p.await(t, startLimit, "it says what to write", func() bool { return want.MatchString(p.stderr.String()) })
+	if !serving(p) {
+		t.Errorf("it does not serve: %s", p.stderr.String())
+	}
+	p.stop(t)
+	code, check := run(t, command{args: []string{"check-provider", "corp", "--config", s.config}, dir: s.dir})
+	if text := check.stderr.String(); code != 1 || !want.MatchString(text) {
+		t.Errorf("exit %d, %s", code, text)
+	}
+}
+
+// A provider that is away, or that hangs, holds up neither start nor end.
+func TestAStartWaitsForNoProvider(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, pgtest.URL(t), "")
+	asked := make(chan struct{}, 10)
+	over := make(chan struct{})
+	t.Cleanup(sync.OnceFunc(func() { close(over) }))
+	s.provider.SetLie(devidp.Lie{Discovery: func(map[string]any) {
+		asked <- struct{}{}
+		<-over
+	}})
+	p := s.serve(t, nil)
+	select {
+	case <-asked:
+	case <-time.After(startLimit):
+		t.Fatal("the provider is not asked")
+	}
+	if !serving(p) {
+		t.Error("it waits for the provider")
+	}
+	at := time.Now()
+	p.stop(t)
+	if took := time.Since(at); took > 5*time.Second {
+		t.Errorf("it took %v to end", took)
 	}
 }
 

@@ -173,6 +173,10 @@ func TestServeRefusesAConfigurationThatCannotWorkAndSaysWhere(t *testing.T) {
 
 		// The policy.
 		{name: "a policy without an admin", noPolicy: true, want: []string{"admin", "allow_no_admin"}},
+		{name: "an admin of a domain that no provider vouches for", noPolicy: true, policy: "g, ada@dev.example, admin\n", want: []string{"policy.csv:141:4", "email_domains", "allow_no_admin"}},
+		{name: "an admin of a provider that is not there", noPolicy: true, policy: "g, google:1, admin\n", want: []string{"policy.csv:141:4", "google", "write corp", "allow_no_admin"}},
+		{name: "an admin by a group that is not asked for", noPolicy: true, policy: "g, group:corp:staff, boss\ng, boss, admin\n", want: []string{"policy.csv:141:4", "groups_claims", "allow_no_admin"}},
+		{name: "a star for everybody", policy: "g, *@corp.example, admin\n", want: []string{added, "*"}},
 		{name: "a policy with an unknown object", policy: "p, user, nite:own, read\n", want: []string{added, "nite:own"}},
 		{name: "a policy with an unknown act", policy: "p, user, note:own, raed\n", want: []string{added, "raed"}},
 		{name: "a policy with a line twice", policy: "p, user, note:own, read\n", want: []string{added, "note:own"}},
@@ -211,6 +215,9 @@ func TestServeStartsOnAConfigurationThatWorks(t *testing.T) {
 		{name: "the one that the refused ones come from"},
 		{name: "with a second provider", config: []change{{"    allow_everyone: true\n", "    allow_everyone: true\n" + secondProvider}}},
 		{name: "without an admin, when allow_no_admin says so", noPolicy: true, config: []change{{"session_idle: 24h", "allow_no_admin: true"}}},
+		{name: "with an admin of a domain that a provider vouches for", noPolicy: true, policy: "g, ada@corp.example, admin\n", config: []change{{"    allow_everyone: true\n", "    allow_everyone: true\n    email_domains: [Corp.example]\n"}}},
+		{name: "with an admin by a group that is asked for", noPolicy: true, policy: "g, group:corp:staff, admin\n", config: []change{{"    allow_everyone: true\n", "    allow_everyone: true\n    groups_claims: [groups]\n"}}},
+		{name: "with an admin who cannot sign in, when the flag says so", noPolicy: true, policy: "g, google:1, admin\n", flags: []string{"--allow-no-admin"}},
 		{name: "without an admin, when the flag says so", noPolicy: true, flags: []string{"--allow-no-admin"}},
 		{name: "without an admin, when the variable says so", noPolicy: true, env: []string{"NOTED_ALLOW_NO_ADMIN=true"}},
 		{name: "with a secret in a variable", config: []change{{"client_secret: hunter2-hunter2", "client_secret_env: CORP_SECRET"}}, env: []string{"CORP_SECRET=x"}},

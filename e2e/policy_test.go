@@ -94,6 +94,12 @@ func TestAColleagueIsMadeAModeratorWithoutARestart(t *testing.T) {
 		text := refused()
 		return text != nil && strings.Contains(*text, "no g line makes anybody an admin")
 	})
+	// Nor with one who cannot sign in here.
+	writeFile(t, s.dir, "with-ada.csv", shipped(t, "policy.csv")+"g, ada@dev.example, admin\n")
+	p.await(t, seenWithin, "an admin who can sign in is missed", func() bool {
+		text := refused()
+		return text != nil && strings.Contains(*text, "no provider is authoritative for dev.example")
+	})
 	writeFile(t, s.dir, "with-ada.csv", string(before))
 	p.await(t, seenWithin, "alice is none any more", func() bool { return slices.Equal(alice.me(t).Roles, []string{"user"}) })
 	ada.get(t, "/v1/admin/audit?action=policy.reload").want(t, http.StatusOK)

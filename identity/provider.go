@@ -21,6 +21,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 	"golang.org/x/oauth2"
 
+	"noted/authz"
 	"noted/internal/name"
 	"noted/internal/request"
 )
@@ -57,6 +58,15 @@ type Provider struct {
 	found     time.Time // when endpoints were
 	tried     time.Time
 	err       error
+}
+
+// InPolicy is what a policy must know of these providers; nil for none.
+func InPolicy(providers []*Provider) []authz.Provider {
+	var known []authz.Provider
+	for _, p := range providers {
+		known = append(known, authz.Provider{ID: p.ID, EmailDomains: p.EmailDomains, Groups: len(p.GroupsClaims) > 0})
+	}
+	return known
 }
 
 // endpoints is what discovery found.
@@ -100,6 +110,21 @@ func (p *Provider) discover(ctx context.Context, redirectURL string) (*endpoints
 	return p.endpoints, p.err
 }
 
+// TryDiscovery asks every provider once and logs what fails: a start is when an operator looks. It
+// keeps nothing, and nothing waits for it.
+func (s *Service) TryDiscovery(ctx context.Context, log *slog.Logger) {
+	var group sync.WaitGroup
+	for _, p := range s.config.Providers {
+		group.Go(func() {
+			if _, err := p.ask(ctx, ""); err != nil && ctx.Err() == nil {
+				log.LogAttrs(ctx, slog.LevelWarn, "nobody can sign in by this provider now; the next sign-in tries again",
+					slog.String("provider", p.ID), slog.String("error", brief(err)))
+			}
+		})
+	}
+	group.Wait()
+}
+
 // rediscover asks anew, for one caller alone: a provider that hangs must not hold up the others,
 // for whom what was found before stands. p.mu is held, but for the asking.
 func (p *Provider) rediscover(ctx context.Context, redirectURL string) *endpoints {
@@ -123,6 +148,10 @@ func (p *Provider) rediscover(ctx context.Context, redirectURL string) *endpoint
 func (p *Provider) ask(ctx context.Context, redirectURL string) (*endpoints, error) {
 	client := p.httpClient()
 	provider, err := oidc.NewProvider(oidc.ClientContext(ctx, client), p.Issuer)
+	var other *oidc.IssuerMismatchError
+	if errors.As(err, &other) && strings.TrimSuffix(other.Discovered, "/") == strings.TrimSuffix(p.Issuer, "/") {
+		return nil, fmt.Errorf("provider %s: issuer: write %s as the discovery document has it, not %s", p.ID, other.Discovered, p.Issuer)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("discovering provider %s at %s: %w", p.ID, p.Issuer, err)
 	}

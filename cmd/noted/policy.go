@@ -9,6 +9,7 @@ import (
 
 	"noted"
 	"noted/authz"
+	"noted/identity"
 )
 
 type policyCommand struct {
@@ -76,7 +77,7 @@ func (c *policyCheckCommand) Run(to streams) error {
 		}
 	} else {
 		result.OK, result.Hash = true, policy.Hash
-		result.Warnings = append(result.Warnings, policy.Warnings(knownProviders(providers))...)
+		result.Warnings = append(result.Warnings, policy.Warnings(identity.InPolicy(providers))...)
 	}
 	if c.JSON {
 		if err := c.printJSON(to.out, result); err != nil {

@@ -10,7 +10,6 @@ import (
 
 	"noted"
 	"noted/authz"
-	"noted/identity"
 	"noted/internal/watch"
 )
 
@@ -53,6 +52,7 @@ type policyFiles struct {
 	model, policy string // as in the settings; empty: the usual name
 	added         []authz.Grouping
 	needsAdmin    bool
+	providers     []authz.Provider // by one of which the admin must be able to sign in
 }
 
 // keep loads the policy, and gives a channel that asks for it again after a change of the files
@@ -69,7 +69,7 @@ func (f policyFiles) keep(ctx context.Context, signals ...os.Signal) (*authz.InF
 		}
 		policy, err := loadPolicy(f.model, f.policy, f.added...)
 		if err == nil && f.needsAdmin {
-			err = policy.RequireAdmin()
+			err = policy.RequireAdmin(f.providers)
 		}
 		return policy, err
 	})
@@ -100,13 +100,4 @@ func (f policyFiles) keep(ctx context.Context, signals ...os.Signal) (*authz.InF
 		}()
 	}
 	return policy, reload, nil
-}
-
-// knownProviders are what a policy must know of providers; nil when none are configured.
-func knownProviders(providers []*identity.Provider) []authz.Provider {
-	var known []authz.Provider
-	for _, p := range providers {
-		known = append(known, authz.Provider{ID: p.ID, EmailDomains: p.EmailDomains})
-	}
-	return known
 }

@@ -69,7 +69,9 @@ func (c *serveCommand) Run(ctx context.Context, to streams) error {
 	if err := errors.Join(err, c.Check()); err != nil {
 		return fmt.Errorf("the configuration cannot work:\n%w", err)
 	}
-	policy, reload, err := policyFiles{model: c.Model, policy: c.Policy, needsAdmin: !c.AllowNoAdmin}.keep(ctx, syscall.SIGHUP)
+	policy, reload, err := policyFiles{
+		model: c.Model, policy: c.Policy, needsAdmin: !c.AllowNoAdmin, providers: identity.InPolicy(providers),
+	}.keep(ctx, syscall.SIGHUP)
 	if err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"noted/authz"
+	"noted/identity"
 	"noted/internal/audit"
 )
 
@@ -58,11 +59,7 @@ func (h policyHash) Collect(to chan<- prometheus.Metric) {
 
 // warn tells of the warnings about the policy in force.
 func (s *Server) warn(ctx context.Context) {
-	providers := []authz.Provider{}
-	for _, p := range s.options.Providers {
-		providers = append(providers, authz.Provider{ID: p.ID, EmailDomains: p.EmailDomains})
-	}
-	warnings := s.options.Policy.Policy().Warnings(providers)
+	warnings := s.options.Policy.Policy().Warnings(identity.InPolicy(s.options.Providers))
 	s.policyMetrics.warnings.Set(float64(len(warnings)))
 	for _, one := range warnings {
 		s.options.Log.LogAttrs(ctx, slog.LevelWarn, "policy", slog.String("warning", one.String()))

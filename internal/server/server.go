@@ -241,6 +241,7 @@ func (s *Server) Run(ctx context.Context, listener, metricsListener net.Listener
 	s.work.run(workContext, s.Notes.RunPurge)
 	s.work.run(workContext, s.tidy)
 	s.work.run(workContext, s.keepPolicy)
+	s.work.run(workContext, func(ctx context.Context) { s.Identity.TryDiscovery(ctx, s.options.Log) })
 	s.work.run(workContext, func(ctx context.Context) { s.Identity.Listen(ctx, s.options.Log) })
 
 	servers := []*http.Server{s.httpServer(s.router)}
