@@ -4,9 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
-	"github.com/agnivade/levenshtein"
+	"noted/internal/nearest"
 )
 
 // Fault is one thing that is wrong with a file: where, by which rule, what was read and what to
@@ -73,24 +72,11 @@ func (f Faults) err() error {
 
 // instead says what to write for word: the known words that it nearly is, else all of them.
 func instead(word string, known []string) string {
-	if near := nearest(word, known); near != "" {
+	if near := nearest.Of(word, known); near != "" {
 		return "write " + near
 	}
 	if len(known) == 1 {
 		return "write " + known[0]
 	}
 	return "write one of " + strings.Join(known, ", ")
-}
-
-// nearest is the known word that differs from word in capitals, or in a third of its letters at
-// most and never in more than three; empty when there is none. Of several, the first.
-func nearest(word string, known []string) string {
-	best, least := "", 1+min(3, (utf8.RuneCountInString(word)+1)/3)
-	for _, candidate := range known {
-		distance := levenshtein.ComputeDistance(strings.ToLower(word), strings.ToLower(candidate))
-		if distance < least {
-			best, least = candidate, distance
-		}
-	}
-	return best
 }

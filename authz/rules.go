@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"noted/internal/nearest"
 )
 
 // rules are what a policy must keep besides being readable. Casbin's own reading lets nearly
@@ -175,8 +177,8 @@ func insteadOfObject(word string) string {
 		ofKind[kind] = append(ofKind[kind], object)
 		kinds = append(kinds, kind)
 	}
-	if kind, _, _ := strings.Cut(word, ":"); nearest(kind, kinds) != "" {
-		return instead(word, ofKind[nearest(kind, kinds)])
+	if kind, _, _ := strings.Cut(word, ":"); nearest.Of(kind, kinds) != "" {
+		return instead(word, ofKind[nearest.Of(kind, kinds)])
 	}
 	return instead(word, objects())
 }

@@ -118,7 +118,8 @@ func TestServeRefusesAConfigurationThatCannotWorkAndSaysWhere(t *testing.T) {
 	cases := []configCase{
 		// The file.
 		{name: "an unknown setting", config: []change{{"policy: policy.csv\n", "policy: policy.csv\ncolour: red\n"}}, want: []string{"noted.yaml:5:1", "colour"}},
-		{name: "a setting spelt as its flag", config: []change{{"session_idle:", "session-idle:"}}, want: []string{"noted.yaml:6:1", "session-idle"}},
+		{name: "a setting with a slip of the pen", config: []change{{"public_url:", "publik_url:"}}, want: []string{"noted.yaml:2:1", "publik_url", "did you mean public_url?"}},
+		{name: "a setting spelt as its flag", config: []change{{"session_idle:", "session-idle:"}}, want: []string{"noted.yaml:6:1", "session-idle", "did you mean session_idle?"}},
 		{name: "a setting in capitals", config: []change{{"session_idle:", "Session_Idle:"}}, want: []string{"noted.yaml:6:1", "Session_Idle"}},
 		{name: "a number that is a word", config: []change{{"session_idle: 24h", "auth_failures_per_minute: lots"}}, want: []string{"noted.yaml:6:27"}},
 		{name: "a truth that is a number", config: []change{{"session_idle: 24h", "allow_no_admin: 3"}}, want: []string{"noted.yaml:6:17"}},
@@ -126,8 +127,10 @@ func TestServeRefusesAConfigurationThatCannotWorkAndSaysWhere(t *testing.T) {
 		{name: "a word that is a list", config: []change{{"policy: policy.csv", "policy: [policy.csv]"}}, want: []string{"noted.yaml:4:9"}},
 		{name: "a duration without a unit", config: []change{{"session_idle: 24h", "session_idle: 24"}}, want: []string{"noted.yaml:6:15"}},
 		{name: "a duration that is none", config: []change{{"session_idle: 24h", "session_idle: a day"}}, want: []string{"noted.yaml:6:15"}},
+		{name: "a duration with its days at the end", config: []change{{"session_idle: 24h", "session_idle: 12h1d"}}, want: []string{"noted.yaml:6:15", "session_idle", "1d12h"}},
+		{name: "a duration that is a truth", config: []change{{"session_idle: 24h", "session_idle: true"}}, want: []string{"noted.yaml:6:15", "session_idle"}},
 		{name: "a setting twice", config: []change{{"session_idle: 24h\n", "session_idle: 24h\nsession_idle: 12h\n"}}, want: []string{"noted.yaml:7:1", "session_idle"}},
-		{name: "an unknown member of a provider", config: []change{{last, last + "    client_sekret: x\n"}}, want: []string{"noted.yaml:14:5", "client_sekret"}},
+		{name: "an unknown member of a provider", config: []change{{last, last + "    client_sekret: x\n"}}, want: []string{"noted.yaml:14:5", "client_sekret", "did you mean client_secret?"}},
 		{name: "a member of a provider twice", config: []change{{last, last + "    name: again\n"}}, want: []string{"noted.yaml:14:5", "name"}},
 		{name: "no YAML", config: []change{{"policy: policy.csv\n", "policy: {\n"}}, want: []string{"noted.yaml:"}},
 		{name: "two documents", config: []change{{last, last + "---\ncolour: red\n"}}, want: []string{"noted.yaml:"}},
@@ -157,9 +160,9 @@ func TestServeRefusesAConfigurationThatCannotWorkAndSaysWhere(t *testing.T) {
 		{name: "an http issuer that is not loopback", config: []change{{"https://login", "http://login"}}, want: []string{"corp", "issuer", "https"}},
 		{name: "no issuer", config: []change{{"    issuer: https://login.example\n", ""}}, want: []string{"corp", "issuer"}},
 		{name: "no client_id", config: []change{{"    client_id: noted\n", ""}}, want: []string{"corp", "client_id"}},
-		{name: "no gate and no allow_everyone", config: []change{{last, ""}}, want: []string{"corp", "allow_everyone", "allowed_email_domains"}},
-		{name: "allow_everyone: false and no gate", config: []change{{"everyone: true", "everyone: false"}}, want: []string{"corp", "allow_everyone"}},
-		{name: "a gate and allow_everyone", config: []change{{last, last + "    hosted_domains: [corp.example]\n"}}, want: []string{"corp", "allow_everyone"}},
+		{name: "no gate and no allow_everyone", config: []change{{last, ""}}, want: []string{"corp", "allow_everyone", "nothing says who may sign in", "allowed_email_domains"}},
+		{name: "allow_everyone: false and no gate", config: []change{{"everyone: true", "everyone: false"}}, want: []string{"corp", "allow_everyone", "nothing says who may sign in"}},
+		{name: "a gate and allow_everyone", config: []change{{last, last + "    hosted_domains: [corp.example]\n"}}, want: []string{"corp", "allow_everyone", "not both"}},
 		{name: "a gate on groups that no claim names", config: []change{{last, "    allowed_groups: [staff]\n"}}, want: []string{"corp", "groups_claims"}},
 		{name: "a provider id twice", config: []change{{last, last + strings.Replace(secondProvider, "other,", "corp,", 1)}}, want: []string{"corp", "twice"}},
 		{name: "an issuer twice", config: []change{{last, last + strings.Replace(secondProvider, "other.example", "login.example", 1)}}, want: []string{"other", "issuer", "another provider"}},
@@ -213,6 +216,7 @@ func TestServeStartsOnAConfigurationThatWorks(t *testing.T) {
 	databaseURL := pgtest.URL(t)
 	for _, c := range []configCase{
 		{name: "the one that the refused ones come from"},
+		{name: "with days in the file, in a flag and in a variable", config: []change{{"session_idle: 24h", "session_idle: 1d12h"}}, flags: []string{"--dead-zone-retention=30d"}, env: []string{"NOTED_KEY_MAX_AGE=365d"}},
 		{name: "with a second provider", config: []change{{"    allow_everyone: true\n", "    allow_everyone: true\n" + secondProvider}}},
 		{name: "without an admin, when allow_no_admin says so", noPolicy: true, config: []change{{"session_idle: 24h", "allow_no_admin: true"}}},
 		{name: "with an admin of a domain that a provider vouches for", noPolicy: true, policy: "g, ada@corp.example, admin\n", config: []change{{"    allow_everyone: true\n", "    allow_everyone: true\n    email_domains: [Corp.example]\n"}}},

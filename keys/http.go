@@ -13,6 +13,7 @@ import (
 
 	"noted/authz"
 	"noted/identity"
+	"noted/internal/duration"
 	"noted/internal/name"
 	"noted/internal/page"
 	"noted/internal/problem"
@@ -253,7 +254,7 @@ func (o operations) rename(ctx context.Context, in KeyName, found authz.Found[Ke
 
 // Rotation is how a key gets a new secret.
 type Rotation struct {
-	Overlap strictjson.Optional[string] `json:"overlap,omitempty" maxLength:"40" doc:"How long the old secret works on, such as 24h, at most until its own end; 0s for not at all. 24h if left out"`
+	Overlap strictjson.Optional[string] `json:"overlap,omitempty" maxLength:"40" doc:"How long the old secret works on, such as 24h or 7d, at most until its own end; 0s for not at all. 24h if left out"`
 }
 
 // overlap is DefaultOverlap, or what was asked for.
@@ -261,9 +262,12 @@ func (r *Rotation) overlap() (time.Duration, error) {
 	if r == nil || !r.Overlap.Sent {
 		return DefaultOverlap, nil
 	}
-	overlap, err := time.ParseDuration(r.Overlap.Value)
-	if err != nil || overlap < 0 {
-		return 0, problem.Invalid("body.overlap", "is no length of time; write 24h, 90m or 0s")
+	overlap, err := duration.Parse(r.Overlap.Value)
+	if err != nil {
+		return 0, problem.Invalid("body.overlap", "%s", err.Error())
+	}
+	if overlap < 0 {
+		return 0, problem.Invalid("body.overlap", "must not be negative; write 0s for no overlap")
 	}
 	return overlap, nil
 }

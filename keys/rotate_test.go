@@ -84,7 +84,7 @@ func TestAnOverlapEndsWithTheOldSecretsOwnEnd(t *testing.T) {
 	if len(rotated.Secrets) != 2 || (rotated.Secrets[0].ExpiresAt.Sub(made.ExpiresAt)).Abs() > 0 {
 		t.Errorf("the old one ended %v, now %+v", made.ExpiresAt, rotated.Secrets)
 	}
-	half := rotate(t, env, alice, made.ID, `{"overlap":"30m"}`)
+	half := rotate(t, env, alice, made.ID, `{"overlap":"0d30m"}`)
 	if len(half.Secrets) != 2 || !near(time.Until(half.Secrets[0].ExpiresAt), 30*time.Minute) || works(t, env, made.Secret) || !works(t, env, rotated.Secret) {
 		t.Errorf("a further rotation leaves %+v", half.Secrets)
 	}
@@ -116,7 +116,7 @@ func TestAKeyThatHasEndedIsNotRotated(t *testing.T) {
 			t.Errorf("%d rows of the record", n)
 		}
 	}
-	for _, body := range []string{`{"overlap":"1 day"}`, `{"overlap":"-1s"}`, `{"overlap":""}`, `{"overlap":null}`, `{"overlap":24}`, `{"overlap":"NaNh"}`, `{"overlap":"9999999999h"}`} {
+	for _, body := range []string{`{"overlap":"1 day"}`, `{"overlap":"-1s"}`, `{"overlap":""}`, `{"overlap":null}`, `{"overlap":24}`, `{"overlap":"NaNh"}`, `{"overlap":"-1d"}`, `{"overlap":"1h1d"}`, `{"overlap":"9999999999h"}`} {
 		a := env.Do(t, "POST", "/v1/keys/"+bobs.ID+"/rotate", bob, body)
 		if a.Status != 422 || !slices.Contains(where(t, a), "body.overlap") {
 			t.Errorf("%s: %d %s", body, a.Status, a.Body)

@@ -141,7 +141,7 @@ type keyNewCommand struct {
 	serverFlag
 	Name    string        `arg:"" help:"What the key is for."`
 	Role    string        `help:"A key role of the policy; key-reader if left out."`
-	Expires time.Duration `help:"How long it works, such as 720h; 90 days if left out."`
+	Expires time.Duration `help:"How long it works, such as 12h, 30d or 1d12h; 90 days if left out."`
 }
 
 // Run makes a key.
@@ -171,7 +171,7 @@ func (k keyID) path() string { return "/v1/keys/" + url.PathEscape(k.ID) }
 type keyRotateCommand struct {
 	serverFlag
 	keyID
-	Overlap *time.Duration `help:"How long the old secret works on, such as 1h; 0s for not at all; 24h if left out."`
+	Overlap *time.Duration `help:"How long the old secret works on, such as 1h or 7d; 0s for not at all; 24h if left out."`
 }
 
 // Run rotates a key.

@@ -14,6 +14,8 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"noted/internal/server"
 )
 
 // version is the release; a build may set it: -ldflags "-X main.version=1.2.3".
@@ -48,7 +50,7 @@ func run(ctx context.Context, args []string, to streams) int {
 	var c cli
 	parser, err := kong.New(&c, kong.Name("noted"),
 		kong.Description("Notes, kept by the team that writes them."),
-		kong.UsageOnError(), kong.Writers(to.out, to.err), kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(to))
+		kong.UsageOnError(), server.DurationFlags(), kong.Writers(to.out, to.err), kong.BindTo(ctx, (*context.Context)(nil)), kong.Bind(to))
 	if err != nil {
 		_, _ = fmt.Fprintln(to.err, "noted:", err)
 		return 2

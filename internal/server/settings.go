@@ -15,11 +15,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/alecthomas/kong"
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
 
 	"noted/identity"
+	"noted/internal/duration"
+	"noted/internal/nearest"
 	"noted/orgs"
 )
 
@@ -106,7 +109,7 @@ func ReadFile(name string) (scalars map[string]any, providers []ProviderSettings
 		return nil, nil, err
 	}
 	var f file
-	if err := yaml.UnmarshalWithOptions(text, &f, yaml.Strict()); err != nil {
+	if err := yaml.UnmarshalWithOptions(text, &f, yaml.Strict(), yaml.CustomUnmarshaler(yamlDuration)); err != nil {
 		return nil, nil, located(name, err)
 	}
 	if err := yaml.Unmarshal(text, &scalars); err != nil {
@@ -128,10 +131,6 @@ func locateProviders(name string, text []byte, entries []ProviderSettings) {
 	if err != nil || !ok || len(list.Values) != len(entries) {
 		return
 	}
-	at := func(n ast.Node) string {
-		position := n.GetToken().Position
-		return fmt.Sprintf("%s:%d:%d", name, position.Line, position.Column)
-	}
 	for i, value := range list.Values {
 		mapping, ok := value.(*ast.MappingNode)
 		if !ok {
@@ -139,16 +138,44 @@ func locateProviders(name string, text []byte, entries []ProviderSettings) {
 		}
 		entries[i].places = map[string]string{}
 		for j, member := range mapping.Values {
-			entries[i].places[member.Key.String()] = at(member.Key)
+			entries[i].places[member.Key.String()] = position(name, member.Key)
 			if j == 0 {
-				entries[i].places[""] = at(member.Key)
+				entries[i].places[""] = position(name, member.Key)
 			}
 		}
 	}
 }
 
-// checkTree refuses what the decoder passes over or does not locate: a second document, of
-// which nothing would be read, and a duration that is none.
+// yamlDuration reads what checkTree has let pass.
+func yamlDuration(into *time.Duration, value []byte) (err error) {
+	var text string
+	if err := yaml.Unmarshal(value, &text); err != nil {
+		return err
+	}
+	*into, err = duration.Parse(text)
+	return err
+}
+
+// DurationFlags makes kong read every time.Duration of a command line, of its variables and of its
+// defaults as the file's are read.
+func DurationFlags() kong.Option {
+	return kong.TypeMapper(reflect.TypeFor[time.Duration](), kong.MapperFunc(func(ctx *kong.DecodeContext, target reflect.Value) error {
+		var text string
+		if err := ctx.Scan.PopValueInto("duration", &text); err != nil {
+			return err
+		}
+		d, err := duration.Parse(text)
+		if err != nil {
+			return fmt.Errorf("%.100q %w", text, err)
+		}
+		target.SetInt(int64(d))
+		return nil
+	}))
+}
+
+// checkTree refuses what the decoder passes over or does not locate (a second document, of which
+// nothing would be read, and a duration that is none), and names that nothing has, for which it knows
+// what was meant.
 func checkTree(name string, text []byte) error {
 	tree, err := parser.ParseBytes(text, 0)
 	if err != nil {
@@ -169,29 +196,74 @@ func checkTree(name string, text []byte) error {
 	if !ok {
 		return nil // the decoder says what it wants
 	}
-	durations := durationSettings()
+	settings, durations := namesOf(reflect.TypeFor[Settings]())
+	if err := checkNames(name, mapping, append(settings, "providers")); err != nil {
+		return err
+	}
 	for _, entry := range mapping.Values {
-		value, ok := entry.Value.(*ast.StringNode)
-		if !ok || !slices.Contains(durations, entry.Key.String()) {
+		if providers, ok := entry.Value.(*ast.SequenceNode); ok && entry.Key.String() == "providers" {
+			members, _ := namesOf(reflect.TypeFor[ProviderSettings]())
+			for _, value := range providers.Values {
+				if provider, ok := value.(*ast.MappingNode); ok {
+					if err := checkNames(name, provider, members); err != nil {
+						return err
+					}
+				}
+			}
+		}
+		if !slices.Contains(durations, entry.Key.String()) {
 			continue
 		}
-		if _, err := time.ParseDuration(value.Value); err != nil {
-			at := value.GetToken().Position
-			return fmt.Errorf("%s:%d:%d: %s: %q is no duration; write it as 90s, 15m or 24h", name, at.Line, at.Column, entry.Key, value.Value)
+		var err error
+		switch value := entry.Value.(type) {
+		case *ast.NullNode: // as if it were not there
+		case ast.ScalarNode:
+			_, err = duration.Parse(fmt.Sprint(value.GetValue()))
+		case *ast.MappingNode, *ast.SequenceNode:
+			_, err = duration.Parse("")
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %s: %q %w", position(name, entry.Value), entry.Key, entry.Value.String(), err)
 		}
 	}
 	return nil
 }
 
-// durationSettings are the YAML names of the settings that are durations.
-func durationSettings() []string {
-	var names []string
-	for field := range reflect.TypeFor[Settings]().Fields() {
+// checkNames refuses a member that is none of the known ones, and says which was probably meant.
+func checkNames(name string, mapping *ast.MappingNode, known []string) error {
+	for _, entry := range mapping.Values {
+		key := entry.Key.String()
+		if slices.Contains(known, key) || entry.Key.IsMergeKey() {
+			continue
+		}
+		text := fmt.Sprintf("%s: unknown setting %q", position(name, entry.Key), key)
+		if near := nearest.Of(key, known); near != "" {
+			text += "; did you mean " + near + "?"
+		}
+		return errors.New(text)
+	}
+	return nil
+}
+
+// position is where a node stands: name:line:column.
+func position(name string, node ast.Node) string {
+	at := node.GetToken().Position
+	return fmt.Sprintf("%s:%d:%d", name, at.Line, at.Column)
+}
+
+// namesOf are the YAML names of a struct's members, and of those that are durations.
+func namesOf(of reflect.Type) (names, durations []string) {
+	for field := range of.Fields() {
+		name := field.Tag.Get("yaml")
+		if name == "" {
+			continue
+		}
+		names = append(names, name)
 		if field.Type == reflect.TypeFor[time.Duration]() {
-			names = append(names, field.Tag.Get("yaml"))
+			durations = append(durations, name)
 		}
 	}
-	return names
+	return names, durations
 }
 
 // located writes a YAML error as name:line:column: what is wrong. It leaves out the library's
@@ -257,8 +329,11 @@ func (p ProviderSettings) provider() (provider *identity.Provider, faults []faul
 		faults = append(faults, *wrong)
 	}
 	gated := len(p.AllowedEmailDomains)+len(p.AllowedGroups)+len(p.HostedDomains) > 0
-	if gated == p.AllowEveryone {
-		fail("allow_everyone", "say who may sign in: set allowed_email_domains, allowed_groups or hosted_domains, or allow_everyone: true, not both")
+	switch {
+	case gated && p.AllowEveryone:
+		fail("allow_everyone", "would let in those whom allowed_email_domains, allowed_groups or hosted_domains keep out; write the gates, or allow_everyone, not both")
+	case !gated && !p.AllowEveryone:
+		fail("allow_everyone", "nothing says who may sign in; set allowed_email_domains, allowed_groups or hosted_domains, or allow_everyone: true for whoever has an account there")
 	}
 	if len(p.AllowedGroups) > 0 && len(p.GroupsClaims) == 0 {
 		fail("groups_claims", "allowed_groups needs to know which claim names the groups")

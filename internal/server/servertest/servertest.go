@@ -67,7 +67,7 @@ const Floor = 30 * time.Millisecond
 func Defaults(t testing.TB) server.Settings {
 	t.Helper()
 	var c struct{ server.Settings }
-	parser, err := kong.New(&c)
+	parser, err := kong.New(&c, server.DurationFlags())
 	if err != nil {
 		t.Fatal(err)
 	}
