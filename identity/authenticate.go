@@ -67,7 +67,7 @@ func (s *Service) SignedIn(next http.Handler) http.Handler {
 		case err == nil:
 			redirect(w, http.StatusSeeOther, s.signInURL(r))
 		case errors.As(err, &failure):
-			if s.settle(w, r, failure) {
+			if s.settled(w, r, failure) {
 				redirect(w, http.StatusSeeOther, s.signInURL(r))
 			}
 		default:

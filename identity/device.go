@@ -210,6 +210,7 @@ type DevicePage struct {
 	Code      string // as typed, or of the device found
 	Device    *Device
 	Message   string // in place of a device
+	RequestID string // with Message
 }
 
 // Device is what asks to be let in, and from where.
@@ -259,7 +260,7 @@ func (s *Service) answerDevice(w http.ResponseWriter, r *http.Request, page Devi
 		for name, values := range answer.GetHeaders() {
 			w.Header()[name] = values
 		}
-		status, page.Message, page.Device = answer.Status, answer.Detail, nil
+		status, page.Message, page.RequestID, page.Device = answer.Status, answer.Detail, request.From(r.Context()).ID, nil
 	}
 	s.writePage(w, status, s.config.Pages.Device(page))
 }
@@ -306,9 +307,9 @@ func (s *Service) lookUp(ctx context.Context, tx pgx.Tx, typed string) (*Device,
 
 // ConfirmDevice takes the person's decision: POST /auth/device/confirm.
 func (s *Service) ConfirmDevice(w http.ResponseWriter, r *http.Request) {
-	form, err := formOf(w, r)
+	form, err := ReadForm(w, r)
 	if err != nil {
-		problem.Write(w, r, problem.New(http.StatusUnsupportedMediaType, "%s", errForm.Error()))
+		problem.Write(w, r, err)
 		return
 	}
 	approve := form.Get("decision") == "approve"
@@ -331,11 +332,11 @@ func (s *Service) ConfirmDevice(w http.ResponseWriter, r *http.Request) {
 		s.answerDevice(w, r, page, err)
 		return
 	}
-	text := "The device is not let in. You may close this page."
+	title, text := "Not let in", "The device is not let in. You may close this page."
 	if approve {
-		text = "The device is signed in as you. You may close this page; your list of sessions has it."
+		title, text = "Let in", "The device is signed in as you. You may close this page; your list of sessions has it."
 	}
-	s.writePage(w, http.StatusOK, s.config.Pages.Message("noted", text))
+	s.writePage(w, http.StatusOK, s.config.Pages.Message(title, text))
 }
 
 // decide notes the decision. Approving makes the device's session: of the same sign-in as the one that approves,

@@ -77,7 +77,7 @@ func (p *Provider) NewTrial(ctx context.Context, callback string) (*Trial, error
 }
 
 // URL is where to sign in.
-func (t *Trial) URL() string { return t.endpoints.authorizeURL(t.provider, t.flow, "") }
+func (t *Trial) URL() string { return t.endpoints.authorizeURL(t.provider, t.flow, "", "") }
 
 // Ours tells whether a callback's request belongs to this trial.
 func (t *Trial) Ours(r *http.Request) bool { return r.URL.Query().Get("state") == t.flow.State }

@@ -60,8 +60,9 @@ type Failure struct {
 // Late answers for a credential that ended while its request was served, as fail does.
 func (f *Failure) Late(ctx context.Context) *problem.Error {
 	if f.service != nil {
-		f.service.note(ctx, f)
-		f.service.waitFloor(ctx)
+		if tooMany, _ := f.service.settle(ctx, f); tooMany != nil {
+			return tooMany
+		}
 	}
 	return problem.Unauthorized()
 }
@@ -88,39 +89,50 @@ func (s *Service) fail(w http.ResponseWriter, r *http.Request, err error) {
 		problem.Write(w, r, err)
 		return
 	}
-	if s.settle(w, r, failure) {
+	if s.settled(w, r, failure) {
 		problem.Write(w, r, problem.Unauthorized())
 	}
 }
 
-// settle notes the failure and waits for the floor; false when that is all: the client has
-// gone, or its address has failed too often and has its 429.
-func (s *Service) settle(w http.ResponseWriter, r *http.Request, failure *Failure) bool {
-	s.note(r.Context(), failure)
-	retry := s.limiter.count(request.From(r.Context()).IP, time.Now())
-	if !s.waitFloor(r.Context()) {
-		return false
-	}
+// settle notes the failure and waits for the floor. It returns the 429 of an address that has failed
+// too often; here is false when the client has gone meanwhile.
+func (s *Service) settle(ctx context.Context, failure *Failure) (tooMany *problem.Error, here bool) {
+	s.note(ctx, failure)
+	retry := s.limiter.count(request.From(ctx).IP, time.Now())
+	here = s.waitFloor(ctx)
 	if retry > 0 {
-		problem.Write(w, r, problem.New(http.StatusTooManyRequests, "Too many failed authentications from this address").
-			With("Retry-After", strconv.Itoa(int(retry.Seconds())+1)))
-		return false
+		tooMany = problem.New(http.StatusTooManyRequests, "Too many failed authentications from this address").
+			With("Retry-After", strconv.Itoa(int(retry.Seconds())+1))
 	}
-	return true
+	return tooMany, here
 }
 
-// failPage is fail for a browser whose sign-in went wrong: a page with the same one sentence,
-// for whatever reason.
-func (s *Service) failPage(w http.ResponseWriter, r *http.Request, failure *Failure) {
+// settled settles the failure, and tells whether its answer is still to be written: not for a client
+// that has gone, nor for an address that has its 429.
+func (s *Service) settled(w http.ResponseWriter, r *http.Request, failure *Failure) bool {
+	tooMany, here := s.settle(r.Context(), failure)
+	if here && tooMany != nil {
+		problem.Write(w, r, tooMany)
+	}
+	return here && tooMany == nil
+}
+
+// failPage is fail for a browser whose sign-in at the provider went wrong: a page with the same one
+// sentence, for whatever reason.
+func (s *Service) failPage(w http.ResponseWriter, r *http.Request, provider *Provider, err error) {
+	var failure *Failure
+	if !errors.As(err, &failure) {
+		failure = &Failure{Reason: ReasonInternal, Err: err}
+	}
 	if !request.AcceptsHTML(r) {
 		s.fail(w, r, failure)
 		return
 	}
-	if !s.settle(w, r, failure) {
+	if !s.settled(w, r, failure) {
 		return
 	}
 	w.Header().Set("WWW-Authenticate", "Bearer")
-	s.writePage(w, http.StatusUnauthorized, s.config.Pages.Failure)
+	s.writePage(w, http.StatusUnauthorized, s.config.Pages.Failure(provider.ID))
 }
 
 func (s *Service) writePage(w http.ResponseWriter, status int, body []byte) {

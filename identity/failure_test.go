@@ -195,7 +195,11 @@ func TestAnAddressThatFailsTooOftenGets429AndAValidKeyStillWorks(t *testing.T) {
 			t.Errorf("%s: answered after %v", name, took)
 		}
 		seconds, err := strconv.Atoi(a.Header.Get("Retry-After"))
-		if a.Status != 429 || err != nil || seconds < 1 || seconds > 60 || a.Header.Get("Content-Type") != "application/problem+json" || len(a.Header.Values("Set-Cookie")) > 0 {
+		media := "application/problem+json"
+		if strings.HasPrefix(name, "a page's") {
+			media = "text/html; charset=utf-8"
+		}
+		if a.Status != 429 || err != nil || seconds < 1 || seconds > 60 || a.Header.Get("Content-Type") != media || len(a.Header.Values("Set-Cookie")) > 0 {
 			t.Errorf("%s: %d %v %s", name, a.Status, a.Header, a.Body)
 		}
 	}

@@ -44,8 +44,9 @@ type Config struct {
 
 // Pages makes the pages for people. They are handed in because web imports identity.
 type Pages struct {
-	// Failure is shown with 401 to a browser whose sign-in failed: the same bytes always.
-	Failure []byte
+	// Failure is shown with 401 to a browser whose sign-in at the provider failed: the same bytes for
+	// one provider whatever failed.
+	Failure func(provider string) []byte
 	Device  func(DevicePage) []byte
 	Link    func(LinkPage) []byte
 	Message func(title, text string) []byte

@@ -18,7 +18,6 @@ import (
 	"noted/internal/audit"
 	"noted/internal/page"
 	"noted/internal/problem"
-	"noted/internal/request"
 )
 
 // A link is a second identity for the same user. It is made by one who holds both sign-ins, in
@@ -139,7 +138,36 @@ func (s *Service) startLink(ctx context.Context, in *startLinkInput) (*startLink
 	if err != nil {
 		return nil, err
 	}
-	return &startLinkOutput{LinkURL{e.authorizeURL(provider, f, "")}}, nil
+	return &startLinkOutput{LinkURL{e.authorizeURL(provider, f, "", selectAccount)}}, nil
+}
+
+// Linking is what a page may offer to somebody who wants to link another sign-in.
+type Linking struct {
+	Providers []ProviderItem // where there may be one that can be linked
+	Stale     bool           // the session's own sign-in is too old to begin; a new one is needed first
+}
+
+// Linking is the caller's; it has no providers for a caller who may not link. A provider all of whose
+// people have accounts already is left out: whoever was chosen there, it would be refused.
+func (s *Service) Linking(ctx context.Context, caller *authz.Principal) (l Linking, err error) {
+	if mayNot := caller.Check(authz.Permission{Object: "identity:own", Act: "write"}); mayNot != nil || caller.Via != authz.ViaSession {
+		return l, nil //nolint:nilerr // that is no error here, but nothing to offer
+	}
+	err = s.pool.QueryRow(ctx, `select signed_in_at <= now() - $2::interval from sessions where id = $1`, caller.Session, linkFresh).Scan(&l.Stale)
+	for i := 0; i < len(s.config.Providers) && err == nil; i++ {
+		p, free := s.config.Providers[i], true
+		if p.Subjects != nil {
+			err = s.pool.QueryRow(ctx, `select not $2::text[] <@ coalesce(array_agg(subject), '{}') from identities where issuer = $1`,
+				p.Issuer, p.Subjects).Scan(&free)
+		}
+		if free {
+			l.Providers = append(l.Providers, ProviderItem{p.ID, p.Name})
+		}
+	}
+	if err != nil {
+		return Linking{}, fmt.Errorf("finding what can be linked: %w", err)
+	}
+	return l, nil
 }
 
 func hashState(state string) []byte {
@@ -186,22 +214,16 @@ func (s *Service) finishLink(w http.ResponseWriter, r *http.Request, provider *P
 	case err == nil:
 		shown.Code = code
 		s.writePage(w, http.StatusOK, s.config.Pages.Link(shown))
-	case errors.As(err, &conflict) && request.AcceptsHTML(r):
-		s.writePage(w, conflict.Status, s.config.Pages.Message("This sign-in was not linked", conflict.Detail))
 	case errors.As(err, &conflict):
 		problem.Write(w, r, err)
 	default:
-		var failure *Failure
-		if !errors.As(err, &failure) {
-			failure = &Failure{Reason: ReasonInternal, Err: err}
-		}
-		s.failPage(w, r, failure)
+		s.failPage(w, r, provider, err)
 	}
 }
 
 var (
-	errOthers = problem.New(http.StatusConflict, "It belongs to another account. Sign in with it and unlink it there first, if that account is yours too.")
-	errMine   = problem.New(http.StatusConflict, "It is linked to your account already.")
+	errOthers = problem.New(http.StatusConflict, "This sign-in belongs to another account. Sign in with it and unlink it there first, if that account is yours too.")
+	errMine   = problem.New(http.StatusConflict, "This sign-in is linked to your account already.")
 )
 
 func (s *Service) prepareLink(r *http.Request, provider *Provider, l link) (shown LinkPage, code string, err error) {
@@ -283,22 +305,18 @@ func linkable(ctx context.Context, tx pgx.Tx, in Identity, user uuid.UUID) error
 // ConfirmLink makes the link: POST /auth/link/confirm, by the very session that began it, with
 // the code of the page that named both.
 func (s *Service) ConfirmLink(w http.ResponseWriter, r *http.Request) {
-	form, err := formOf(w, r)
+	form, err := ReadForm(w, r)
 	if err != nil {
-		problem.Write(w, r, problem.New(http.StatusUnsupportedMediaType, "%s", errForm.Error()))
+		problem.Write(w, r, err)
 		return
 	}
 	ctx := r.Context()
 	err = s.Write(ctx, func(tx pgx.Tx) error { return s.makeLink(ctx, tx, form.Get("code")) })
-	var conflict *problem.Error
-	switch {
-	case err == nil:
-		redirect(w, http.StatusSeeOther, "/")
-	case errors.As(err, &conflict) && conflict.Status == http.StatusConflict && request.AcceptsHTML(r):
-		s.writePage(w, conflict.Status, s.config.Pages.Message("This sign-in was not linked", conflict.Detail))
-	default:
+	if err != nil {
 		problem.Write(w, r, err)
+		return
 	}
+	redirect(w, http.StatusSeeOther, "/")
 }
 
 func (s *Service) makeLink(ctx context.Context, tx pgx.Tx, code string) error {

@@ -47,6 +47,8 @@ type Provider struct {
 	HostedDomains       []string
 	// AllowedAudiences are other clients of the provider whose ID tokens may be exchanged.
 	AllowedAudiences []string
+	// Subjects are all that the provider has, where that is known: in `noted dev`. Nil of any other.
+	Subjects []string
 	// RootCAs trusts more than the system's certificates; nil for those alone.
 	RootCAs *x509.CertPool
 	// Transport carries the requests; nil for one of its own, which RootCAs is for. Tests set it.

@@ -42,7 +42,11 @@ const maxFlow = 2800
 // flowLife is how long somebody may take at the provider.
 const flowLife = 10 * time.Minute
 
-// Login sends the browser to the provider: GET /auth/login?provider&return_to&login_hint.
+// selectAccount is the one prompt that a caller may ask for (OpenID Connect Core, 3.1.2.1): the provider
+// then lets the person choose, where it would else answer with the account that is signed in there.
+const selectAccount = "select_account"
+
+// Login sends the browser to the provider: GET /auth/login?provider&return_to&login_hint&prompt.
 func (s *Service) Login(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	provider, err := s.provider(query.Get("provider"))
@@ -71,8 +75,12 @@ func (s *Service) Login(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
+	prompt := query.Get("prompt")
+	if prompt != selectAccount { // like every other parameter that is not ours to pass on
+		prompt = ""
+	}
 	s.cookies.set(w, s.cookies.signIn+shortState(f.State), base64.RawURLEncoding.EncodeToString(value), flowLife)
-	redirect(w, http.StatusFound, e.authorizeURL(provider, f, request.Text(query.Get("login_hint"), 255)))
+	redirect(w, http.StatusFound, e.authorizeURL(provider, f, request.Text(query.Get("login_hint"), 255), prompt))
 }
 
 // reach is discover for somebody who is to be sent to the provider: 503 while it is away.
@@ -86,10 +94,14 @@ func (s *Service) reach(ctx context.Context, provider *Provider) (*endpoints, er
 }
 
 // authorizeURL is where the browser goes to sign in (Core, 3.1.2.1; RFC 7636, 4.3).
-func (e *endpoints) authorizeURL(provider *Provider, f flow, loginHint string) string {
+// loginHint and prompt may be empty.
+func (e *endpoints) authorizeURL(provider *Provider, f flow, loginHint, prompt string) string {
 	options := []oauth2.AuthCodeOption{oidc.Nonce(f.Nonce), oauth2.S256ChallengeOption(f.Verifier)}
 	if loginHint != "" {
 		options = append(options, oauth2.SetAuthURLParam("login_hint", loginHint))
+	}
+	if prompt != "" {
+		options = append(options, oauth2.SetAuthURLParam("prompt", prompt))
 	}
 	if len(provider.HostedDomains) == 1 {
 		options = append(options, oauth2.SetAuthURLParam("hd", provider.HostedDomains[0]))
@@ -111,11 +123,7 @@ func (s *Service) Callback(w http.ResponseWriter, r *http.Request) {
 	}
 	f, token, expires, err := s.finish(r, provider)
 	if err != nil {
-		var failure *Failure
-		if !errors.As(err, &failure) {
-			failure = &Failure{Reason: ReasonInternal, Err: err}
-		}
-		s.failPage(w, r, failure)
+		s.failPage(w, r, provider, err)
 		return
 	}
 	s.cookies.set(w, s.cookies.signIn+shortState(f.State), "", -1)

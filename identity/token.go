@@ -79,7 +79,7 @@ func (s *Service) Token(w http.ResponseWriter, r *http.Request) {
 	case errors.As(err, &plain):
 		writeOAuth(w, http.StatusBadRequest, oauthError{string(plain)})
 	case errors.As(err, &failure):
-		if s.settle(w, r, failure) {
+		if s.settled(w, r, failure) {
 			writeOAuth(w, http.StatusBadRequest, oauthError{refused})
 		}
 	default:
@@ -126,6 +126,15 @@ func formOf(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 		}
 	}
 	return r.PostForm, nil
+}
+
+// ReadForm is formOf for the forms of pages: the error is a 415 that says what is needed.
+func ReadForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
+	form, err := formOf(w, r)
+	if err != nil {
+		return nil, problem.New(http.StatusUnsupportedMediaType, "%s", errForm.Error())
+	}
+	return form, nil
 }
 
 // exchange begins a session for an ID token that a client of ours, or one that the provider's

@@ -81,7 +81,7 @@ func (s *Service) Register(api *authz.API, end func(context.Context, pgx.Tx, uui
 		OperationID: "accept-invitation", Method: http.MethodPost, Path: "/v1/invitations/accept", Summary: "Become a member by an invitation", Tags: tags,
 		Description: "404 for a token that is unknown, used, revoked, expired or for another's e-mail, alike; 409 for who is a member already.",
 		Errors:      []int{http.StatusNotFound, http.StatusConflict},
-	}, authz.Permission{Object: "invitation:own", Act: "accept"}, s.acceptInvitation)
+	}, InvitationAccept, s.acceptInvitation)
 
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "list-org-audit", Method: http.MethodGet, Path: "/v1/orgs/{org}/audit", Summary: "An organization's security record, the newest first", Tags: tags,
@@ -348,13 +348,34 @@ type acceptOutput struct {
 
 func (s *Service) acceptInvitation(ctx context.Context, in *acceptInput) (*acceptOutput, error) {
 	out := &acceptOutput{}
-	err := s.users.Act(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		var err error
-		out.Body.OrgID, out.Body.Role, err = s.accept(ctx, tx, authz.From(ctx), in.Body.Token)
-		return err
-	})
+	var err error
+	out.Body.OrgID, out.Body.Role, err = s.Accept(ctx, in.Body.Token)
 	return out, err
 }
+
+// Accept makes the caller a member by an invitation, and tells of which organization and as what. The
+// error is a 404 for a token that does not count, whatever the reason, and a 409 for a member.
+func (s *Service) Accept(ctx context.Context, token Token) (org uuid.UUID, role string, err error) {
+	err = s.users.Act(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		var err error
+		org, role, err = s.accept(ctx, tx, authz.From(ctx), token)
+		return err
+	})
+	return org, role, err
+}
+
+// Look is what Accept would do for the caller. The error is its 404.
+func (s *Service) Look(ctx context.Context, token Token) (offer Offer, err error) {
+	err = s.users.Act(ctx, func(ctx context.Context, tx pgx.Tx) error {
+		var err error
+		offer, err = s.look(ctx, tx, authz.From(ctx), token)
+		return err
+	})
+	return offer, err
+}
+
+// InvitationAccept is what accepting an invitation needs.
+var InvitationAccept = authz.Permission{Object: "invitation:own", Act: "accept"}
 
 type auditList struct{ Body page.Of[audit.Item] }
 

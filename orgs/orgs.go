@@ -68,6 +68,13 @@ type Invitation struct {
 	CreatedAt time.Time `json:"created_at"`
 }
 
+// Offer is what an invitation offers to whom it is for.
+type Offer struct {
+	Org  string // the organization's name
+	Role string
+	By   string // the name of who made it
+}
+
 // adminRole is the role of which an organization keeps one who is not locked.
 const adminRole = "admin"
 

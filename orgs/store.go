@@ -471,11 +471,40 @@ func revoke(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org, id uui
 	return recordEnd(ctx, tx, caller, org, id, "")
 }
 
-// accept uses an invitation up and makes the caller a member. Everything that must hold stands in
-// one WHERE, so that what fails looks alike: it waits, it is for one of the caller's verified
-// e-mails, whoever made it is not locked, and the key by which they made it, a service's or a person's,
-// works still. Who loses the role by which they
-// made it loses the invitation with it (setRole, remove, KeyRevoked, bury).
+// countsFor is all that must hold of the invitation i with the hash @token for somebody whose verified
+// e-mails are @emails. It is one condition, so that what fails looks alike: it waits, it is for one
+// of those e-mails, whoever made it is not locked, and the key by which they made it, a service's or a
+// person's, works still. Who loses the role by which they made it loses the invitation with it
+// (setRole, remove, KeyRevoked, bury).
+const countsFor = `
+	i.token_hash = @token and i.email = any(@emails) and i.accepted_at is null and i.revoked_at is null and i.expires_at > now()
+	and not exists (select from people p where p.user_id = i.created_by and p.locked)
+	and (i.created_key is null or exists (select from live_keys k where k.key_id = i.created_key))`
+
+// look is what accept would make of the token, and changes nothing: whoever may not accept is not told
+// more of it than there.
+func (s *Service) look(ctx context.Context, tx pgx.Tx, caller *authz.Principal, token Token) (offer Offer, err error) {
+	emails, err := s.users.VerifiedEmails(ctx, tx, caller.ID)
+	if err != nil {
+		return offer, err
+	}
+	err = tx.QueryRow(ctx, `
+		select o.name, i.role, coalesce(maker.name, service.name)
+		from invitations i
+			join orgs o on o.id = i.org_id and o.deleted_at is null
+			left join people maker on maker.user_id = i.created_by
+			left join services service on service.key_id = i.created_key
+		where `+countsFor, pgx.NamedArgs{"token": token.hash(), "emails": emails}).Scan(&offer.Org, &offer.Role, &offer.By)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return offer, errNoInvitation
+	}
+	if err != nil {
+		return offer, fmt.Errorf("looking at an invitation: %w", err)
+	}
+	return offer, nil
+}
+
+// accept uses an invitation up and makes the caller a member.
 func (s *Service) accept(ctx context.Context, tx pgx.Tx, caller *authz.Principal, token Token) (org uuid.UUID, role string, err error) {
 	err = tx.QueryRow(ctx, `select org_id from invitations where token_hash = $1`, token.hash()).Scan(&org)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -494,10 +523,8 @@ func (s *Service) accept(ctx context.Context, tx pgx.Tx, caller *authz.Principal
 	var id uuid.UUID
 	err = tx.QueryRow(ctx, `
 		update invitations i set accepted_at = now()
-		where token_hash = $1 and email = any($2) and accepted_at is null and revoked_at is null and expires_at > now()
-			and not exists (select from people p where p.user_id = i.created_by and p.locked)
-			and (i.created_key is null or exists (select from live_keys k where k.key_id = i.created_key))
-		returning id, role`, token.hash(), emails).Scan(&id, &role)
+		where `+countsFor+`
+		returning id, role`, pgx.NamedArgs{"token": token.hash(), "emails": emails}).Scan(&id, &role)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return org, "", errNoInvitation
 	}

@@ -2,6 +2,7 @@ package web
 
 import (
 	"bytes"
+	"cmp"
 	"embed"
 	"fmt"
 	"html/template"
@@ -13,8 +14,10 @@ import (
 	"github.com/swaggest/swgui/v5/static"
 	"github.com/vearutop/statigz"
 
+	"noted/authz"
 	"noted/identity"
 	"noted/internal/problem"
+	"noted/orgs"
 )
 
 var (
@@ -29,13 +32,32 @@ var (
 // Pages makes identity's pages. The one for a sign-in that failed is the same for every reason.
 func Pages() identity.Pages {
 	return identity.Pages{
-		Failure: render("failed", nil),
+		Failure: func(provider string) []byte { return render("failed", provider) },
 		Device:  func(p identity.DevicePage) []byte { return render("device", p) },
 		Link:    func(p identity.LinkPage) []byte { return render("link", p) },
 		Message: func(title, text string) []byte {
 			return render("message", map[string]string{"Title": title, "Text": text})
 		},
 	}
+}
+
+// headings of the pages for problems; any other status is called by its name in HTTP.
+var headings = map[int]string{
+	http.StatusUnauthorized:        "Not signed in",
+	http.StatusForbidden:           "Not allowed",
+	http.StatusNotFound:            "Not found",
+	http.StatusConflict:            "Not possible",
+	http.StatusUnprocessableEntity: "Not understood",
+	http.StatusTooManyRequests:     "Too often",
+	http.StatusInternalServerError: "Something went wrong",
+	http.StatusServiceUnavailable:  "Not available now",
+}
+
+// Problem is the page that a browser gets for a problem (a problem.Page).
+func Problem(e *problem.Error, requestID string) []byte {
+	return render("problem", map[string]any{
+		"Heading": cmp.Or(headings[e.Status], http.StatusText(e.Status)), "Problem": e, "RequestID": requestID,
+	})
 }
 
 func render(name string, data any) []byte {
@@ -47,34 +69,58 @@ func render(name string, data any) []byte {
 	return out.Bytes()
 }
 
-// homeCSP lets our scripts run: one begins to link a sign-in, one accepts an invitation. Both
-// operations take JSON.
-const homeCSP = "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'"
+// scriptCSP lets our scripts run: one begins to link a sign-in, by an operation that takes JSON, one
+// hands the token of an invitation on.
+const scriptCSP = "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'"
 
 // docsCSP lets Swagger UI run: its scripts come from here, its styles are partly inline.
 const docsCSP = "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// Mount adds the pages to the router. All of them are public: those at / and /invitation
-// look at the session and never fail for it.
-func Mount(router chi.Router, users *identity.Service) {
-	router.Get("/", func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Security-Policy", homeCSP)
-		page(w, render("home", map[string]any{
-			"Principal": users.Peek(r), "Providers": users.Providers(),
-			"ReturnTo": identity.LocalPath(r.URL.Query().Get("return_to")),
-		}))
-	})
-	router.Get("/invitation", func(w http.ResponseWriter, r *http.Request) {
-		w.Header().Set("Content-Security-Policy", homeCSP)
-		page(w, render("invitation", map[string]any{"Principal": users.Peek(r), "Providers": users.Providers()}))
+// Mount adds the pages to the router. Those at / and /invitation look at the session and never fail
+// for it; the form of an invitation needs one, and is declared with the API's operations.
+func Mount(router chi.Router, api *authz.API, users *identity.Service, organizations *orgs.Service) {
+	router.Get("/", func(w http.ResponseWriter, r *http.Request) { home(w, r, users, organizations) })
+	invitations{users, organizations}.mount(router, api)
+	icon, err := fs.ReadFile(files, "static/icon.svg")
+	if err != nil {
+		panic(err) // it is embedded
+	}
+	// Browsers ask for it beside whatever is no page of ours, such as JSON.
+	router.Get("/favicon.ico", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "image/svg+xml")
+		w.Header().Set("Cache-Control", "max-age=86400")
+		_, _ = w.Write(icon)
 	})
 	asset(router, "/static/", files, "static/%s", http.FileServerFS(files))
 	docs := render("docs", nil)
 	router.Get("/docs", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Security-Policy", docsCSP)
-		page(w, docs)
+		page(w, http.StatusOK, docs)
 	})
 	asset(router, "/docs/", static.FS, "%s.gz", http.StripPrefix("/docs/", statigz.FileServer(static.FS)))
+}
+
+// home is the page at /: who is signed in, their organizations, and how to sign in.
+func home(w http.ResponseWriter, r *http.Request, users *identity.Service, organizations *orgs.Service) {
+	shown := struct {
+		Principal *authz.Principal
+		Orgs      []identity.MeOrg
+		Linking   identity.Linking
+		Providers []identity.ProviderItem
+		ReturnTo  string
+	}{Principal: users.Peek(r), Providers: users.Providers(), ReturnTo: identity.LocalPath(r.URL.Query().Get("return_to"))}
+	if shown.Principal != nil {
+		var err error
+		if shown.Orgs, err = organizations.Mine(r.Context(), shown.Principal); err == nil {
+			shown.Linking, err = users.Linking(r.Context(), shown.Principal)
+		}
+		if err != nil {
+			problem.Write(w, r, err)
+			return
+		}
+	}
+	w.Header().Set("Content-Security-Policy", scriptCSP)
+	page(w, http.StatusOK, render("home", shown))
 }
 
 // asset serves the files below a path; any other name there, a folder's too, is a problem
@@ -91,8 +137,9 @@ func asset(router chi.Router, path string, in fs.FS, stored string, serve http.H
 	})
 }
 
-func page(w http.ResponseWriter, body []byte) {
+func page(w http.ResponseWriter, status int, body []byte) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
 	_, _ = w.Write(body)
 }

@@ -8,6 +8,9 @@ import (
 	"strings"
 	"testing"
 
+	"noted"
+	"noted/identity"
+	"noted/internal/server"
 	"noted/internal/server/servertest"
 )
 
@@ -104,6 +107,72 @@ func TestDocsNeedNoOutsideNetwork(t *testing.T) {
 	for _, path := range []string{"/static/", "/static/nothing.js", "/docs/nothing", "/docs/", "/static/..%2f..%2fpages.html"} {
 		if a := env.Do(t, http.MethodGet, path, "", nil); a.Status != http.StatusNotFound || a.Header.Get("Content-Type") != "application/problem+json" {
 			t.Errorf("%s: %d %s", path, a.Status, a.Header.Get("Content-Type"))
+		}
+	}
+}
+
+// linkButton begins to link a sign-in of dev.
+const linkButton = `data-link="dev"`
+
+func TestLinkingIsOfferedOnlyWhereItCanSucceed(t *testing.T) {
+	var provider *identity.Provider
+	policy := `nobody may link`
+	env := servertest.New(t, func(o *server.Options) { provider = o.Providers[0] })
+	alice := env.SignIn(t, "alice")
+	see := func() string { return string(env.Do(t, http.MethodGet, "/", alice, nil).Body) }
+	if text := see(); !strings.Contains(text, linkButton) || !strings.Contains(text, "/static/link.js") {
+		t.Errorf("a fresh session at a provider with others: %s", text)
+	}
+	// Where everybody's sign-in is somebody's already, each choice would be refused.
+	provider.Subjects = []string{"alice", "bob"}
+	if text := see(); !strings.Contains(text, linkButton) {
+		t.Errorf("bob has no account yet: %s", text)
+	}
+	env.SignIn(t, "bob")
+	if text := see(); strings.Contains(text, "data-link") || strings.Contains(text, "/static/link.js") || strings.Contains(text, "another sign-in") {
+		t.Errorf("both have accounts: %s", text)
+	}
+	provider.Subjects = nil
+	// An old sign-in cannot begin to link, and is told what to do.
+	env.Exec(t, `update sessions set signed_in_at = now() - interval '5 minutes'`)
+	if text := see(); strings.Contains(text, "data-link") || !strings.Contains(text, "sign out and in again") {
+		t.Errorf("an old sign-in: %s", text)
+	}
+	narrow := servertest.New(t, func(o *server.Options) {
+		text := strings.ReplaceAll(string(noted.Policy), "p, user, identity:own, write", "# "+policy)
+		if strings.Count(text, policy) != 1 {
+			t.Fatalf("the policy has not the one line about linking")
+		}
+		changed, err := servertest.LoadPolicy([]byte(text))
+		o.Policy = servertest.Fixed(t, changed, err)
+	})
+	if text := string(narrow.Do(t, http.MethodGet, "/", narrow.SignIn(t, "alice"), nil).Body); strings.Contains(text, "data-link") || strings.Contains(text, "another sign-in") {
+		t.Errorf("somebody who may not link: %s", text)
+	}
+}
+
+// The provider is to let the person choose: what it would answer with by itself is linked already.
+func TestAnotherAccountCanBeChosenAtTheProvider(t *testing.T) {
+	env := servertest.New(t)
+	prompt := func(address string) []string {
+		t.Helper()
+		u, err := url.Parse(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return u.Query()["prompt"]
+	}
+	var link struct{ URL string }
+	env.Do(t, http.MethodPost, "/v1/me/identities", env.SignIn(t, "alice"), map[string]string{"provider": "dev"}).JSON(t, &link)
+	if got := prompt(link.URL); len(got) != 1 || got[0] != "select_account" {
+		t.Errorf("to link, the provider is asked for %q", got)
+	}
+	for query, want := range map[string]string{
+		"": "", "&prompt=select_account": "select_account", "&prompt=none": "", "&prompt=login": "", "&prompt=select_account+login": "", "&prompt=SELECT_ACCOUNT": "",
+	} {
+		a := env.Do(t, http.MethodGet, "/auth/login?provider=dev"+query, "", nil)
+		if got := strings.Join(prompt(a.Header.Get("Location")), "|"); a.Status != http.StatusFound || got != want {
+			t.Errorf("%q: %d, the provider is asked for %q, want %q", query, a.Status, got, want)
 		}
 	}
 }

@@ -1,4 +1,3 @@
-// Package nearest finds the word that somebody probably meant.
 package nearest
 
 import (

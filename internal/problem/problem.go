@@ -96,11 +96,28 @@ func Invalid(location, message string, args ...any) *Error {
 // Unauthorized is 401. It has these very bytes and headers whatever failed
 // (RFC 6750, 3, without an error code, which would tell why).
 func Unauthorized() *Error {
-	return New(http.StatusUnauthorized, "Authentication failed").
-		With("WWW-Authenticate", "Bearer").With("Cache-Control", "no-store")
+	return New(http.StatusUnauthorized, "Authentication failed").With("WWW-Authenticate", "Bearer")
 }
 
-// Write answers with err's problem.
+// Page makes the page that a browser gets for a problem; requestID is what the log has it under.
+type Page func(e *Error, requestID string) []byte
+
+type pageKey struct{}
+
+// Pages lets Write answer browsers with pages: who names text/html in Accept, for any address
+// outside /v1, whose operations are for programs and have one form of error for all.
+func Pages(page Page) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/v1" && !strings.HasPrefix(r.URL.Path, "/v1/") && request.AcceptsHTML(r) {
+				r = r.WithContext(context.WithValue(r.Context(), pageKey{}, page))
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
+}
+
+// Write answers with err's problem: as JSON, or as a page where Pages says so. No cache keeps it.
 func Write(w http.ResponseWriter, r *http.Request, err error) {
 	e := From(r.Context(), err)
 	if r.ContentLength != 0 {
@@ -110,6 +127,13 @@ func Write(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	for name, values := range e.headers {
 		w.Header()[name] = values
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	if page, ok := r.Context().Value(pageKey{}).(Page); ok {
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		w.WriteHeader(e.Status)
+		_, _ = w.Write(page(e, request.From(r.Context()).ID))
+		return
 	}
 	body, marshalErr := json.Marshal(e)
 	if marshalErr != nil { // a struct of strings and numbers; bad UTF-8 is the one way

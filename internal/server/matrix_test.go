@@ -122,6 +122,7 @@ var validBodies = map[string]string{
 	"POST /v1/me/identities":    `{"provider":"dev"}`,
 	"POST /auth/device/confirm": "user_code=bcdf-ghjk&decision=approve",
 	"POST /auth/link/confirm":   "code=nothing",
+	"POST /invitation":          "token=nothing",
 }
 
 // accessWorld is the one server of the matrix, and who there is.
@@ -429,7 +430,7 @@ func (w *accessWorld) send(t testing.TB, c call, headers ...string) servertest.A
 	if c.body == "" {
 		return w.Do(t, c.method, c.path, c.token, nil, headers...)
 	}
-	if strings.HasPrefix(c.path, "/auth/") && !slices.Contains(headers, "Content-Type") {
+	if !strings.HasPrefix(c.path, "/v1/") && !slices.Contains(headers, "Content-Type") {
 		headers = append(headers, "Content-Type", "application/x-www-form-urlencoded")
 	}
 	return w.Do(t, c.method, c.path, c.token, c.body, headers...)
@@ -488,7 +489,8 @@ func TestEveryOperationAnswersEveryCallerAsTheAccessMatrixSays(t *testing.T) {
 			if a.Status < 400 {
 				continue
 			}
-			if a.Status == http.StatusForbidden || a.Status == http.StatusNotFound {
+			// What is told of no target in the path depends on the body.
+			if a.Status == http.StatusForbidden || a.Status == http.StatusNotFound && row.target != "-" {
 				again += w.refusedWhateverIsSent(t, row, caller, c, check)
 			}
 			if diff := cmp.Diff(before, w.snapshot(t)); diff != "" {

@@ -145,6 +145,9 @@ var meOperations = map[string]func(*machine, refCaller, string){
 		}
 		c.person().linked = append(c.person().linked, id)
 	},
+	"POST /invitation": func(m *machine, c refCaller, route string) {
+		m.send(c, route, "/invitation", form("token=nothing"), c.area("invitation:own accept"), 404, nil)
+	},
 }
 
 // keyTarget draws a key, mostly one of the caller's own, or none.

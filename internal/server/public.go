@@ -118,6 +118,7 @@ func (s *Server) document() {
 			query("provider", "Its id; may be left out when there is one alone"),
 			query("return_to", "A local path to come back to"),
 			query("login_hint", "Passed on to the provider"),
+			query("prompt", "select_account lets the person choose another account at the provider; any other word is passed over"),
 		},
 		Responses: map[string]*huma.Response{
 			"302": plain("To the provider"), "404": plain("No such provider"), "503": plain("The provider cannot be reached"),

@@ -24,6 +24,7 @@ var publicRoutes = []string{
 	"GET /auth/providers",
 	"GET /docs",
 	"GET /docs/*",
+	"GET /favicon.ico",
 	"GET /healthz",
 	"GET /invitation",
 	"GET /metrics",

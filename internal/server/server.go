@@ -28,6 +28,7 @@ import (
 	"noted/authz"
 	"noted/identity"
 	"noted/internal/migrate"
+	"noted/internal/problem"
 	"noted/internal/strictjson"
 	"noted/keys"
 	"noted/notes"
@@ -70,8 +71,9 @@ type Server struct {
 // the start.
 var publicRoutes = map[string]bool{
 	"GET /":                         true, // looks at the session, never fails for it
-	"GET /invitation":               true, // the token is in the fragment, which only its script reads
+	"GET /invitation":               true, // looks at the session, never fails for it; the token is in the fragment
 	"GET /static/*":                 true,
+	"GET /favicon.ico":              true,
 	"GET /docs":                     true,
 	"GET /docs/*":                   true,
 	"GET /openapi.json":             true,
@@ -162,9 +164,9 @@ func (s *Server) wire() error {
 	router.Post("/auth/token", s.Identity.Token)
 	router.Post("/auth/device", s.Identity.StartDevice)
 	router.Post("/auth/backchannel-logout/{provider}", s.Identity.BackchannelLogout)
-	web.Mount(router, s.Identity)
 
 	api := authz.NewAPI(humachi.New(router.With(s.Identity.Authenticate), config))
+	web.Mount(router, api, s.Identity, s.Orgs)
 	s.Identity.Register(api)
 	s.Identity.RegisterPages(api, router)
 	s.Keys.Register(api, s.Identity)
@@ -186,7 +188,7 @@ func (s *Server) newRouter(m metrics) (*chi.Mux, error) {
 		clientIP = middleware.ClientIPFromXFF(trusted...)
 	}
 	router := chi.NewRouter()
-	router.Use(clientIP, arrive(s.options.Log), m.observe, recoverer,
+	router.Use(clientIP, arrive(s.options.Log), problem.Pages(web.Problem), m.observe, recoverer,
 		securityHeaders(strings.HasPrefix(s.options.Settings.PublicURL, "https:")), protect, middleware.GetHead)
 	router.NotFound(notFound)
 	router.MethodNotAllowed(methodNotAllowed(router))

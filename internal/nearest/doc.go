@@ -1,0 +1,2 @@
+// Package nearest finds the word that somebody probably meant, for errors that suggest it.
+package nearest
