@@ -320,18 +320,19 @@ func (s *Service) recordList(ctx context.Context, caller *authz.Principal, objec
 	return audit.Record(ctx, s.pool, events...)
 }
 
-// reveal is the one way by which a note that there was before goes into an answer: the caller must
-// be allowed to read it, and leaves a row in the record when nothing but a platform-wide permission
-// let them: of what they did (did, allowed by the relation by), else of having read it. r was found
-// with its body, by the transaction that did something if one did.
+// reveal is the one way by which a note that there was before goes into an answer. Who may only read it by
+// a platform-wide permission leaves a row in the record: of what they did (did, allowed by the
+// relation by), else of having read it. Who may do something to a note and not read it is not shown
+// what it says. r was found with its body, by the transaction that did something if one did.
 func reveal(ctx context.Context, db audit.Execer, kind authz.Kind, r row, did audit.Action, by authz.Relation) (DeadNote, error) {
-	read, err := authz.From(ctx).DecideOn(kind, "read", r.standing)
+	read, refused := authz.From(ctx).DecideOn(kind, "read", r.standing)
 	switch {
-	case err != nil:
-		return DeadNote{}, err
+	case refused != nil:
+		r.note.Title, r.note.Body = "", ""
 	case r.body == nil:
 		return DeadNote{}, fmt.Errorf("the database does not show note %s, which may be read: %v", r.note.ID, r.standing)
-	case by != authz.Any:
+	}
+	if by != authz.Any {
 		did, by = audit.NoteReadAny, read
 	}
 	return r.note, recordAny(ctx, db, by, did, kind, r.note.Summary)
@@ -397,6 +398,13 @@ func (s *Service) change(ctx context.Context, in *changeInput, found authz.Found
 	})
 	if err != nil {
 		return nil, err
+	}
+	// Their own words, whether they may read the note or not.
+	if in.Body.Title.Sent {
+		changed.Title = string(in.Body.Title.Value)
+	}
+	if in.Body.Body.Sent {
+		changed.Body = in.Body.Body.Value
 	}
 	return output(changed), nil
 }

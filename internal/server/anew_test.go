@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"noted"
+	"noted/internal/server"
 	"noted/internal/server/servertest"
 )
 
@@ -166,6 +167,7 @@ var writes = map[string]struct {
 	"POST /v1/admin/users/{id}/unlock":                   {func(w *writeWorld) string { return w.carol }, nil, true},
 	"POST /auth/device/confirm":                          {nil, func(t *testing.T, w *writeWorld) string { return "decision=approve&user_code=" + w.startDevice(t) }, false},
 	"POST /auth/link/confirm":                            {nil, func(t *testing.T, w *writeWorld) string { return "code=" + w.prepareLink(t) }, false},
+	"POST /invitation":                                   {nil, func(_ *testing.T, w *writeWorld) string { return "join=&token=" + w.accepts }, false},
 	"POST /v1/admin/explain":                             {nil, nil, false}, // asks alone
 }
 
@@ -180,7 +182,7 @@ func TestWhoLosesARoleOrTheCredentialWhileTheirRequestWaitsWritesNothing(t *test
 	t.Parallel()
 	base := string(noted.Policy) + adaIsAdmin
 	source := newPolicySource(base)
-	env := servertest.New(t, source.use(t))
+	env := servertest.New(t, source.use(t), func(o *server.Options) { o.Settings.OrgsPerDay = 0 })
 	_, stranger := env.NewKey(t, env.SignIn(t, "alice"), "key-reader")
 	losses := map[string]struct {
 		lose   func(t *testing.T, w *writeWorld, tx pgx.Tx)
@@ -200,7 +202,7 @@ func TestWhoLosesARoleOrTheCredentialWhileTheirRequestWaitsWritesNothing(t *test
 		}, []int{401}, []bool{false}},
 		"the secret, not the key": {func(t *testing.T, w *writeWorld, tx pgx.Tx) {
 			mustExec(t, tx, `update key_secrets set expires_at = created_at + interval '1 microsecond' where key_id = $1`, w.keyID)
-			mustExec(t, tx, `insert into key_secrets (id, key_id, hash, expires_at) values ($1, $2, sha256($3), now() + interval '1 day')`, uuid.New(), w.keyID, []byte(w.keyID))
+			mustExec(t, tx, `insert into key_secrets (id, key_id, hash, minted_by, expires_at) select $1, id, sha256($3), created_by, now() + interval '1 day' from keys where id = $2`, uuid.New(), w.keyID, []byte(w.keyID))
 		}, []int{401}, []bool{true}},
 		"the account": {func(t *testing.T, w *writeWorld, tx pgx.Tx) {
 			mustExec(t, tx, `update users set locked_at = now() where id = $1`, w.user)
@@ -239,7 +241,7 @@ func TestWhoLosesARoleOrTheCredentialWhileTheirRequestWaitsWritesNothing(t *test
 				if one.path != nil {
 					thing = one.path(w)
 				}
-				if strings.HasPrefix(path, "/auth/") {
+				if !strings.HasPrefix(path, "/v1/") {
 					kind = "application/x-www-form-urlencoded"
 				}
 				address := strings.NewReplacer("{id}", thing, "{org}", w.org, "{user}", w.member).Replace(path)
@@ -399,7 +401,7 @@ func TestASecretThatIsRotatedOutWhileItsRequestWaitsWritesNothing(t *testing.T) 
 			return env.Do(t, http.MethodPost, "/v1/notes", next.Secret, note)
 		}, func(tx pgx.Tx) {
 			mustExec(t, tx, `update key_secrets set expires_at = created_at + interval '1 microsecond' where key_id = $1`, key.ID)
-			mustExec(t, tx, `insert into key_secrets (id, key_id, hash, expires_at) values ($1, $2, sha256($3), now() + interval '1 day')`, uuid.New(), key.ID, []byte(key.ID))
+			mustExec(t, tx, `insert into key_secrets (id, key_id, hash, minted_by, expires_at) select $1, id, sha256($3), created_by, now() + interval '1 day' from keys where id = $2`, uuid.New(), key.ID, []byte(key.ID))
 		})
 		checkStatus(t, "rotated out while it is confirmed", a, http.StatusUnauthorized, "")
 	}

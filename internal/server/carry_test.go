@@ -152,3 +152,30 @@ func TestAnswersThatNeedNoAnyPermissionLeaveNoRow(t *testing.T) {
 		t.Errorf("%d rows, %v", rows, err)
 	}
 }
+
+// Who may write a note and not read it gets back what they wrote, and nothing else of what it says.
+func TestWhoMayWriteAndNotReadIsShownTheirOwnWordsAlone(t *testing.T) {
+	t.Parallel()
+	env := servertest.New(t, withPolicy(t, "p, key-penman, note:own, write", "p, key-penman, note:org, write"))
+	alice := env.SignIn(t, "alice")
+	_, penman := env.NewKey(t, alice, "key-penman")
+	org := env.NewOrg(t, alice, "o")
+	for whose, id := range map[string]string{
+		"own":            env.Make(t, alice, "/v1/notes", map[string]any{"title": "secret title", "body": "secret body"}),
+		"organization's": env.Make(t, alice, "/v1/notes", map[string]any{"title": "secret title", "body": "secret body", "org_id": org}),
+	} {
+		for _, one := range []struct{ body, title, text string }{
+			{`{}`, "", ""}, {`{"notebook_id":null}`, "", ""}, {`{"title":"mine"}`, "mine", ""}, {`{"body":"mine too"}`, "", "mine too"},
+		} {
+			a := env.Do(t, http.MethodPatch, "/v1/notes/"+id, penman, one.body)
+			var shown struct{ Title, Body string }
+			a.JSON(t, &shown)
+			if a.Status != http.StatusOK || shown.Title != one.title || shown.Body != one.text {
+				t.Errorf("%s: %s: %d %s", whose, one.body, a.Status, a.Body)
+			}
+		}
+		if a := env.Do(t, http.MethodGet, "/v1/notes/"+id, alice, nil); !bytes.Contains(a.Body, []byte(`"mine too"`)) {
+			t.Errorf("%s: it was not written: %s", whose, a.Body)
+		}
+	}
+}
