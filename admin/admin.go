@@ -5,6 +5,7 @@ import (
 
 	"noted/authz"
 	"noted/identity"
+	"noted/keys"
 	"noted/orgs"
 )
 
@@ -12,11 +13,12 @@ import (
 type Service struct {
 	pool   *pgxpool.Pool
 	users  *identity.Service
+	keys   *keys.Service
 	orgs   *orgs.Service
 	policy *authz.InForce
 }
 
 // New makes the room.
-func New(pool *pgxpool.Pool, users *identity.Service, orgs *orgs.Service, policy *authz.InForce) *Service {
-	return &Service{pool: pool, users: users, orgs: orgs, policy: policy}
+func New(pool *pgxpool.Pool, users *identity.Service, keys *keys.Service, orgs *orgs.Service, policy *authz.InForce) *Service {
+	return &Service{pool: pool, users: users, keys: keys, orgs: orgs, policy: policy}
 }

@@ -44,7 +44,7 @@ func (s *Service) Register(api *authz.API) {
 	}, authz.Permission{Object: "policy", Act: "read"}, s.getPolicy)
 	authz.Register(api, huma.Operation{
 		OperationID: "explain", Method: http.MethodPost, Path: "/v1/admin/explain", Summary: "Whether somebody may do something, and why", Tags: tags,
-		Description: "For one user as the policy sees them now, or for a role or a name as in a g line. A user's names are shown to who may read accounts alone.",
+		Description: "For one user as the policy sees them now, for an API key, whose role narrows what its owner may do, or for a role or a name as in a g line. Of users and keys it is told only to who may read accounts.",
 		Errors:      []int{http.StatusNotFound},
 	}, authz.Permission{Object: "policy", Act: "explain"}, s.explain)
 }

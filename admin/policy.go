@@ -35,7 +35,8 @@ func (s *Service) getPolicy(context.Context, *struct{}) (*policyOutput, error) {
 
 type explainInput struct {
 	Body struct {
-		UserID  strictjson.Optional[uuid.UUID] `json:"user_id,omitempty" doc:"A user; this or subject"`
+		UserID  strictjson.Optional[uuid.UUID] `json:"user_id,omitempty" doc:"A user; this, key_id or subject"`
+		KeyID   strictjson.Optional[uuid.UUID] `json:"key_id,omitempty" doc:"An API key, whose role narrows what its owner may do"`
 		Subject strictjson.Optional[string]    `json:"subject,omitempty" minLength:"1" maxLength:"1000" doc:"A role, or a name as in a g line, known or not"`
 		Object  string                         `json:"object" maxLength:"100" doc:"Such as note:any"`
 		Act     string                         `json:"act" maxLength:"100" doc:"Such as read"`
@@ -45,13 +46,19 @@ type explainInput struct {
 type explainOutput struct {
 	Body struct {
 		authz.Explanation
-		Names []identity.NameInPolicy `json:"names" nullable:"false" doc:"Of a user: the names under which the policy sees them"`
+		Names []identity.NameInPolicy `json:"names" nullable:"false" doc:"Of a user, or a key's owner: the names under which the policy sees them"`
 	}
 }
 
 func (s *Service) explain(ctx context.Context, in *explainInput) (*explainOutput, error) {
-	if in.Body.UserID.Sent == in.Body.Subject.Sent {
-		return nil, problem.Invalid("body", "needs either user_id or subject")
+	asked := 0
+	for _, sent := range []bool{in.Body.UserID.Sent, in.Body.KeyID.Sent, in.Body.Subject.Sent} {
+		if sent {
+			asked++
+		}
+	}
+	if asked != 1 {
+		return nil, problem.Invalid("body", "needs one of user_id, key_id and subject")
 	}
 	needed, err := authz.ParsePermission(in.Body.Object, in.Body.Act)
 	switch {
@@ -60,23 +67,50 @@ func (s *Service) explain(ctx context.Context, in *explainInput) (*explainOutput
 	case err != nil:
 		return nil, problem.Invalid("body.act", "%v", err)
 	}
-	out := &explainOutput{}
-	out.Body.Names = []identity.NameInPolicy{}
-	subjects := []string{in.Body.Subject.Value}
-	if in.Body.UserID.Sent {
+	if err := authz.CheckSubject(in.Body.Subject.Value); err != nil {
+		return nil, problem.Invalid("body.subject", "%v", err)
+	}
+	who := asking{subjects: []string{in.Body.Subject.Value}}
+	if !in.Body.Subject.Sent {
 		if err := authz.From(ctx).Check(authz.Permission{Object: "user:any", Act: "read"}); err != nil {
 			return nil, err
 		}
-		if out.Body.Names, err = s.users.NamesInPolicy(ctx, in.Body.UserID.Value); err != nil {
+		if who, err = s.find(ctx, in.Body.UserID.Value, in.Body.KeyID); err != nil {
 			return nil, err
 		}
-		subjects = nil
-		for _, one := range out.Body.Names {
-			if !one.Aged {
-				subjects = append(subjects, one.Name)
-			}
+	}
+	out := &explainOutput{}
+	out.Body.Names = append([]identity.NameInPolicy{}, who.names...)
+	out.Body.Explanation = s.policy.Policy().ExplainBy(who.keyRole, needed, who.subjects...)
+	return out, nil
+}
+
+// asking is about whom a policy is asked.
+type asking struct {
+	subjects []string
+	keyRole  string                  // empty for who does not come by a key
+	names    []identity.NameInPolicy // of a person, aged ones too
+}
+
+// find is what the policy sees of a user, or of a key when one was sent.
+func (s *Service) find(ctx context.Context, user uuid.UUID, key strictjson.Optional[uuid.UUID]) (who asking, err error) {
+	if key.Sent {
+		owner, role, err := s.keys.OwnerOf(ctx, key.Value)
+		if err != nil {
+			return asking{}, err
+		}
+		if owner.User == uuid.Nil {
+			return asking{subjects: []string{"org-" + owner.OrgRole}, keyRole: role}, nil
+		}
+		user, who.keyRole = owner.User, role
+	}
+	if who.names, err = s.users.NamesInPolicy(ctx, user); err != nil {
+		return asking{}, err
+	}
+	for _, one := range who.names {
+		if !one.Aged {
+			who.subjects = append(who.subjects, one.Name)
 		}
 	}
-	out.Body.Explanation = s.policy.Policy().Explain(needed, subjects...)
-	return out, nil
+	return who, nil
 }

@@ -21,7 +21,8 @@ type explanation struct {
 		Permission string
 		Roles      []string
 	}
-	Names []struct {
+	LimitedBy *string `json:"limited_by"`
+	Names     []struct {
 		Name  string
 		Aged  bool
 		Until *time.Time
@@ -92,6 +93,88 @@ func TestAnAdminIsToldWhyAUserMay(t *testing.T) {
 	want(t, 403, env.Do(t, "POST", "/v1/admin/explain", bob, ask))
 }
 
+// What is explained of a key is what happens to it: both of its roles have to allow it.
+func TestAnAdminIsToldWhyAKeyMayNot(t *testing.T) {
+	env := servertest.New(t, func(o *server.Options) {
+		policy, err := servertest.LoadPolicy([]byte(string(noted.Policy) + "\ng, bob@dev.example, moderator\np, helper, policy, explain\ng, dev:alice, helper\n"))
+		o.Policy = servertest.Fixed(t, policy, err)
+	})
+	ada, alice, bob := env.SignIn(t, "ada"), env.SignIn(t, "alice"), env.SignIn(t, "bob")
+	readerKey, reader := env.NewKey(t, bob, "key-reader")
+	adminKey, _ := env.NewKey(t, bob, "key-admin")
+	org := env.NewOrg(t, ada, "The firm")
+	var service struct{ ID, Secret string }
+	want(t, 201, env.Do(t, "POST", "/v1/orgs/"+org+"/keys", ada, map[string]any{"name": "robot", "org_role": "writer", "role": "key-reader"})).JSON(t, &service)
+	ask := func(key, permission string) (explanation, string) {
+		t.Helper()
+		object, act, _ := strings.Cut(permission, " ")
+		e := explain(t, env, ada, map[string]any{"key_id": key, "object": object, "act": act})
+		limited := ""
+		if e.LimitedBy != nil {
+			limited = *e.LimitedBy
+		}
+		if e.Allowed != (e.Missing == nil) || e.Allowed != (len(e.Because) > 0) || e.Allowed && limited != "" {
+			t.Errorf("%s: %+v", permission, e)
+		}
+		return e, limited
+	}
+	for _, c := range []struct {
+		name, key, permission string
+		because, limited      string
+		missing               []string
+	}{
+		{"both allow it", readerKey, "note:own read", "p, user, note:own, read | p, key-reader, note:own, read", "", nil},
+		{"the key alone lacks it", readerKey, "note:own write", "", "key-reader", []string{"key-admin", "key-writer"}},
+		{"the person alone lacks it", adminKey, "note:any delete", "", "", []string{"admin"}},
+		{"both lack it", readerKey, "note:any delete", "", "", []string{"admin"}},
+		{"by e-mail, and the key includes it", adminKey, "note:any read", "g, bob@dev.example, moderator | p, moderator, note:any, read | p, key-admin, note:any, read", "", nil},
+		{"a service: both allow it", service.ID, "note:org read", "g, org-writer, org-reader | p, org-reader, note:org, read | p, key-reader, note:org, read", "", nil},
+		{"a service: the key alone lacks it", service.ID, "note:org write", "", "key-reader", []string{"key-admin", "key-writer"}},
+		{"a service: its organization role lacks it", service.ID, "note:restricted read", "", "", []string{"org-admin"}},
+		{"a service: who it is, by its key alone", service.ID, "self read", "p, key-reader, self, read", "", nil},
+		{"a service is no person", service.ID, "note:own read", "", "", []string{}},
+	} {
+		e, limited := ask(c.key, c.permission)
+		if texts(e) != c.because || limited != c.limited || e.Missing != nil && !slices.Equal(e.Missing.Roles, c.missing) {
+			t.Errorf("%s: %+v, limited by %q", c.name, e, limited)
+		}
+		if len(e.Names) != map[string]int{readerKey: 2, adminKey: 2, service.ID: 0}[c.key] || e.Names == nil {
+			t.Errorf("%s: names %+v", c.name, e.Names)
+		}
+	}
+	// As the refusal says it.
+	var refused struct {
+		Permission string
+		LimitedBy  string `json:"limited_by"`
+	}
+	want(t, 403, env.Do(t, "POST", "/v1/notes", reader, map[string]any{"title": "x", "body": ""})).JSON(t, &refused)
+	if _, limited := ask(readerKey, refused.Permission); limited != refused.LimitedBy || limited == "" {
+		t.Errorf("explained %q, refused %q", limited, refused.LimitedBy)
+	}
+	// An aged name counts for keys no more than for sessions.
+	env.Exec(t, `update identities set signed_in_at = now() - interval '8 days' where subject = 'bob'`)
+	if e, limited := ask(readerKey, "note:any read"); e.Allowed || limited != "" || !e.Names[1].Aged {
+		t.Errorf("got %+v", e)
+	}
+	// Of others' keys nobody learns without reading accounts; of no user or subject, anything more.
+	question := func(key string) map[string]any {
+		return map[string]any{"key_id": key, "object": "note:own", "act": "read"}
+	}
+	for _, key := range []string{readerKey, nobody} {
+		if a := want(t, 403, env.Do(t, "POST", "/v1/admin/explain", alice, question(key))); !strings.Contains(string(a.Body), `"permission":"user:any read"`) {
+			t.Errorf("got %s", a.Body)
+		}
+	}
+	if e := explain(t, env, ada, map[string]any{"subject": "user", "object": "note:own", "act": "read"}); e.LimitedBy != nil {
+		t.Errorf("got %+v", e)
+	}
+	// A key that is revoked is none.
+	want(t, 204, env.Do(t, "DELETE", "/v1/keys/"+readerKey, bob, nil))
+	for _, key := range []string{readerKey, nobody} {
+		want(t, 404, env.Do(t, "POST", "/v1/admin/explain", ada, question(key)))
+	}
+}
+
 func TestAQuestionThatIsWrongIs422(t *testing.T) {
 	env := servertest.New(t)
 	ada := env.SignIn(t, "ada")
@@ -101,8 +184,13 @@ func TestAQuestionThatIsWrongIs422(t *testing.T) {
 		location string
 		says     string
 	}{
-		{map[string]any{"object": "note:own", "act": "read"}, 422, "body", "either"},
-		{map[string]any{"object": "note:own", "act": "read", "subject": "user", "user_id": nobody}, 422, "body", "either"},
+		{map[string]any{"object": "note:own", "act": "read"}, 422, "body", "needs one of"},
+		{map[string]any{"object": "note:own", "act": "read", "subject": "user", "user_id": nobody}, 422, "body", "needs one of"},
+		{map[string]any{"object": "note:own", "act": "read", "subject": "user", "key_id": nobody}, 422, "body", "needs one of"},
+		{map[string]any{"object": "note:own", "act": "read", "user_id": nobody, "key_id": nobody}, 422, "body", "needs one of"},
+		{map[string]any{"object": "note:own", "act": "read", "key_id": "x"}, 422, "body.key_id", ""},
+		{map[string]any{"object": "note:own", "act": "read", "key_id": nil}, 422, "body.key_id", "null"},
+		{map[string]any{"object": "note:own", "act": "read", "subject": "*@dev.example"}, 422, "body.subject", "names nobody"},
 		{map[string]any{"object": "notes:own", "act": "read", "subject": "user"}, 422, "body.object", "write note:own"},
 		{map[string]any{"object": "note:own", "act": "reed", "subject": "user"}, 422, "body.act", "write read"},
 		{map[string]any{"object": "note:own", "act": "read", "subject": ""}, 422, "body.subject", ""},

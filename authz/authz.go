@@ -174,7 +174,7 @@ func NewPrincipal(p Principal, policy *Policy, names []string) *Principal {
 		p.narrow = policy.sets[p.KeyRole]
 	}
 	if p.Kind == KindService {
-		p.Roles, p.wide = []string{}, bitOf[Permission{"self", "read"}]
+		p.Roles, p.wide = []string{}, bitOf[serviceSelf]
 	} else {
 		held := policy.held(names)
 		p.Roles, p.wide = held.roles, held.set

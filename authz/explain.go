@@ -36,10 +36,26 @@ type Explanation struct {
 	// Because are the lines that allow it, way after way, each line once.
 	Because []Step   `json:"because" nullable:"false"`
 	Missing *Missing `json:"missing"` // nil when it is allowed
+	// LimitedBy is the API key's role, where that alone lacks it; nil otherwise.
+	LimitedBy *string `json:"limited_by" doc:"The API key's role, where that alone lacks it"`
 
 	// Ways are the ways that lead to the permission, one for each role that holds it by a line of
 	// its own: from the subject's g line to the p line.
 	Ways [][]Step `json:"-"`
+	// KeyWays are those that lead from an API key's role to it.
+	KeyWays [][]Step `json:"-"`
+}
+
+// explained fills in Because from the ways.
+func (e *Explanation) explained() {
+	e.Because = []Step{}
+	for _, way := range slices.Concat(e.Ways, e.KeyWays) {
+		for _, step := range way {
+			if !slices.Contains(e.Because, step) {
+				e.Because = append(e.Because, step)
+			}
+		}
+	}
 }
 
 // lines are the numbers of the lines, for an error message.
@@ -92,15 +108,31 @@ func (p *Policy) Explain(needed Permission, subjects ...string) Explanation {
 	for _, subject := range subjects {
 		e.Ways = append(e.Ways, p.ways(needed, subject, reached)...)
 	}
-	for _, way := range e.Ways {
-		for _, step := range way {
-			if !slices.Contains(e.Because, step) {
-				e.Because = append(e.Because, step)
-			}
-		}
-	}
+	e.explained()
 	return e
 }
+
+// ExplainBy is Explain for somebody who comes by an API key of the role, which has to allow it
+// too; by none when that is empty. A service, whose subject is its role in its organization, may
+// ask who it is by its key's role alone.
+func (p *Policy) ExplainBy(keyRole string, needed Permission, subjects ...string) Explanation {
+	e := p.Explain(needed, subjects...)
+	service := len(subjects) == 1 && family(subjects[0]) == "an organization" && needed == serviceSelf
+	if keyRole == "" || !e.Allowed && !service {
+		return e
+	}
+	key := p.Explain(needed, keyRole)
+	if !key.Allowed {
+		key.LimitedBy = &keyRole
+		return key
+	}
+	e = Explanation{Allowed: true, Ways: e.Ways, KeyWays: key.Ways}
+	e.explained()
+	return e
+}
+
+// serviceSelf is what a service may do outside of its organization.
+var serviceSelf = Permission{"self", "read"}
 
 // ways follows g lines from subject, the shortest way first, to each role with a p line that
 // gives what is needed, and leaves out roles that were reached before.

@@ -43,11 +43,7 @@ func (p *Principal) reasons(r Reason, object Object, holds bool, set Set, subjec
 			continue
 		}
 		r.Acts = append(r.Acts, act)
-		because := p.policy.Explain(needed, subjects...).Because
-		if p.KeyRole != "" {
-			because = append(because, p.policy.Explain(needed, p.KeyRole).Because...)
-		}
-		for _, step := range because {
+		for _, step := range p.policy.ExplainBy(p.KeyRole, needed, subjects...).Because {
 			if !seen[step] {
 				seen[step] = true
 				r.Because = append(r.Because, step)

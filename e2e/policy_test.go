@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -195,6 +196,35 @@ func TestPolicyOnTheCommandLine(t *testing.T) {
 	out, _ = noted(1, "explain", "--json", "moderator", "deadzone:any", "purge")
 	if decode(out, &explained); explained.Allowed || explained.Because == nil || !slices.Equal(explained.Missing.Roles, []string{"admin"}) {
 		t.Errorf("got %s", out)
+	}
+
+	// By an API key, whose role has to allow it too; of an organization's key, by its role there.
+	for _, c := range []struct {
+		code int
+		args []string
+		want string
+	}{
+		{0, []string{"mona@example.com", "note:any", "read", "--key", "key-admin"}, "allowed: mona@example.com by a key-admin may note:any read, because\n  g, mona@example.com, moderator\n" +
+			"  p, moderator, note:any, read\nand the key may, because\n  p, key-admin, note:any, read\n"},
+		{1, []string{"mona@example.com", "note:any", "read", "--key", "key-reader"}, "denied: mona@example.com by a key-reader may not note:any read, since the key's role alone lacks it; roles that hold it: key-admin\n"},
+		{1, []string{"mona@example.com", "note:any", "delete", "--key", "key-admin"}, "denied: mona@example.com by a key-admin may not note:any delete; roles that hold it: admin\n"},
+		{1, []string{"org-writer", "note:org", "write", "--key", "key-reader"}, "denied: org-writer by a key-reader may not note:org write, since the key's role alone lacks it; roles that hold it: key-admin, key-writer\n"},
+		{0, []string{"org-writer", "self", "read", "--key", "key-reader"}, "allowed: org-writer by a key-reader may self read, because\n  p, key-reader, self, read\n"},
+	} {
+		out, _ = noted(c.code, append([]string{"explain"}, c.args...)...)
+		if out = regexp.MustCompile(`policy\.csv:\d+: `).ReplaceAllString(out, ""); out != c.want {
+			t.Errorf("%v: %s", c.args, out)
+		}
+	}
+	out, _ = noted(1, "explain", "--json", "mona@example.com", "note:any", "read", "--key", "key-reader")
+	if !strings.Contains(out, `"limited_by": "key-reader"`) {
+		t.Errorf("got %s", out)
+	}
+	if _, complaint = noted(2, "explain", "mona@example.com", "note:any", "read", "--key", "moderator"); !strings.Contains(complaint, "key-reader") {
+		t.Errorf("got %s", complaint)
+	}
+	if _, complaint = noted(2, "explain", "*@example.com", "note:own", "read"); !strings.Contains(complaint, "names nobody") {
+		t.Errorf("got %s", complaint)
 	}
 
 	writeFile(t, dir, "old.csv", shipped(t, "policy.csv")+"g, google:1, admin\ng, eve@example.com, admin\n")

@@ -185,6 +185,25 @@ func (s *Service) find(ctx context.Context, owner Owner, id uuid.UUID, revoked b
 	return key, err
 }
 
+// OwnerOf is whose a key is, expired or not, and its role; 404 when there is none, or it is revoked.
+func (s *Service) OwnerOf(ctx context.Context, id uuid.UUID) (owner Owner, role string, err error) {
+	var user, org *uuid.UUID
+	err = s.pool.QueryRow(ctx, `
+		select user_id, org_id, coalesce(org_role, ''), role from keys where id = $1 and revoked_at is null`, id).
+		Scan(&user, &org, &owner.OrgRole, &role)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return Owner{}, "", errNotFound
+	case err != nil:
+		return Owner{}, "", fmt.Errorf("finding a key's owner: %w", err)
+	case user != nil:
+		owner.User = *user
+	case org != nil:
+		owner.Org = *org
+	}
+	return owner, role, nil
+}
+
 func orNull(id uuid.UUID) *uuid.UUID {
 	if id == uuid.Nil {
 		return nil

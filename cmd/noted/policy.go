@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"noted"
@@ -236,6 +237,7 @@ func changeText(c authz.Change) string {
 type policyExplainCommand struct {
 	Subject    string   `arg:"" help:"A role, or a name as in a g line, known or not."`
 	Permission []string `arg:"" help:"An object and an act: note:any read, as the permission member of a 403 has them."`
+	Key        string   `help:"The role of an API key by which SUBJECT comes, which has to allow it too; of a service key, SUBJECT is its role: org-reader."`
 	policyFlags
 	jsonFlag
 }
@@ -243,6 +245,7 @@ type policyExplainCommand struct {
 // explained is what `noted policy explain --json` prints.
 type explained struct {
 	Subject    string `json:"subject"`
+	Key        string `json:"key,omitempty"` // the role of the API key
 	Permission string `json:"permission"`
 	File       string `json:"file"`
 	authz.Explanation
@@ -255,6 +258,9 @@ func (c *policyExplainCommand) Run(to streams) error {
 		return exitCode{2, fmt.Errorf("want SUBJECT OBJECT ACT, such as mona@example.com note:any read; read %q", strings.Join(append([]string{c.Subject}, c.Permission...), " "))}
 	}
 	needed, err := authz.ParsePermission(words[0], words[1])
+	if err == nil {
+		err = authz.CheckSubject(c.Subject)
+	}
 	if err != nil {
 		return exitCode{2, err}
 	}
@@ -262,11 +268,14 @@ func (c *policyExplainCommand) Run(to streams) error {
 	if err != nil {
 		return exitCode{2, err}
 	}
-	e := policy.Explain(needed, c.Subject)
+	if keys := policy.KeyRoles(); c.Key != "" && !slices.Contains(keys, c.Key) {
+		return exitCode{2, fmt.Errorf("--key: the policy has no key role %q; roles of API keys are %s", c.Key, strings.Join(keys, ", "))}
+	}
+	e := policy.ExplainBy(c.Key, needed, c.Subject)
 	if c.JSON {
-		err = c.printJSON(to.out, explained{c.Subject, needed.String(), policy.File(), e})
+		err = c.printJSON(to.out, explained{c.Subject, c.Key, needed.String(), policy.File(), e})
 	} else {
-		err = explain(to.out, policy, c.Subject, needed, e)
+		err = explain(to.out, policy, c.Subject, c.Key, needed, e)
 	}
 	switch {
 	case err != nil:
@@ -277,12 +286,10 @@ func (c *policyExplainCommand) Run(to streams) error {
 	return nil
 }
 
-func explain(to io.Writer, policy *authz.Policy, subject string, needed authz.Permission, e authz.Explanation) error {
+func explain(to io.Writer, policy *authz.Policy, subject, key string, needed authz.Permission, e authz.Explanation) error {
 	var b strings.Builder
-	known := policy.Knows(subject)
-	if e.Allowed {
-		fmt.Fprintf(&b, "allowed: %s may %s, because\n", subject, needed)
-		for i, way := range e.Ways {
+	show := func(ways [][]authz.Step) {
+		for i, way := range ways {
 			if i > 0 {
 				fmt.Fprintln(&b, "and also because")
 			}
@@ -290,10 +297,25 @@ func explain(to io.Writer, policy *authz.Policy, subject string, needed authz.Pe
 				fmt.Fprintf(&b, "  %s:%d: %s\n", policy.File(), step.Line, step.Text)
 			}
 		}
-	} else {
-		fmt.Fprintf(&b, "denied: %s may not %s; %s\n", subject, needed, e.Missing)
 	}
-	if known != "" {
+	who := subject
+	if key != "" {
+		who += " by a " + key
+	}
+	switch {
+	case e.Allowed:
+		fmt.Fprintf(&b, "allowed: %s may %s, because\n", who, needed)
+		show(e.Ways)
+		if len(e.Ways) > 0 && len(e.KeyWays) > 0 {
+			fmt.Fprintln(&b, "and the key may, because")
+		}
+		show(e.KeyWays)
+	case e.LimitedBy != nil:
+		fmt.Fprintf(&b, "denied: %s may not %s, since the key's role alone lacks it; %s\n", who, needed, e.Missing)
+	default:
+		fmt.Fprintf(&b, "denied: %s may not %s; %s\n", who, needed, e.Missing)
+	}
+	if known := policy.Knows(subject); known != "" {
 		fmt.Fprintf(&b, "note: %s\n", known)
 	}
 	_, err := fmt.Fprint(to, b.String())

@@ -172,7 +172,7 @@ func (s *Server) wire() error {
 	s.Keys.Register(api, s.Identity)
 	s.Orgs.Register(api, s.Notes.EndOf)
 	s.Notes.Register(api)
-	admin.New(s.Pool, s.Identity, s.Orgs, s.options.Policy).Register(api)
+	admin.New(s.Pool, s.Identity, s.Keys, s.Orgs, s.options.Policy).Register(api)
 	s.document()
 	return errors.Join(api.Err(), checkRoutes(router, api.Declared()))
 }
