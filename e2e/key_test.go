@@ -3,6 +3,10 @@ package e2e
 import (
 	"encoding/json"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -70,5 +74,77 @@ func TestKeysOnTheCommandLine(t *testing.T) {
 		if code != 1 || stdout != "" || !strings.Contains(strings.ToLower(stderr), c.says) {
 			t.Errorf("%q: exit %d, printed %q and %s", c.args, code, stdout, stderr)
 		}
+	}
+}
+
+var keyCommands = regexp.MustCompile(`(?m)^    (umask .*)\n    (noted key new .*)\n    noted key list\n    (noted key rotate .*)$`)
+
+// The commands of docs/keys.md leave no key that others can read, also where such a file was before.
+func TestTheDocumentedCommandsWriteKeysThatOthersCannotRead(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("bash"); err != nil {
+		missing(t, "bash", "the commands of docs/keys.md need it")
+	}
+	text, err := os.ReadFile("../docs/keys.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := keyCommands.FindStringSubmatch(string(text))
+	if documented == nil {
+		t.Fatal("docs/keys.md has other commands")
+	}
+	server := startDev(t, publicFolder(t, nil), nil)
+	l := newLaptop(t)
+	l.approved(t, server.signedIn(t, "alice"), "--server", server.url)
+	file := filepath.Join(l.home, "backup.key")
+	shell := func(line string) int {
+		t.Helper()
+		script := `umask 022; noted() { "$0" "$@"; }; ` + documented[1] + "\n" + line
+		code, _ := run(t, command{wrapper: []string{"bash", "-c", script}, dir: l.home})
+		return code
+	}
+	key := func() string {
+		t.Helper()
+		info, err := os.Stat(file)
+		if err != nil || info.Mode() != 0o600 {
+			t.Fatalf("the key's file is %v, %v", info, err)
+		}
+		secret, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(secret))
+	}
+	if code := shell(documented[2]); code != 0 {
+		t.Fatalf("%s: exit %d", documented[2], code)
+	}
+	first := key()
+	plainClient(server.url, first).get(t, "/v1/me").want(t, http.StatusOK)
+	var one struct{ ID string }
+	list, _, _ := strings.Cut(l.want(t, "key", "list", "--json"), "\n")
+	if err := json.Unmarshal([]byte(list), &one); err != nil {
+		t.Fatal(err)
+	}
+	if code := shell(strings.Replace(documented[3], " ID ", " "+one.ID+" ", 1)); code != 0 || key() == first {
+		t.Fatalf("%s: exit %d", documented[3], code)
+	}
+	plainClient(server.url, key()).get(t, "/v1/me").want(t, http.StatusOK)
+	// A rotation that fails leaves the key that there is.
+	last := key()
+	if code := shell(strings.Replace(documented[3], " ID ", " x ", 1)); code == 0 || key() != last {
+		t.Errorf("%s: exit %d, and the file holds another key: %t", documented[3], code, key() != last)
+	}
+	// A file that others can read takes no key.
+	if err := os.WriteFile(file, []byte("mine\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(file, 0o644); err != nil { //nolint:gosec // that it is wide open is the point
+		t.Fatal(err)
+	}
+	if code := shell(documented[2]); code == 0 {
+		t.Error("the key went into a file that others can read")
+	}
+	if text, err := os.ReadFile(file); err != nil || string(text) != "mine\n" {
+		t.Errorf("the file holds %q, %v", text, err)
 	}
 }

@@ -36,7 +36,7 @@ func TestTheDocumentedOrganizationsCanBeSetUpByCurl(t *testing.T) {
 		script += block[1] + "\necho; echo '=== end of block'\n"
 		said[i] = block[1]
 	}
-	command := exec.CommandContext(t.Context(), "bash", "-c", script)
+	command := exec.CommandContext(t.Context(), "bash", "-c", "umask 022; "+script)
 	command.Dir, command.Env = folder, append(os.Environ(), "NOTED="+env.URL)
 	out, err := command.CombinedOutput()
 	if err != nil {
@@ -75,6 +75,9 @@ func TestTheDocumentedOrganizationsCanBeSetUpByCurl(t *testing.T) {
 		if got := lines(strings.ReplaceAll(find(check.command), "curl: (22) The requested URL returned error: 404\n", "")); !slices.Equal(got, check.want) {
 			t.Errorf("%s says\n%s\nwant\n%s", check.command, strings.Join(got, "\n"), strings.Join(check.want, "\n"))
 		}
+	}
+	if info, err := os.Stat(filepath.Join(folder, "backup.token")); err != nil || info.Mode() != 0o600 {
+		t.Errorf("the key's file is %v, %v", info.Mode(), err)
 	}
 	var members int
 	if err := env.Pool.QueryRow(t.Context(), `select count(*) from members m join orgs o on o.id = m.org_id where o.name in ('Acme', 'Globex')`).Scan(&members); err != nil || members != 10 {
