@@ -438,7 +438,7 @@ func TestAKeyNarrowsAndNeverWidens(t *testing.T) {
 func TestTheFileOfExpectationsHolds(t *testing.T) {
 	policy := mustLoad(t, string(noted.Policy))
 	got, err := policy.Test(authz.Source{Name: "policy_test.csv", Text: noted.PolicyTest})
-	if err != nil || got.Allow+got.Deny != 111 {
+	if err != nil || got.Allow+got.Deny != 162 {
 		t.Errorf("got %+v, %v", got, err)
 	}
 }
