@@ -122,6 +122,32 @@ func TestDevTakesUpAPolicyThatIsWrittenBesideIt(t *testing.T) {
 	d.stop(t)
 }
 
+// The head of policy.csv names commands. They do as they stand there, at the root of the repository and
+// for who copied the one file.
+func TestTheCommandsThatThePolicyNamesWork(t *testing.T) {
+	_, list, found := strings.Cut(shipped(t, "policy.csv"), "in its folder: ")
+	list, _, _ = strings.Cut(list, "\n")
+	if !found || strings.Count(list, " && ") != 2 {
+		t.Fatalf("the head of policy.csv names %q", list)
+	}
+	copied := publicFolder(t, nil)
+	writeFile(t, copied, "policy.csv", shipped(t, "policy.csv")+"g, google:1, admin\n")
+	for dir, want := range map[string]string{"..": "Nobody gains or loses anything.", copied: "person google:1"} {
+		said := ""
+		for line := range strings.SplitSeq(list, " && ") {
+			args := strings.Fields(line)
+			code, p := run(t, command{args: args[1:], dir: dir})
+			if args[0] != "noted" || code != 0 {
+				t.Errorf("%s in %s: exit code %d, %s", line, dir, code, p.stderr.String())
+			}
+			said = p.stdout.String()
+		}
+		if !strings.HasPrefix(said, want) {
+			t.Errorf("the last one says %s", said)
+		}
+	}
+}
+
 func TestPolicyOnTheCommandLine(t *testing.T) {
 	dir := publicFolder(t, nil)
 	writeFile(t, dir, "policy.csv", shipped(t, "policy.csv")+"g, mona@example.com, moderator\ng, google:1, admin\n")
@@ -245,6 +271,28 @@ func TestPolicyOnTheCommandLine(t *testing.T) {
 		t.Errorf("got %s", out)
 	}
 	noted(1, "diff", "policy.csv", "bad.csv")
+	// What is left out: the one that was is the shipped one, the one that will be that of the folder.
+	const mona = "person mona@example.com\n  + role moderator\n  + note:any read      ! reaches other people's notes\n  + note:any write      ! reaches other people's notes\n"
+	if out, _ = noted(0, "diff"); !strings.HasPrefix(out, "person google:1\n  + role admin\n") || !strings.HasSuffix(out, mona) {
+		t.Errorf("got %s", out)
+	}
+	writeFile(t, dir, "less.csv", shipped(t, "policy.csv")+"g, google:1, admin\n")
+	for _, args := range [][]string{{"diff", "less.csv"}, {"diff", "less.csv", "--policy", "policy.csv"}, {"diff", "less.csv", "policy.csv"}} {
+		if out, _ = noted(0, args...); out != mona {
+			t.Errorf("%v: %s", args, out)
+		}
+	}
+	if out, _ = noted(0, "diff", "--policy", "less.csv"); strings.Contains(out, "mona") || !strings.Contains(out, "google:1") {
+		t.Errorf("got %s", out)
+	}
+	if out, complaint = noted(0, "diff", "less.csv", "less.csv"); out != "Nobody gains or loses anything.\n" || complaint != "less.csv is the same as less.csv.\n" {
+		t.Errorf("got %s%s", out, complaint)
+	}
+	if _, complaint = noted(1, "diff", "less.csv", "policy.csv", "--policy", "less.csv"); !strings.Contains(complaint, "given twice") {
+		t.Errorf("got %s", complaint)
+	}
+	noted(1, "diff", "none.csv")
+	noted(1, "diff", "-", "--policy", "-")
 
 	out, _ = noted(0, "test", "--coverage", "--json")
 	var tested struct {

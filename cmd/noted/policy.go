@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -172,28 +174,49 @@ func (c *policyTestCommand) Run(to streams) error {
 }
 
 type policyDiffCommand struct {
-	Old string `arg:"" help:"The policy file that was; - reads standard input."`
-	New string `arg:"" help:"The policy file that will be; - reads standard input."`
-	modelFlag
+	Old string `arg:"" optional:"" help:"The policy file that was; - reads standard input, and the one in the binary is taken if it is left out."`
+	New string `arg:"" optional:"" help:"The policy file that will be; - reads standard input, and --policy is taken if it is left out."`
+	policyFlags
 	jsonFlag
 }
 
 // Run prints the differences; it does not fail because there are some.
 func (c *policyDiffCommand) Run(to streams) error {
-	if c.Old == "-" && c.New == "-" {
+	switch {
+	case c.Old == "-" && cmp.Or(c.New, c.Policy) == "-":
 		return errors.New("only one of the two can be standard input")
+	case c.New != "" && c.Policy != "":
+		return fmt.Errorf("the policy that will be is given twice, as %s and by --policy; leave one out", c.New)
 	}
-	before, err := loadPolicy(c.Model, c.Old)
+	old := authz.Source{Name: usualPolicy + " as shipped", Text: noted.Policy}
+	var err error
+	if c.Old != "" {
+		if old, err = source(c.Old, usualPolicy, nil); err != nil {
+			return err
+		}
+	}
+	next, err := source(cmp.Or(c.New, c.Policy), usualPolicy, noted.Policy)
 	if err != nil {
 		return err
 	}
-	after, err := loadPolicy(c.Model, c.New)
+	model, err := source(c.Model, usualModel, noted.Model)
+	if err != nil {
+		return err
+	}
+	before, err := authz.Load(model, old)
+	if err != nil {
+		return err
+	}
+	after, err := authz.Load(model, next)
 	if err != nil {
 		return err
 	}
 	changes := after.Diff(before)
 	if c.JSON {
 		return c.printJSON(to.out, map[string]any{"changes": changes})
+	}
+	if bytes.Equal(old.Text, next.Text) {
+		_, _ = fmt.Fprintf(to.err, "%s is the same as %s.\n", next.Name, old.Name)
 	}
 	if len(changes) == 0 {
 		_, _ = fmt.Fprintln(to.out, "Nobody gains or loses anything.")
