@@ -6,9 +6,13 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -1106,4 +1110,46 @@ func TestTextThatPostgreSQLWouldRefuseIsNoInternalError(t *testing.T) {
 	}
 	response := env.Do(t, http.MethodGet, "/auth/login?login_hint=alice", "", nil, "User-Agent", "odd \xff\xfe agent")
 	checkStatus(t, "an odd User-Agent", response, http.StatusFound, "")
+}
+
+// The third column of docs/threat-model.md, and whatever test another document names.
+func TestEveryTestThatTheDocumentsNameExists(t *testing.T) {
+	declared := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
+	named := regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w*)`")
+	there := map[string]bool{}
+	err := filepath.WalkDir("../..", func(path string, _ fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(path, "_test.go") {
+			return err
+		}
+		source, err := os.ReadFile(path) //nolint:gosec // the repository's
+		for _, one := range declared.FindAllStringSubmatch(string(source), -1) {
+			there[one[1]] = true
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	documents, err := filepath.Glob("../../docs/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	inThreats := 0
+	for _, document := range append(documents, "../../README.md", "../../SECURITY.md") {
+		text, err := os.ReadFile(document) //nolint:gosec // the repository's
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, one := range named.FindAllStringSubmatch(string(text), -1) {
+			if filepath.Base(document) == "threat-model.md" {
+				inThreats++
+			}
+			if !there[one[1]] {
+				t.Errorf("%s names %s, which is no test", document, one[1])
+			}
+		}
+	}
+	if inThreats < 90 {
+		t.Errorf("only %d names were found in the threat model", inThreats)
+	}
 }
