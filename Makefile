@@ -4,6 +4,9 @@ SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 
 GOLANGCI_LINT_VERSION := v2.15.0
+GOVULNCHECK_VERSION := v1.9.0
+# Another database of vulnerabilities than the public one: an address or file:///FOLDER.
+GOVULNDB ?=
 # Tools are kept outside the tree, one folder for each version.
 TOOLS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/noted/bin/$(GOLANGCI_LINT_VERSION)
 FUZZTIME ?= 20s
@@ -27,10 +30,16 @@ test: lint ## Lint, then test the policy and all packages with the race detector
 	go run ./internal/localpg/withpg go test -race -count=1 -timeout=20m ./...
 
 .PHONY: lint
-lint: ## Check formatting, go vet and golangci-lint
+lint: ## Check formatting, go vet, golangci-lint, go.mod, and known vulnerabilities
 	@unformatted=$$(gofmt -l .); if [ -n "$$unformatted" ]; then echo "gofmt these files:"; echo "$$unformatted"; exit 1; fi
 	go vet ./...
 	@$(find-golangci-lint); echo "$$lint run ./..."; "$$lint" run ./...
+	@$(check-go-mod)
+	@$(MAKE) --no-print-directory vuln
+
+.PHONY: vuln
+vuln: ## Look for known vulnerabilities that noted reaches, where their database can be
+	@$(check-vulnerabilities)
 
 # golangci-lint of the right version: the one kept in TOOLS, the one of the machine, else it is
 # fetched and built. Sets $lint.
@@ -44,6 +53,35 @@ if [ -z "$$lint" ]; then \
 		{ echo "golangci-lint $(GOLANGCI_LINT_VERSION) is not on this machine and cannot be fetched; is there a network?" >&2; exit 1; }; \
 	lint="$(TOOLS)/golangci-lint"; \
 fi
+endef
+
+# go mod tidy has to ask for modules that nothing here builds: without a network it cannot tell.
+define check-go-mod
+if ! out=$$(go mod tidy -diff 2>&1); then \
+	case "$$out" in \
+	*"diff current/"*) echo "$$out"; echo "go.mod or go.sum is not tidy; run go mod tidy"; exit 1 ;; \
+	*) echo "go.mod is not checked: $${out##*$$'\n'}" ;; \
+	esac; \
+fi
+endef
+
+# The first, quick scan finds out whether the database can be reached. govulncheck exits with 3
+# for what it found, with 1 for an error.
+define check-vulnerabilities
+vuln="$(abspath $(TOOLS))/govulncheck"; db="$(addprefix -db=,$(GOVULNDB))"; \
+bound=$$(command -v timeout || command -v gtimeout || true); \
+if ! go version -m "$$vuln" 2>/dev/null | grep -qE 'golang.org/x/vuln[[:space:]]+$(GOVULNCHECK_VERSION)\b' && \
+	! GOBIN="$(abspath $(TOOLS))" $${bound:+"$$bound" 120} go install golang.org/x/vuln/cmd/govulncheck@$(GOVULNCHECK_VERSION); then \
+	echo "vulnerabilities are not checked: govulncheck $(GOVULNCHECK_VERSION) is not on this machine and cannot be fetched"; exit 0; \
+fi; \
+code=0; out=$$($${bound:+"$$bound" 30} "$$vuln" $$db -scan=module 2>&1) || code=$$?; \
+case "$$code $$out" in \
+"0 "*|"3 "*) ;; \
+"124 "*) echo "vulnerabilities are not checked: their database does not answer within 30 seconds"; exit 0 ;; \
+*"fetching vulnerabilities: "*) echo "vulnerabilities are not checked, their database cannot be reached: $${out##*fetching vulnerabilities: }"; exit 0 ;; \
+*) echo "$$out"; exit 1 ;; \
+esac; \
+echo "govulncheck ./..."; "$$vuln" $$db ./...
 endef
 
 .PHONY: model
