@@ -17,7 +17,7 @@ help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: run
-run: ## Run everything on this machine: noted, its PostgreSQL, an OpenID provider with four people
+run: ## Run everything on this machine: noted, its PostgreSQL, an OpenID provider with ten people
 	go run ./cmd/noted dev
 
 .PHONY: build

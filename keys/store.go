@@ -490,15 +490,20 @@ func (s *Service) WarnOfEnds(ctx context.Context, log *slog.Logger) error {
 	return nil
 }
 
-// Replace revokes every live key of the owner's called name and makes one of that name: how
-// `noted dev` prints a fresh key at each start. It lives for the default age.
-func (s *Service) Replace(ctx context.Context, owner audit.Actor, name, role string) (Token, error) {
-	var token Token
-	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, `update keys set revoked_at = now() where user_id = $1 and name = $2 and revoked_at is null`, owner.ID, name)
-		if err != nil {
-			return fmt.Errorf("revoking the last start's key: %w", err)
-		}
+// RevokeNamed revokes every live key of a person that has this name: how `noted dev` ends the keys
+// that earlier starts printed, whoever's they were.
+func (s *Service) RevokeNamed(ctx context.Context, name string) error {
+	_, err := s.pool.Exec(ctx, `update keys set revoked_at = now() where user_id is not null and name = $1 and revoked_at is null`, name)
+	if err != nil {
+		return fmt.Errorf("revoking the last start's keys: %w", err)
+	}
+	return nil
+}
+
+// Mint makes a key of the owner's: how `noted dev` prints a fresh one at each start. It lives for the
+// default age.
+func (s *Service) Mint(ctx context.Context, owner audit.Actor, name, role string) (token Token, err error) {
+	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		_, token, err = s.mint(ctx, tx, &owner, Owner{User: owner.ID}, name, role, min(DefaultAge, s.config.MaxAge), nil)
 		return err
 	})

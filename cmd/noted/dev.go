@@ -9,8 +9,10 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/google/uuid"
@@ -21,12 +23,19 @@ import (
 	"noted/internal/audit"
 	"noted/internal/devidp"
 	"noted/internal/localpg"
+	"noted/internal/migrate"
 	"noted/internal/server"
 	"noted/keys"
 )
 
-// devPeople are the people of `noted dev`, and the roles they are given in memory.
-var devPeople = []struct{ name, role string }{{"alice", ""}, {"bob", ""}, {"mona", "moderator"}, {"ada", "admin"}}
+// devPeople are the people of `noted dev` who have a key, and the roles they are given in memory. The
+// provider has devOthers too: each has an account once they sign in.
+var (
+	devPeople = []devPerson{{"alice", ""}, {"bob", ""}, {"mona", "moderator"}, {"ada", "admin"}}
+	devOthers = []string{"carol", "dave", "erin", "frank", "grace", "heidi"}
+)
+
+type devPerson struct{ name, role string }
 
 const (
 	devProvider = "dev"
@@ -38,7 +47,11 @@ type devCommand struct {
 	Config configFile `help:"A YAML file with settings, and with providers beside the one of dev." type:"existingfile"`
 	Data   string     `help:"The folder that keeps everything between two starts; in your data folder if left out." type:"path"`
 	Empty  bool       `help:"Make no sample notes."`
+	People []string   `placeholder:"NAME" help:"People beside the four to give an account and a key, names with commas between; the provider has carol, dave, erin, frank, grace and heidi besides."`
 	server.Settings
+
+	people []devPerson // who have a key: the four, then those of --people
+	own    bool        // the database is a private one
 }
 
 // Run serves until SIGINT or SIGTERM, or until its PostgreSQL ends.
@@ -46,11 +59,14 @@ func (c *devCommand) Run(ctx context.Context, to streams) error {
 	if err := server.CheckLoopback(c.Listen); err != nil {
 		return err
 	}
+	if err := c.choosePeople(); err != nil {
+		return err
+	}
 	providers, err := c.Config.providers()
 	if err != nil {
 		return err
 	}
-	policy, reload, err := policyFiles{model: c.Model, policy: c.Policy, added: devGroupings()}.keep(ctx)
+	policy, reload, err := policyFiles{model: c.Model, policy: c.Policy, added: devGroupings()}.keep(ctx, syscall.SIGHUP)
 	if err != nil {
 		return err
 	}
@@ -77,12 +93,14 @@ func (c *devCommand) Run(ctx context.Context, to streams) error {
 	srv, err := server.Open(ctx, server.Options{
 		Settings: c.Settings, Providers: append([]*identity.Provider{provider}, providers...), Policy: policy, Reload: reload,
 		Log: server.NewLogger(to.err, c.LogLevel, false), Version: version, Dev: true,
+		Migrate: func(ctx context.Context, url string) error { return migrate.UpDev(ctx, url, c.own) },
+		Hosts:   server.LoopbackHosts(listener.Addr()),
 	})
 	if err != nil {
 		return err
 	}
 	defer srv.Close()
-	people, first, err := meetPeople(ctx, srv, oldIssuers)
+	people, first, err := c.meetPeople(ctx, srv, oldIssuers)
 	if err != nil {
 		return err
 	}
@@ -100,6 +118,36 @@ func (c *devCommand) Run(ctx context.Context, to streams) error {
 		err = errors.Join(cause, err)
 	}
 	return err
+}
+
+var devName = regexp.MustCompile(`^[a-z][a-z0-9-]{0,30}$`)
+
+// choosePeople reads --people.
+func (c *devCommand) choosePeople() error {
+	c.people = slices.Clone(devPeople)
+	for _, name := range c.People {
+		if !devName.MatchString(name) {
+			return fmt.Errorf("people: %.50q is no name; write lower-case letters, digits and hyphens, a letter first", name)
+		}
+		if !slices.ContainsFunc(c.people, func(p devPerson) bool { return p.name == name }) {
+			c.people = append(c.people, devPerson{name: name})
+		}
+	}
+	return nil
+}
+
+// subjects are all whom the provider has: who have a key, and the others.
+func (c *devCommand) subjects() []string {
+	var names []string
+	for _, p := range c.people {
+		names = append(names, p.name)
+	}
+	for _, name := range devOthers {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 func devGroupings() []authz.Grouping {
@@ -136,7 +184,7 @@ func (c *devCommand) startDatabase(ctx context.Context, to streams, cancel conte
 	if err != nil {
 		return nil, errors.Join(err, log.Close())
 	}
-	c.DatabaseURL = postgres.URL("postgres")
+	c.DatabaseURL, c.own = postgres.URL("postgres"), true
 	go func() {
 		<-postgres.Done()
 		cancel(errDatabaseEnded)
@@ -181,9 +229,9 @@ func (c *devCommand) startProvider(ctx context.Context) (provider *identity.Prov
 		return nil, nil, fmt.Errorf("dev provider: %w", err)
 	}
 	issuer := "http://" + listener.Addr().String()
-	people := make([]devidp.Person, len(devPeople))
-	for i, p := range devPeople {
-		people[i] = devidp.Person{Subject: p.name, Name: p.name, Email: devEmail(p.name), EmailVerified: true}
+	var people []devidp.Person
+	for _, name := range c.subjects() {
+		people = append(people, devidp.Person{Subject: name, Name: name, Email: devEmail(name), EmailVerified: true})
 	}
 	secret := string(identity.NewToken())
 	handler, err := devidp.New(devidp.Config{
@@ -194,7 +242,7 @@ func (c *devCommand) startProvider(ctx context.Context) (provider *identity.Prov
 	if err != nil {
 		return nil, nil, fmt.Errorf("dev provider: %w", err)
 	}
-	srv := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second}
+	srv := &http.Server{Handler: server.OnlyFor(server.LoopbackHosts(listener.Addr()))(handler), ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second}
 	go func() { _ = srv.Serve(listener) }()
 	context.AfterFunc(ctx, func() { _ = srv.Close() })
 	old = slices.DeleteFunc(known, func(one string) bool { return one == issuer })
@@ -204,6 +252,7 @@ func (c *devCommand) startProvider(ctx context.Context) (provider *identity.Prov
 	return &identity.Provider{
 		ID: devProvider, Name: "dev", Issuer: issuer, ClientID: "noted", ClientSecret: secret,
 		Scopes: []string{"openid", "email", "profile"}, EmailDomains: []string{"dev.example"}, GroupsClaims: []string{"groups"},
+		Subjects: c.subjects(),
 	}, old, nil
 }
 
@@ -220,23 +269,26 @@ func listenAgain(ctx context.Context, oldIssuer, host string) (net.Listener, err
 
 func devEmail(name string) string { return name + "@dev.example" }
 
-// person is one of the four with this start's key.
+// person is one of those who have a key, with this start's.
 type person struct {
 	name string
 	id   uuid.UUID
 	key  keys.Token
 }
 
-// meetPeople moves the identities of earlier issuers to this start's, signs the four in and
-// gives each a fresh key. first tells whether they were new.
-func meetPeople(ctx context.Context, srv *server.Server, oldIssuers []string) (people []person, first bool, err error) {
+// meetPeople moves the identities of earlier issuers to this start's, ends the keys of earlier starts,
+// signs in who is to have a key and gives each a fresh one. first tells whether the four were new.
+func (c *devCommand) meetPeople(ctx context.Context, srv *server.Server, oldIssuers []string) (people []person, first bool, err error) {
 	issuer := srv.Identity.Issuer(devProvider)
 	for _, old := range oldIssuers {
 		if err := srv.Identity.MoveIssuer(ctx, old, issuer); err != nil {
 			return nil, false, err
 		}
 	}
-	for _, p := range devPeople {
+	if err := srv.Keys.RevokeNamed(ctx, devKeyName); err != nil {
+		return nil, false, err
+	}
+	for i, p := range c.people {
 		var user uuid.UUID
 		err := pgx.BeginFunc(ctx, srv.Pool, func(tx pgx.Tx) error {
 			var made bool
@@ -244,7 +296,7 @@ func meetPeople(ctx context.Context, srv *server.Server, oldIssuers []string) (p
 			user, _, made, err = identity.SaveIdentity(ctx, tx, identity.Identity{
 				Issuer: issuer, Subject: p.name, Email: devEmail(p.name), EmailVerified: true,
 			}, p.name)
-			first = first || made
+			first = first || made && i < len(devPeople)
 			return err
 		})
 		var failure *identity.Failure
@@ -252,7 +304,7 @@ func meetPeople(ctx context.Context, srv *server.Server, oldIssuers []string) (p
 			return nil, first, fmt.Errorf("signing %s in: %w", p.name, err)
 		}
 		// Somebody whom ada locked gets a key all the same; it fails as it should.
-		key, err := srv.Keys.Replace(ctx, audit.Actor{ID: user, Kind: "user", Name: p.name}, devKeyName, devKeyRole)
+		key, err := srv.Keys.Mint(ctx, audit.Actor{ID: user, Kind: "user", Name: p.name}, devKeyName, devKeyRole)
 		if err != nil {
 			return nil, first, err
 		}
@@ -264,9 +316,9 @@ func meetPeople(ctx context.Context, srv *server.Server, oldIssuers []string) (p
 // announce says that requests are served: what programs read on standard output, what people
 // read on standard error.
 func announce(to streams, address string, people []person) {
-	alice, ada := people[0].key, people[len(people)-1].key
+	alice, ada := people[0].key, people[len(devPeople)-1].key
 	_, _ = fmt.Fprintf(to.err, `
-noted runs at %[1]s . Open it and sign in as alice, bob, mona (moderator) or ada (admin), or try:
+noted runs at %[1]s . Open it and sign in as alice, bob, mona (moderator), ada (admin) or somebody else, or try:
 
   curl -H 'Authorization: Bearer %[2]s' %[1]s/v1/notes
 

@@ -1,6 +1,6 @@
 // Command noted is the one binary: `noted dev` runs the whole product with nothing set up,
 // `noted serve` is production, `noted check-provider` and `noted policy` work on what production
-// reads, and `noted login`, `logout`, `whoami` and `key` are for the people who use it.
+// reads, and `noted login`, `logout`, `whoami`, `token` and `key` are for the people who use it.
 package main
 
 import (
@@ -23,13 +23,14 @@ var version = "0.1.0-dev"
 
 // cli is the command line: a field for each command.
 type cli struct {
-	Dev           devCommand           `cmd:"" help:"Run everything on this machine with nothing set up: its own PostgreSQL, an OpenID provider with four people, sample notes."`
+	Dev           devCommand           `cmd:"" help:"Run everything on this machine with nothing set up: its own PostgreSQL, an OpenID provider with ten people, four keys, sample notes."`
 	Serve         serveCommand         `cmd:"" help:"Run the server for production."`
 	CheckProvider checkProviderCommand `cmd:"" help:"Ask a configured provider whether people can sign in by it; with --sign-in, try it."`
 	Policy        policyCommand        `cmd:"" help:"Work on model.conf and policy.csv, offline."`
 	Login         loginCommand         `cmd:"" help:"Sign in at a noted server, through a browser on any device."`
 	Logout        logoutCommand        `cmd:"" help:"End the session of login."`
 	Whoami        whoamiCommand        `cmd:"" help:"Say who you are to the server, and with which roles."`
+	Token         tokenCommand         `cmd:"" help:"Print your session's token, for a script."`
 	Key           keyCommand           `cmd:"" help:"List, make, rotate, rename and revoke your API keys at a server."`
 	Version       struct{}             `cmd:"" help:"Say which noted this is."`
 }

@@ -23,8 +23,21 @@ var ErrNewer = errors.New("the database belongs to a newer noted")
 
 // Up migrates the database at url (a PostgreSQL connection string) to Version.
 // It waits for a replica that is migrating at the same time. It returns ErrNewer,
-// and changes nothing, when the schema is newer than this binary knows.
-func Up(ctx context.Context, url string) error {
+// and changes nothing, when the schema is newer than this binary knows; so it does with
+// ErrDev for a database of `noted dev`.
+func Up(ctx context.Context, url string) error { return up(ctx, url, refuseDev) }
+
+// UpDev is Up for `noted dev`, which puts people without passwords into its database: it marks one
+// that is empty, takes one that it has marked, and returns ErrNotDev, and changes nothing, for any
+// other. private says that nobody but `noted dev` can have made it, so that it is marked whatever is
+// in it.
+func UpDev(ctx context.Context, url string, private bool) error {
+	return up(ctx, url, func(ctx context.Context, db *sql.Conn) error { return claimForDev(ctx, db, private) })
+}
+
+// up calls check before it changes anything, and under the lock: of a serve and a dev that start at
+// once on an empty database, the second sees what the first made of it.
+func up(ctx context.Context, url string, check func(context.Context, *sql.Conn) error) error {
 	config, err := pgxpool.ParseConfig(url) // which knows what is the pool's, such as pool_max_conns
 	if err != nil {
 		return fmt.Errorf("database_url: %w", err)
@@ -50,6 +63,9 @@ func Up(ctx context.Context, url string) error {
 	}()
 	if _, err := lock.ExecContext(ctx, `select pg_advisory_lock($1)`, lockID); err != nil {
 		return fmt.Errorf("waiting for another replica's migration: %w", err)
+	}
+	if err := check(ctx, lock); err != nil {
+		return err
 	}
 	if err := refuseNewer(ctx, provider); err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"net"
 	"net/http"
 	"net/netip"
 	"runtime/debug"
@@ -157,6 +158,40 @@ func sameOrigin(publicURL string) (func(http.Handler) http.Handler, error) {
 		problem.Write(w, r, problem.New(http.StatusForbidden, "A browser sent this from another site; send it from %s", publicURL))
 	}))
 	return protection.Handler, nil
+}
+
+// OnlyFor answers 421 to requests for another host than these; none is no limit. A page elsewhere whose
+// name was made to lead here (DNS rebinding) is same-origin to its browser; its Host betrays it.
+func OnlyFor(hosts []string) func(http.Handler) http.Handler {
+	return func(next http.Handler) http.Handler {
+		if hosts == nil {
+			return next
+		}
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if !slices.Contains(hosts, strings.ToLower(r.Host)) {
+				problem.Write(w, r, problem.New(http.StatusMisdirectedRequest, "This server is not the one that was asked for; it is at http://%s", hosts[0]))
+				return
+			}
+			next.ServeHTTP(w, r)
+		})
+	}
+}
+
+// LoopbackHosts are the names of a server that listens on this machine alone, at address: address itself,
+// localhost, 127.0.0.1 and [::1], with its port.
+func LoopbackHosts(address net.Addr) []string {
+	hosts := []string{address.String()}
+	_, port, err := net.SplitHostPort(address.String())
+	if err != nil {
+		return hosts
+	}
+	for _, name := range []string{"localhost", "127.0.0.1", "::1"} {
+		hosts = append(hosts, net.JoinHostPort(name, port))
+		if port == "80" { // which browsers leave out
+			hosts = append(hosts, strings.TrimSuffix(net.JoinHostPort(name, port), ":80"))
+		}
+	}
+	return hosts
 }
 
 // notFound answers for routes that there are not.

@@ -45,8 +45,13 @@ type Options struct {
 	Reload  <-chan struct{}
 	Log     *slog.Logger
 	Version string
-	// Dev serves /metrics on the same address and logs for people.
+	// Dev serves /metrics on the same address.
 	Dev bool
+	// Migrate makes the database ready; nil for migrate.Up.
+	Migrate func(ctx context.Context, url string) error
+	// Hosts are the names by which requests may ask for this server, as the Host header has them; 421 for
+	// any other. Nil for all.
+	Hosts []string
 }
 
 // Server is noted. Its rooms are open to cmd/noted, which makes the people of `noted dev`.
@@ -94,7 +99,11 @@ var publicRoutes = map[string]bool{
 // Open migrates the database and wires the rooms. Close it after Run.
 func Open(ctx context.Context, options Options) (*Server, error) {
 	settings := options.Settings
-	if err := migrate.Up(ctx, settings.DatabaseURL); err != nil {
+	ready := options.Migrate
+	if ready == nil {
+		ready = migrate.Up
+	}
+	if err := ready(ctx, settings.DatabaseURL); err != nil {
 		return nil, err
 	}
 	pool, err := openPool(ctx, settings.DatabaseURL)
@@ -189,7 +198,7 @@ func (s *Server) newRouter(m metrics) (*chi.Mux, error) {
 	}
 	router := chi.NewRouter()
 	router.Use(clientIP, arrive(s.options.Log), problem.Pages(web.Problem), m.observe, recoverer,
-		securityHeaders(strings.HasPrefix(s.options.Settings.PublicURL, "https:")), protect, middleware.GetHead)
+		securityHeaders(strings.HasPrefix(s.options.Settings.PublicURL, "https:")), OnlyFor(s.options.Hosts), protect, middleware.GetHead)
 	router.NotFound(notFound)
 	router.MethodNotAllowed(methodNotAllowed(router))
 	return router, nil
