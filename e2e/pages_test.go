@@ -86,17 +86,26 @@ func TestPagesInABrowser(t *testing.T) {
 		if address, _ := bob.page(); strings.Contains(address, invitation.Token) {
 			t.Errorf("the token stays in the address: %s", address)
 		}
-		bob.browse(t, click(`a[href*="provider=corp"]`), chooses("bob"), shows(`#accept`), click(`#accept`), shows(`#says:not(:empty)`))
-		if _, text := bob.page(); !strings.Contains(text, "You are in, as writer.") {
-			t.Errorf("the page says %q", text)
+		bob.browse(t, click(`a[href*="provider=corp"]`), chooses("bob"), shows(`button[name=join]`))
+		if address, text := bob.page(); !strings.Contains(text, first.Name+" invites you to acme, as writer.") && !strings.Contains(text, "ada invites you to acme, as writer.") || strings.Contains(address, invitation.Token) {
+			t.Errorf("before he joins the page at %s says %q", address, text)
+		}
+		bob.browse(t, click(`button[name=join]`), shows(`form[action="/auth/logout"]`))
+		if address, text := bob.page(); address != s.public+"/" || !strings.Contains(text, "acme, as writer") {
+			t.Errorf("afterwards he is at %s, which says %q", address, text)
 		}
 		if m := plainClient(s.direct, s.sessionOf(t, bob)).me(t); len(m.Orgs) != 1 || m.Orgs[0].Role != "writer" {
 			t.Errorf("bob is %+v", m)
 		}
 		// The link is spent, and says so.
-		bob.browse(t, chromedp.Navigate(s.public+"/"), chromedp.Navigate(invitation.URL), shows(`#accept`), click(`#accept`), shows(`#says:not(:empty)`))
-		if _, text := bob.page(); !strings.Contains(text, "does not count") {
+		bob.browse(t, chromedp.Navigate(invitation.URL), shows(`[role=alert]`))
+		if _, text := bob.page(); !strings.Contains(text, "does not count") || strings.Contains(text, "Join") {
 			t.Errorf("the second time the page says %q", text)
+		}
+		// Without a token there is nothing to join.
+		bob.browse(t, chromedp.Navigate(s.public+"/invitation"), shows(`#says:not(:empty)`))
+		if _, text := bob.page(); !strings.Contains(text, "holds no invitation") || strings.Contains(text, "Join") || strings.Contains(text, "Go on") {
+			t.Errorf("without a token the page says %q", text)
 		}
 	})
 	t.Run("signing out ends at the first page", func(t *testing.T) {

@@ -45,6 +45,15 @@ const (
 	ReasonInternal       Reason = "internal"
 )
 
+// Reasons are all of them.
+var Reasons = []Reason{
+	ReasonHeader, ReasonMalformed, ReasonUnknownSession, ReasonEndedSession, ReasonExpiredSession,
+	ReasonLocked, ReasonChecksum, ReasonUnknownKey, ReasonWrongSecret, ReasonExpiredKey,
+	ReasonRevokedKey, ReasonAbsentOwner, ReasonState, ReasonProvider, ReasonCode,
+	ReasonIDToken, ReasonGate, ReasonReplay, ReasonLoggedOut, ReasonDeviceCode,
+	ReasonLogoutToken, ReasonInternal,
+}
+
 // Failure is a failed authentication. Object and Target name the known user or key that it
 // concerns; without them only log and metric hear of it.
 type Failure struct {

@@ -38,9 +38,25 @@ type Config struct {
 	// GroupMaxAge is how long e-mail and group names count after the sign-in that showed them.
 	GroupMaxAge time.Duration
 	Pages       Pages
+	// SignIn counts a sign-in that came to an end. Nil counts none.
+	SignIn func(way Way, success bool)
 	// Orgs are the organizations of which somebody is a member, or for which a service works.
 	Orgs func(context.Context, *authz.Principal) ([]MeOrg, error)
 }
+
+// Way is how somebody signs in, or links another sign-in.
+type Way string
+
+// The ways: at the provider, by a token exchange, by a device login, and by linking.
+const (
+	WayCallback Way = "callback"
+	WayExchange Way = "exchange"
+	WayDevice   Way = "device"
+	WayLink     Way = "link"
+)
+
+// Ways are all of them.
+var Ways = []Way{WayCallback, WayExchange, WayDevice, WayLink}
 
 // Pages makes the pages for people. They are handed in because web imports identity.
 type Pages struct {
@@ -119,6 +135,9 @@ type Identity struct {
 
 // New makes the room. policy is the one in force, which may be another at each call; failed is called with the reason of every failed authentication.
 func New(pool *pgxpool.Pool, policy func() *authz.Policy, keys KeyVerifier, config Config, failed func(reason string)) *Service {
+	if config.SignIn == nil {
+		config.SignIn = func(Way, bool) {}
+	}
 	return &Service{
 		config: config, pool: pool, policy: policy, keys: keys, failed: failed,
 		cookies: cookieNamesFor(config.PublicURL), limiter: newLimiter(config.FailuresPerMinute),

@@ -209,6 +209,9 @@ type LinkedName struct{ Provider, Name, Email, Subject string }
 // the provider signed waits in the database for the confirming POST.
 func (s *Service) finishLink(w http.ResponseWriter, r *http.Request, provider *Provider, l link) {
 	shown, code, err := s.prepareLink(r, provider, l)
+	if err != nil { // else it ends when it is confirmed
+		s.config.SignIn(WayLink, false)
+	}
 	var conflict *problem.Error
 	switch {
 	case err == nil:
@@ -312,6 +315,7 @@ func (s *Service) ConfirmLink(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx := r.Context()
 	err = s.Write(ctx, func(tx pgx.Tx) error { return s.makeLink(ctx, tx, form.Get("code")) })
+	s.config.SignIn(WayLink, err == nil)
 	if err != nil {
 		problem.Write(w, r, err)
 		return

@@ -122,6 +122,7 @@ func (s *Service) Callback(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	f, token, expires, err := s.finish(r, provider)
+	s.config.SignIn(WayCallback, err == nil)
 	if err != nil {
 		s.failPage(w, r, provider, err)
 		return

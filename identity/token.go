@@ -58,13 +58,13 @@ func (s *Service) Token(w http.ResponseWriter, r *http.Request) {
 		writeOAuth(w, http.StatusBadRequest, oauthError{"invalid_request"})
 		return
 	}
-	refused := "invalid_request"
+	refused, way := "invalid_request", WayExchange
 	var answer TokenAnswer
 	switch form.Get("grant_type") {
 	case grantExchange:
 		answer, err = s.exchange(r.Context(), form)
 	case grantDevice:
-		refused = "invalid_grant"
+		refused, way = "invalid_grant", WayDevice
 		answer, err = s.fetchDevice(r.Context(), form)
 	case "":
 		err = tokenError("invalid_request")
@@ -73,10 +73,14 @@ func (s *Service) Token(w http.ResponseWriter, r *http.Request) {
 	}
 	var plain tokenError
 	var failure *Failure
+	// An error of the request's own is no sign-in yet, but for a device's that ended without a session.
+	if !errors.As(err, &plain) || plain == "access_denied" || plain == "expired_token" {
+		s.config.SignIn(way, err == nil)
+	}
 	switch {
 	case err == nil:
 		writeOAuth(w, http.StatusOK, answer)
-	case errors.As(err, &plain):
+	case plain != "":
 		writeOAuth(w, http.StatusBadRequest, oauthError{string(plain)})
 	case errors.As(err, &failure):
 		if s.settled(w, r, failure) {

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -18,8 +19,10 @@ import (
 
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"noted/identity"
 	"noted/internal/problem"
 	"noted/internal/request"
 )
@@ -28,22 +31,70 @@ import (
 type metrics struct {
 	log      *slog.Logger
 	requests *prometheus.HistogramVec
+	inFlight prometheus.Gauge
 	failures *prometheus.CounterVec
+	signIns  *prometheus.CounterVec
 }
 
-func newMetrics(registry prometheus.Registerer, log *slog.Logger) metrics {
+// newMetrics registers them. A counter has each of its labels from the start, with 0: one that first
+// appears with its first event has no rate then.
+func newMetrics(registry prometheus.Registerer, log *slog.Logger, version string, pool *pgxpool.Pool) metrics {
 	m := metrics{
 		log: log,
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "noted_http_request_duration_seconds", Help: "Answered requests by route and status.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 10},
 		}, []string{"method", "route", "status"}),
+		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "noted_http_requests_in_flight", Help: "Requests that are being answered.",
+		}),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "noted_auth_failures_total", Help: "Failed authentications by reason.",
 		}, []string{"reason"}),
+		signIns: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "noted_sign_ins_total", Help: "Sign-ins that came to an end, by way and outcome.",
+		}, []string{"way", "outcome"}),
 	}
-	registry.MustRegister(m.requests, m.failures)
+	for _, reason := range identity.Reasons {
+		m.failures.WithLabelValues(string(reason))
+	}
+	for _, way := range identity.Ways {
+		m.signIns.WithLabelValues(string(way), outcome(true))
+		m.signIns.WithLabelValues(string(way), outcome(false))
+	}
+	info := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "noted_build_info", Help: "1: which noted this is, and by which Go it was built.",
+		ConstLabels: prometheus.Labels{"version": version, "go_version": runtime.Version()},
+	})
+	info.Set(1)
+	registry.MustRegister(m.requests, m.inFlight, m.failures, m.signIns, info)
+	registerPool(registry, pool)
 	return m
+}
+
+func outcome(success bool) string {
+	if success {
+		return "success"
+	}
+	return "failure"
+}
+
+// registerPool shows the connections to the database: a pool that is always full makes requests wait.
+func registerPool(registry prometheus.Registerer, pool *pgxpool.Pool) {
+	gauge := func(name, help string, value func(*pgxpool.Stat) int32) {
+		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(value(pool.Stat())) }))
+	}
+	gauge("noted_db_connections_acquired", "Connections to the database that are at work.", (*pgxpool.Stat).AcquiredConns)
+	gauge("noted_db_connections_idle", "Connections to the database that wait for work.", (*pgxpool.Stat).IdleConns)
+	gauge("noted_db_connections_max", "How many connections there may be.", (*pgxpool.Stat).MaxConns)
+	registry.MustRegister(
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "noted_db_waits_total", Help: "How often work had to wait for a connection.",
+		}, func() float64 { return float64(pool.Stat().EmptyAcquireCount()) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name: "noted_db_wait_seconds_total", Help: "How long work had to wait for connections.",
+		}, func() float64 { return pool.Stat().EmptyAcquireWaitTime().Seconds() }),
+	)
 }
 
 // requestTimeout ends the work of a request; it is longer than any body may take to arrive.
@@ -100,6 +151,8 @@ func securityHeaders(https bool) func(http.Handler) http.Handler {
 func (m metrics) observe(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		recorded := middleware.NewWrapResponseWriter(w, r.ProtoMajor)
+		m.inFlight.Inc()
+		defer m.inFlight.Dec() // also when a handler aborts
 		next.ServeHTTP(recorded, r)
 		info := request.From(r.Context())
 		took := time.Since(info.Arrived)

@@ -134,14 +134,15 @@ func openPool(ctx context.Context, url string) (*pgxpool.Pool, error) {
 func (s *Server) wire() error {
 	settings := s.options.Settings
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	m := newMetrics(s.registry, s.options.Log)
+	m := newMetrics(s.registry, s.options.Log, s.options.Version, s.Pool)
 	s.policyMetrics = newPolicyMetrics(s.registry, s.options.Policy)
 	s.Keys = keys.New(s.Pool, keys.Config{MaxAge: settings.KeyMaxAge, OwnerMaxAbsence: settings.KeyOwnerMaxAbsence})
 	s.Identity = identity.New(s.Pool, s.options.Policy.Policy, s.Keys, identity.Config{
 		Providers: s.options.Providers, PublicURL: settings.PublicURL,
 		Floor: settings.AuthFailureFloor, FailuresPerMinute: settings.AuthFailuresPerMinute,
 		SessionIdle: settings.SessionIdle, SessionAbsolute: settings.SessionAbsolute, GroupMaxAge: settings.GroupMaxAge,
-		Pages: web.Pages(),
+		Pages:  web.Pages(),
+		SignIn: func(way identity.Way, success bool) { m.signIns.WithLabelValues(string(way), outcome(success)).Inc() },
 		Orgs: func(ctx context.Context, caller *authz.Principal) ([]identity.MeOrg, error) {
 			return s.Orgs.Mine(ctx, caller)
 		},
