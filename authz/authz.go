@@ -47,6 +47,12 @@ func (o Object) Kind() Kind {
 	return Kind(kind)
 }
 
+// relation is the part after it.
+func (o Object) relation() Relation {
+	_, relation, _ := strings.Cut(string(o), ":")
+	return Relation(relation)
+}
+
 // Permission is an object and an act. Its String is what a 403 carries: "note:own read".
 type Permission struct {
 	Object Object

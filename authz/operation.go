@@ -16,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"noted/internal/problem"
+	"noted/internal/request"
 )
 
 // API is where rooms register their operations. Each one declares what it needs; a
@@ -56,7 +57,7 @@ func Register[I, O any](a *API, op huma.Operation, needed Permission, handler fu
 		a.fail(op, "the permission %q is not in the vocabulary", needed)
 		return
 	}
-	register(a, op, needed.String(), func(p *Principal) error { return p.Check(needed) }, handler)
+	register(a, op, needed.String(), needed.Object.relation(), func(p *Principal) error { return p.Check(needed) }, handler)
 }
 
 // RegisterKind declares an operation on whatever things of a kind the caller may reach, by any of
@@ -70,10 +71,17 @@ func RegisterKind[I, O any](a *API, op huma.Operation, kind Kind, act Act, handl
 		a.fail(op, "%s %s is not in the vocabulary", kind, act)
 		return
 	}
-	register(a, op, anyOf(kind, act, by), func(p *Principal) error { return p.checkEver(kind, act, by) }, handler)
+	register(a, op, anyOf(kind, act, by), None, func(p *Principal) error { return p.checkEver(kind, act, by) }, handler)
 }
 
-func register[I, O any](a *API, op huma.Operation, needs string, check func(*Principal) error, handler func(context.Context, *I) (*O, error)) {
+// asStaff notes, for the record, that nothing but a permission on everybody's things let the caller in.
+func asStaff(ctx context.Context, by Relation) {
+	if by == Any {
+		request.From(ctx).Staff = true
+	}
+}
+
+func register[I, O any](a *API, op huma.Operation, needs string, relation Relation, check func(*Principal) error, handler func(context.Context, *I) (*O, error)) {
 	if strings.Contains(op.Path, "{") {
 		a.fail(op, "its path names a thing; declare it with RegisterOn")
 		return
@@ -81,6 +89,7 @@ func register[I, O any](a *API, op huma.Operation, needs string, check func(*Pri
 	a.declare(&op, needs)
 	op.Middlewares = append(op.Middlewares, func(ctx huma.Context, next func(huma.Context)) {
 		if answer(ctx, check(From(ctx.Context()))) {
+			asStaff(ctx.Context(), relation)
 			next(huma.WithValue(ctx, decisionKey{}, decision(check)))
 		}
 	}, strictInput)
@@ -202,6 +211,7 @@ func RegisterOn[T, I, O any](a *API, op huma.Operation, kind Kind, act Act, find
 	op.Middlewares = append(op.Middlewares, func(ctx huma.Context, next func(huma.Context)) {
 		found, decide, err := locate(ctx, kind, act, names, find)
 		if answer(ctx, err) {
+			asStaff(ctx.Context(), found.By)
 			next(huma.WithValue(huma.WithValue(ctx, foundKey{}, found), decisionKey{}, decide))
 		}
 	}, strictInput)

@@ -42,8 +42,18 @@ func (s *Service) Authenticate(next http.Handler) http.Handler {
 			s.fail(w, r, err)
 			return
 		}
-		next.ServeHTTP(w, r.WithContext(authz.WithPrincipal(r.Context(), principal)))
+		next.ServeHTTP(w, letIn(r, principal))
 	})
+}
+
+// letIn puts the caller into the request's context, and their credential into what the record knows of it.
+func letIn(r *http.Request, principal *authz.Principal) *http.Request {
+	by := request.Credential{Kind: string(principal.Via), ID: principal.Session, Holder: principal.ID}
+	if principal.Via == authz.ViaKey {
+		by.ID = principal.Key
+	}
+	request.From(r.Context()).Credential = by
+	return r.WithContext(authz.WithPrincipal(r.Context(), principal))
 }
 
 // SignedIn is Authenticate for a page for people: a stranger whose browser asks for it, also
@@ -63,7 +73,7 @@ func (s *Service) SignedIn(next http.Handler) http.Handler {
 		var failure *Failure
 		switch {
 		case principal != nil:
-			next.ServeHTTP(w, r.WithContext(authz.WithPrincipal(r.Context(), principal)))
+			next.ServeHTTP(w, letIn(r, principal))
 		case err == nil:
 			redirect(w, http.StatusSeeOther, s.signInURL(r))
 		case errors.As(err, &failure):

@@ -524,6 +524,7 @@ func TestExchangeFailuresAreOneAnswerWhateverTheReason(t *testing.T) {
 	check("signed out at the provider", "signed_out_at_provider", fresh(map[string]any{"sid": "over"}))
 	env.Exec(t, `update users set locked_at = now()`)
 	check("locked", "locked_user", fresh(nil))
+	env.Recorded(t)
 	if n := number(t, env, `select count(*) from audit_events where action = 'auth.fail' and outcome = 'failure' and object = 'user' and target = $1 and detail = 'locked_user'`, user(t, env, "alice")); n != 1 {
 		t.Errorf("%d rows about the locked user", n)
 	}

@@ -159,29 +159,23 @@ func brief(err error) string {
 	return request.Text(err.Error(), 600)
 }
 
-// note tells the log, the metric and, of a known user or key, the audit record.
+// note tells the log, the metric and, of a known user or key, the audit record. It comes before the
+// answer, so it waits for nothing that depends on who failed.
 func (s *Service) note(ctx context.Context, failure *Failure) {
 	info := request.From(ctx)
 	s.failed(string(failure.Reason))
 	info.Log().LogAttrs(ctx, slog.LevelWarn, "authentication failed",
 		slog.String("reason", string(failure.Reason)), slog.String("error", brief(failure.Err)),
 		slog.String("ip", info.IP.String()), slog.String("object", failure.Object), slog.String("target", failure.Target))
-	if failure.Target == "" {
-		return
-	}
-	// A client that hangs up must not keep its failure out of the record.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-	defer cancel()
-	err := audit.RecordFailure(ctx, s.pool, audit.Event{
-		Actor: failure.Actor, Object: failure.Object, Target: failure.Target, Org: failure.Org, Detail: string(failure.Reason),
-	})
-	if err != nil {
-		info.Log().LogAttrs(ctx, slog.LevelError, "audit record", slog.Any("error", err))
+	if failure.Target != "" {
+		s.record.Note(ctx, audit.Event{
+			Actor: failure.Actor, Object: failure.Object, Target: failure.Target, Org: failure.Org, Detail: string(failure.Reason),
+		})
 	}
 }
 
-// waitFloor waits until the request is as old as the next multiple of the floor; false when
-// the client has gone.
+// waitFloor waits until the request is as old as the next multiple of the floor, or its time is up;
+// false when the client has gone.
 func (s *Service) waitFloor(ctx context.Context) bool {
 	arrived := request.From(ctx).Arrived
 	age := time.Since(arrived)
@@ -193,7 +187,7 @@ func (s *Service) waitFloor(ctx context.Context) bool {
 		sleepUntil(arrived.Add(age + wait))
 		return true
 	case <-ctx.Done():
-		return false
+		return !errors.Is(ctx.Err(), context.Canceled)
 	}
 }
 

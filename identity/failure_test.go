@@ -1,6 +1,7 @@
 package identity_test
 
 import (
+	"context"
 	"fmt"
 	"hash/crc32"
 	"math/big"
@@ -10,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/google/uuid"
 
 	"noted/identity"
 	"noted/internal/server"
@@ -106,10 +109,11 @@ func TestAllFailuresAreOneAnswerWhateverTheReason(t *testing.T) {
 			t.Errorf("no metric of %s", reason)
 		}
 	}
-	// The known ones are in the record, the unknown ones are not.
+	// The known ones are in the record, the unknown ones are not. One reason hides no other.
+	env.Recorded(t)
 	for _, c := range []struct{ object, target, detail string }{
-		{"key", goodID, "wrong_secret"}, {"key", revokedID, "wrong_secret"}, {"key", expiredID, "expired_key"},
-		{"user", user(t, env, "bob"), "locked_user"}, {"user", user(t, env, "alice"), "ended_session"},
+		{"key", goodID, "wrong_secret"}, {"key", revokedID, "wrong_secret"}, {"key", revokedID, "revoked_key"}, {"key", expiredID, "expired_key"},
+		{"user", user(t, env, "bob"), "locked_user"}, {"user", user(t, env, "alice"), "ended_session"}, {"user", user(t, env, "alice"), "expired_session"},
 	} {
 		if n := number(t, env, `select count(*) from audit_events where action = 'auth.fail' and outcome = 'failure' and object = $1 and target = $2 and detail = $3 and ip = '127.0.0.1' and request_id <> ''`, c.object, c.target, c.detail); n != 1 {
 			t.Errorf("%d rows about %v", n, c)
@@ -153,6 +157,7 @@ func TestFailuresOfAKnownUserOrKeyAreOneRowAMinute(t *testing.T) {
 	group.Wait()
 	rows := func(target string) int {
 		t.Helper()
+		env.Recorded(t)
 		return number(t, env, `select count(*) from audit_events where action = 'auth.fail' and target = $1`, target)
 	}
 	if k, u := rows(id), rows(user(t, env, "alice")); k != 1 || u != 1 {
@@ -229,6 +234,7 @@ func TestALockedUserFailsByEveryWayInAndUnlockingGivesItBack(t *testing.T) {
 	if n := number(t, env, `select count(*) from sessions`); n != sessions {
 		t.Error("a locked user got a session")
 	}
+	env.Recorded(t)
 	if n := number(t, env, `select count(*) from audit_events where action = 'auth.fail' and detail = 'locked_user'`); n != 2 { // user and key, once each
 		t.Errorf("%d rows about the lock", n)
 	}
@@ -253,6 +259,89 @@ func TestSigningInAndOutAreInTheRecord(t *testing.T) {
 	}
 }
 
+// burst sends a request with each of the tokens, all at once, and returns in which step of the floor each
+// was answered: 0 is the first.
+func burst(t *testing.T, env *servertest.Env, floor time.Duration, tokens []string) []int {
+	t.Helper()
+	transport := &http.Transport{MaxIdleConnsPerHost: len(tokens)}
+	defer transport.CloseIdleConnections()
+	steps, start := make([]int, len(tokens)), make(chan struct{})
+	var group sync.WaitGroup
+	for i, token := range tokens {
+		group.Go(func() {
+			r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, env.URL+"/v1/me", nil)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			r.Header.Set("Authorization", "Bearer "+token)
+			<-start
+			began := time.Now()
+			response, err := transport.RoundTrip(r)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			steps[i] = int(time.Since(began)/floor) - 1
+			_ = response.Body.Close()
+			if response.StatusCode != http.StatusUnauthorized {
+				t.Errorf("got %d", response.StatusCode)
+			}
+		})
+	}
+	close(start)
+	group.Wait()
+	return steps
+}
+
+// Whoever knows key ids must not learn from the time whether there are such keys: not even while
+// the record of failures cannot be written.
+func TestABurstOfFailuresIsAnsweredAtTheFloorWhetherTheKeysAreKnownOrNot(t *testing.T) {
+	const floor, many = 4 * time.Second, 300
+	env := servertest.New(t, func(o *server.Options) { o.Settings.AuthFailureFloor = floor })
+	alice := meID(t, env, env.SignIn(t, "alice"))
+	var ids []uuid.UUID
+	var known, unknown []string
+	token := func(id uuid.UUID) string {
+		return withChecksum("noted_" + base62(new(big.Int).SetBytes(id[:]), 22) + "_" + base62(big.NewInt(7), 43))
+	}
+	for range many {
+		id := uuid.Must(uuid.NewV7())
+		ids, known, unknown = append(ids, id), append(known, token(id)), append(unknown, token(uuid.Must(uuid.NewV7())))
+	}
+	env.Exec(t, `insert into keys (id, user_id, name, role, created_by) select unnest($1::uuid[]), $2, 'k', 'key-reader', $2`, ids, alice)
+	env.Exec(t, `insert into key_secrets (id, key_id, hash, expires_at, minted_by) select gen_random_uuid(), unnest($1::uuid[]), sha256('x'), now() + interval '1 day', $2`, ids, alice)
+	env.Exec(t, `insert into audit_failures (subject, last_at) select 'key:' || unnest($1::uuid[]) || ':wrong_secret', now() - interval '1 hour'`, ids)
+	tx, err := env.Pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = tx.Rollback(context.WithoutCancel(t.Context())) }()
+	if _, err := tx.Exec(t.Context(), `select from audit_failures for update`); err != nil {
+		t.Fatal(err)
+	}
+	for name, tokens := range map[string][]string{"known": known, "unknown": unknown} {
+		for i, step := range burst(t, env, floor, tokens) {
+			if step != 0 {
+				t.Errorf("%s key %d was answered in step %d of the floor", name, i, step)
+			}
+		}
+	}
+	if n := number(t, env, `select count(*) from audit_events where action = 'auth.fail'`); n != 0 {
+		t.Fatalf("%d rows were written past the lock", n)
+	}
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	env.Recorded(t)
+	if n := number(t, env, `select count(distinct target) from audit_events where action = 'auth.fail' and detail = 'wrong_secret'`); n != many {
+		t.Errorf("%d of %d are in the record afterwards", n, many)
+	}
+	if metrics := string(env.Do(t, "GET", "/metrics", "", nil).Body); !strings.Contains(metrics, "\nnoted_audit_failures_dropped_total 0\n") {
+		t.Error("the metric does not say that nothing was dropped")
+	}
+}
+
 // A database that is away says nothing of the credential.
 func TestAStatementThatFailsIsNoFailedAuthentication(t *testing.T) {
 	env := servertest.New(t)
@@ -273,6 +362,7 @@ func TestTidyForgetsOldSessionsAndFailuresAndNothingElse(t *testing.T) {
 	checkRefused(t, "old", env.Do(t, "GET", "/v1/me", old, nil))
 	recent := env.SignIn(t, "alice")
 	env.Exec(t, `update sessions set expires_at = now() - interval '23 hours' where id = $1`, current(t, env, recent))
+	env.Recorded(t)
 	env.Exec(t, `update audit_failures set last_at = now() - interval '25 hours'`)
 	if err := env.Server.Identity.Tidy(t.Context(), 10); err != nil {
 		t.Fatal(err)

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"context"
 	"net/netip"
 	"testing"
 	"time"
@@ -29,6 +30,21 @@ func TestAFailureIsAnsweredAtAMultipleOfTheFloor(t *testing.T) {
 	})
 	if untilFloor(time.Second, 0) != 0 || untilFloor(time.Second, -1) != 0 {
 		t.Error("no floor waits")
+	}
+}
+
+// No answer would be an empty 200.
+func TestAFailureWhoseTimeIsUpIsAnsweredAndOneWhoseClientIsGoneIsNot(t *testing.T) {
+	s := &Service{config: Config{Floor: time.Hour}}
+	over, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if !s.waitFloor(over) {
+		t.Error("whose time is up is not answered")
+	}
+	gone, hangUp := context.WithCancel(t.Context())
+	hangUp()
+	if s.waitFloor(gone) {
+		t.Error("who is gone is answered")
 	}
 }
 

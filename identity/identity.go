@@ -74,6 +74,7 @@ type Service struct {
 	pool    *pgxpool.Pool
 	policy  func() *authz.Policy
 	keys    KeyVerifier
+	record  *audit.Failures
 	failed  func(reason string) // counts a failure by its reason
 	cookies cookieNames
 	limiter *limiter
@@ -133,13 +134,14 @@ type Identity struct {
 	AgeSeconds    float64  `json:"age_seconds"` // since that sign-in, by the database's clock
 }
 
-// New makes the room. policy is the one in force, which may be another at each call; failed is called with the reason of every failed authentication.
-func New(pool *pgxpool.Pool, policy func() *authz.Policy, keys KeyVerifier, config Config, failed func(reason string)) *Service {
+// New makes the room. policy is the one in force, which may be another at each call; record hears of
+// failed authentications of known users and keys, failed of the reason of every one. Neither may wait.
+func New(pool *pgxpool.Pool, policy func() *authz.Policy, keys KeyVerifier, config Config, record *audit.Failures, failed func(reason string)) *Service {
 	if config.SignIn == nil {
 		config.SignIn = func(Way, bool) {}
 	}
 	return &Service{
-		config: config, pool: pool, policy: policy, keys: keys, failed: failed,
+		config: config, pool: pool, policy: policy, keys: keys, record: record, failed: failed,
 		cookies: cookieNamesFor(config.PublicURL), limiter: newLimiter(config.FailuresPerMinute),
 		starts: newLimiter(deviceStarts),
 	}

@@ -244,3 +244,42 @@ func TestTwoUnlinkingsAtOnceLeaveOne(t *testing.T) {
 		env.Exec(t, `delete from identities`)
 	}
 }
+
+// A sign-in is nobody's act by a credential, also where the browser still brings one of before.
+func TestLinkingAndDevicesAreRecordedWithTheSessionThatConfirmedThem(t *testing.T) {
+	t.Parallel()
+	env := newTwoProviders(t)
+	b := newBrowser(t, env)
+	b.at(t, "dev", "alice")
+	b.at(t, "dev", "alice") // with the cookie of the one before
+	session := current(t, env, b.session())
+	_, code := b.asked(t, b.comeBack(t, startLink(t, env, b.session(), "corp"), "c-alice"))
+	location(t, confirmLink(t, env, b.session(), code), http.StatusSeeOther)
+	approveDevice(t, env, b.session())
+	c := newBrowser(t, env)
+	c.at(t, "corp", "c-alice") // its session ends with the link
+	var linked struct {
+		Items []struct{ ID, Subject string }
+	}
+	want(t, http.StatusOK, env.Do(t, http.MethodGet, "/v1/me/identities", b.session(), nil)).JSON(t, &linked)
+	for _, one := range linked.Items {
+		if one.Subject == "c-alice" {
+			want(t, http.StatusNoContent, env.Do(t, http.MethodDelete, "/v1/me/identities/"+one.ID, b.session(), nil))
+		}
+	}
+	for rows, times := range map[string]int{
+		`action = 'session.create' and detail like 'by %' and via_id is null and via_kind is null`: 3,
+		`action = 'session.create' and detail = 'device approved'`:                                 1,
+		`action = 'identity.link'`: 1, `action = 'identity.unlink'`: 1, `action = 'session.end'`: 1,
+	} {
+		if times < 3 {
+			rows += ` and via_kind = 'session' and via_id = '` + session + `'`
+		}
+		if n := number(t, env, `select count(*) from audit_events where `+rows); n != times {
+			t.Errorf("%d rows, want %d: %s", n, times, rows)
+		}
+	}
+	if n := number(t, env, `select count(*) from audit_events`); n != 7 {
+		t.Errorf("%d rows in all", n)
+	}
+}

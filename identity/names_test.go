@@ -18,7 +18,7 @@ func TestNamesForThePolicyAreOnlyWhatTheProviderMaySay(t *testing.T) {
 		{ID: "corp", Issuer: "https://corp.example", EmailDomains: []string{"corp.example"}},
 		{ID: "public", Issuer: "https://public.example"},
 	}
-	s := identity.New(nil, nil, nil, identity.Config{Providers: providers, GroupMaxAge: time.Hour}, nil)
+	s := identity.New(nil, nil, nil, identity.Config{Providers: providers, GroupMaxAge: time.Hour}, nil, nil)
 	corp := func(change func(*identity.Identity)) identity.Identity {
 		i := identity.Identity{Issuer: "https://corp.example", Subject: "s", Email: "Ada@Corp.example", EmailVerified: true, Groups: []string{"/staff", "a:b"}}
 		if change != nil {

@@ -318,6 +318,7 @@ func (s *Service) logOut(ctx context.Context, hash []byte) (issuer, idToken stri
 	if err != nil {
 		return "", "", fmt.Errorf("finding the session to end: %w", err)
 	}
+	request.From(ctx).Credential = request.Credential{Kind: string(authz.ViaSession), ID: session, Holder: user}
 	err = s.Write(ctx, func(tx pgx.Tx) error {
 		_, err := endSessions(ctx, tx, &audit.Actor{ID: user, Kind: "user", Name: name}, user, session, uuid.Nil)
 		return err

@@ -419,6 +419,7 @@ func TestAServiceKeyIsItsOrganizations(t *testing.T) {
 	want(t, "revoking", env.Do(t, http.MethodDelete, "/v1/orgs/"+org+"/keys/"+key.ID, alice, nil), http.StatusNoContent)
 	want(t, "when it is revoked", env.Do(t, http.MethodGet, "/v1/me", next.Secret, nil), http.StatusUnauthorized)
 	// The record of the organization has all of it, failures included.
+	env.Recorded(t)
 	record := string(env.Do(t, http.MethodGet, "/v1/orgs/"+org+"/audit?limit=200", alice, nil).Body)
 	for _, action := range []string{"key.create", "key.rotate", "key.revoke", "auth.fail", "member.join", "member.remove", "invitation.create", "org.create"} {
 		if !strings.Contains(record, `"action":"`+action+`"`) {

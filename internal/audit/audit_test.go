@@ -1,16 +1,22 @@
 package audit_test
 
 import (
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"log/slog"
 	"net/netip"
+	"os"
+	"slices"
+	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"noted/internal/audit"
 	"noted/internal/localpg/pgtest"
@@ -56,6 +62,106 @@ func TestAnEventIsReadBackWithTheRequestItBelongsTo(t *testing.T) {
 	want := audit.Item{ID: somebody.ID, At: somebody.At, IP: somebody.IP, Actor: ada, Action: "user.lock", Object: "user", Target: "x", Outcome: "success", RequestID: "r-1", Detail: "why"}
 	if diff := cmp.Diff(want, somebody); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// Who is told of in somebody else's request did nothing by that one's credential, nor did who failed.
+func TestOnlyTheHolderOfACredentialActedByIt(t *testing.T) {
+	pool := pgtest.Pool(t)
+	session := uuid.Must(uuid.NewV7())
+	ctx := request.With(t.Context(), &request.Info{
+		Credential: request.Credential{Kind: "session", ID: session, Holder: ada.ID}, Logger: slog.New(slog.DiscardHandler),
+	})
+	failures := audit.NewFailures(pool, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
+	failures.Note(ctx, audit.Event{Actor: ada, Object: "user", Target: "failed", Detail: "ended_session"})
+	if err := failures.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := audit.Record(ctx, pool,
+		audit.Event{Actor: ada, Action: audit.SessionEnd, Object: "session", Target: "her own"},
+		audit.Event{Actor: alice, Action: audit.SessionEnd, Object: "session", Target: "another's"},
+		audit.Event{Action: audit.NotePurge, Object: "note", Target: "nobody's"},
+	); err != nil {
+		t.Fatal(err)
+	}
+	items, err := audit.List(ctx, pool, audit.Filter{}, page.Position{}, 10)
+	if err != nil || len(items) != 4 {
+		t.Fatalf("%v, %v", items, err)
+	}
+	for _, item := range items {
+		if (item.Via != nil) != (item.Target == "her own") || item.Via != nil && *item.Via != (audit.Via{Kind: "session", ID: session}) {
+			t.Errorf("%s by %v", item.Target, item.Via)
+		}
+	}
+	if items, err := audit.List(ctx, pool, audit.Filter{Via: session}, page.Position{}, 10); err != nil || targets(items) != "her own" {
+		t.Errorf("by the session: %v, %v", targets(items), err)
+	}
+}
+
+// Rows of before it was noted tell by their action who may have been staff.
+func TestAnOrganizationIsNotShownTheAddressesOfStaff(t *testing.T) {
+	pool, org := pgtest.Pool(t), uuid.Must(uuid.NewV7())
+	for action, staff := range map[audit.Action]*bool{
+		audit.NoteReadAny: nil, audit.NotePurge: nil, audit.MemberJoin: nil, audit.KeyRevoke: new(true), audit.MemberRemove: new(false),
+	} {
+		_, err := pool.Exec(t.Context(), `
+			insert into audit_events (id, action, object, target, outcome, org_id, ip, by_staff)
+			values (gen_random_uuid(), $1, 'x', 'x', 'success', $2, '192.0.2.1', $3)`, string(action), org, staff)
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, filter := range map[string]audit.Filter{"the platform's": {}, "the organization's": {Org: org}} {
+		items, err := audit.List(t.Context(), pool, filter, page.Position{}, 10)
+		if err != nil || len(items) != 5 {
+			t.Fatalf("%v, %v", items, err)
+		}
+		for _, item := range items {
+			shown := filter.Org == uuid.Nil || item.Action == audit.MemberJoin || item.Action == audit.MemberRemove
+			if shown != (item.IP != nil) {
+				t.Errorf("%s record: the address of %s is shown: %v", name, item.Action, item.IP != nil)
+			}
+		}
+	}
+}
+
+// The list of actions is written once more than it need be: here it is held to the constants.
+func TestEveryActionIsInTheListAndInTheManual(t *testing.T) {
+	file, err := parser.ParseFile(token.NewFileSet(), "audit.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	manual, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	constants := map[string]bool{}
+	for _, declared := range file.Decls {
+		block, ok := declared.(*ast.GenDecl)
+		if !ok || block.Tok != token.CONST {
+			continue
+		}
+		for _, one := range block.Specs {
+			spec := one.(*ast.ValueSpec)
+			if of, ok := spec.Type.(*ast.Ident); !ok || of.Name != "Action" {
+				t.Errorf("a constant of another kind: %v", spec.Names)
+				continue
+			}
+			action, err := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			constants[action] = true
+			if !slices.Contains(audit.Actions, audit.Action(action)) {
+				t.Errorf("Actions lacks %s", action)
+			}
+			if !strings.Contains(string(manual), "`"+action+"`") {
+				t.Errorf("docs/operations.md does not tell of %s", action)
+			}
+		}
+	}
+	if len(constants) != len(audit.Actions) {
+		t.Errorf("%d constants, %d Actions", len(constants), len(audit.Actions))
 	}
 }
 
@@ -166,55 +272,5 @@ func TestARowStandsOrFallsWithItsTransaction(t *testing.T) {
 	})
 	if items, err := audit.List(t.Context(), pool, audit.Filter{}, page.Position{}, 10); err != nil || len(items) != 0 {
 		t.Errorf("got %v, %v", items, err)
-	}
-}
-
-func TestFailuresOfOneSubjectAreRecordedOnceAMinute(t *testing.T) {
-	pool := pgtest.Pool(t)
-	fail := func(object, target string) {
-		if err := audit.RecordFailure(t.Context(), pool, audit.Event{Actor: ada, Object: object, Target: target, Detail: "wrong_secret"}); err != nil {
-			t.Error(err)
-		}
-	}
-	count := func() (n int) {
-		items, err := audit.List(t.Context(), pool, audit.Filter{Action: "auth.fail"}, page.Position{}, 100)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, item := range items {
-			if item.Outcome != "failure" {
-				t.Errorf("the outcome is %s", item.Outcome)
-			}
-		}
-		return len(items)
-	}
-	var group sync.WaitGroup
-	for range 20 {
-		group.Go(func() { fail("key", "k1") })
-	}
-	group.Wait()
-	if n := count(); n != 1 {
-		t.Fatalf("20 failures at once are %d rows", n)
-	}
-	fail("key", "k2")
-	fail("user", "k1") // a user of that id is another subject
-	if n := count(); n != 3 {
-		t.Errorf("three subjects are %d rows", n)
-	}
-	age := func(seconds int) {
-		if _, err := pool.Exec(t.Context(), `update audit_failures set last_at = now() - make_interval(secs => $1) where subject = 'key:k1'`, seconds); err != nil {
-			t.Fatal(err)
-		}
-	}
-	age(55)
-	fail("key", "k1")
-	if n := count(); n != 3 {
-		t.Errorf("within the minute: %d rows", n)
-	}
-	age(60)
-	fail("key", "k1")
-	fail("key", "k1")
-	if n := count(); n != 4 {
-		t.Errorf("after the minute: %d rows", n)
 	}
 }

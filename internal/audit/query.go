@@ -16,21 +16,22 @@ import (
 type Query struct {
 	page.Query
 	Actor  string    `query:"actor" format:"uuid" doc:"Only what this user or key did"`
-	Action string    `query:"action" enum:"session.create,session.end,auth.fail,identity.link,identity.unlink,key.create,key.rotate,key.revoke,user.lock,user.unlock,note.purge,note.read_any,note.write_any,note.delete_any,note.restore_any,policy.reload,org.create,org.delete,member.join,member.change,member.remove,invitation.create,invitation.revoke,grant.set,grant.remove" doc:"Only this"`
+	Action Action    `query:"action" doc:"Only this"`
 	Since  time.Time `query:"since" doc:"Only from this time on"`
+	Via    string    `query:"via" format:"uuid" doc:"Only what was done by this session or key"`
 }
 
 // List returns the page asked for, of one organization or, with none, of all.
 func (q Query) List(ctx context.Context, pool *pgxpool.Pool, org uuid.UUID) (page.Of[Item], error) {
 	filter := Filter{Org: org, Action: q.Action, Since: q.Since}
-	if q.Actor != "" {
-		actor, err := uuid.Parse(q.Actor)
-		if err != nil || len(q.Actor) != 36 { // the parser takes other spellings too
-			return page.Of[Item]{}, problem.Invalid("query.actor", "is not a UUID")
-		}
-		filter.Actor = actor
+	var err error
+	if filter.Actor, err = idOf("query.actor", q.Actor); err != nil {
+		return page.Of[Item]{}, err
 	}
-	list := fmt.Sprintf("audit %s %s %s %d", filter.Org, filter.Actor, filter.Action, filter.Since.UnixNano())
+	if filter.Via, err = idOf("query.via", q.Via); err != nil {
+		return page.Of[Item]{}, err
+	}
+	list := fmt.Sprintf("audit %s %s %s %d %s", filter.Org, filter.Actor, filter.Action, filter.Since.UnixNano(), filter.Via)
 	after, err := q.After(list)
 	if err != nil {
 		return page.Of[Item]{}, err
@@ -42,4 +43,16 @@ func (q Query) List(ctx context.Context, pool *pgxpool.Pool, org uuid.UUID) (pag
 	return page.Make(items, q.Limit, list, func(item Item) page.Position {
 		return page.Position{At: item.At, ID: item.ID}
 	}), nil
+}
+
+// idOf reads an id of a query; empty is the zero id.
+func idOf(location, text string) (uuid.UUID, error) {
+	if text == "" {
+		return uuid.Nil, nil
+	}
+	id, err := uuid.Parse(text)
+	if err != nil || len(text) != 36 { // the parser takes other spellings too
+		return uuid.Nil, problem.Invalid(location, "is not a UUID")
+	}
+	return id, nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -19,38 +20,17 @@ type Execer interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
 
-const columns = `id, actor_kind, actor_id, actor_name, action, object, target, outcome, ip, request_id, detail, org_id`
+const columns = `id, actor_kind, actor_id, actor_name, action, object, target, outcome, ip, request_id, detail, org_id, via_kind, via_id, by_staff`
 
 // Record writes one row for each event, in the given order, under the request in ctx.
 func Record(ctx context.Context, db Execer, events ...Event) error {
 	for _, event := range events {
 		_, err := db.Exec(ctx, `
 			insert into audit_events (`+columns+`)
-			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`, row(ctx, event)...)
+			values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)`, row(ctx, event)...)
 		if err != nil {
 			return fmt.Errorf("recording %s: %w", event.Action, err)
 		}
-	}
-	return nil
-}
-
-// RecordFailure writes an auth.fail row about subject (a user's or key's id), unless one
-// was written for it within the last minute: an attacker's noise fills no disk. The
-// upsert's row lock makes that hold among replicas too.
-func RecordFailure(ctx context.Context, pool *pgxpool.Pool, event Event) error {
-	event.Action, event.Failure = AuthFail, true
-	_, err := pool.Exec(ctx, `
-		with due as (
-			insert into audit_failures as f (subject, last_at) values ($13, now())
-			on conflict (subject) do update set last_at = now()
-				where f.last_at <= now() - interval '1 minute'
-			returning subject
-		)
-		insert into audit_events (`+columns+`)
-		select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12 from due`,
-		append(row(ctx, event), event.Object+":"+event.Target)...)
-	if err != nil {
-		return fmt.Errorf("recording %s: %w", event.Action, err)
 	}
 	return nil
 }
@@ -71,18 +51,35 @@ func row(ctx context.Context, event Event) []any {
 	if info.IP.IsValid() {
 		ip = &info.IP
 	}
+	var viaKind *string
+	var via *uuid.UUID
+	// What failed was let in by nothing; what is told of somebody else, they did not do by this credential.
+	if by := info.Credential; by.ID != uuid.Nil && event.Action != AuthFail && event.Actor != nil && event.Actor.ID == by.Holder {
+		viaKind, via = &by.Kind, &by.ID
+	}
+	// A list shows things to which the caller stands in many ways: its rows say it by their action.
+	staff := info.Staff || strings.HasSuffix(string(event.Action), "_any")
 	id := uuid.Must(uuid.NewV7())
-	return []any{id, kind, actor, name, string(event.Action), event.Object, event.Target, outcome, ip, info.ID, event.Detail, orNull(event.Org, event.Org != uuid.Nil)}
+	return []any{
+		id, kind, actor, name, string(event.Action), event.Object, event.Target, outcome, ip, info.ID, event.Detail,
+		orNull(event.Org, event.Org != uuid.Nil), viaKind, via, staff,
+	}
 }
 
-// List returns up to limit events, newest first, that come after the position.
+// byStaff holds for what nothing but a permission on everybody's things allowed. A row of a time
+// when that was not noted tells it by its action, or it may have been.
+const byStaff = `coalesce(by_staff, action like '%\_any' or action = 'note.purge')`
+
+// List returns up to limit events, newest first, that come after the position. An organization is
+// not shown from which address platform staff looked into it.
 func List(ctx context.Context, pool *pgxpool.Pool, filter Filter, after page.Position, limit int) ([]Item, error) {
 	rows, err := pool.Query(ctx, `
 		select id, at, actor_kind, actor_id, actor_name, action, object, target, org_id, outcome,
-			host(ip) as ip, request_id, detail
+			case when @org::uuid is null or not `+byStaff+` then host(ip) end, request_id, detail, via_kind, via_id
 		from audit_events
 		where (@actor::uuid is null or actor_id = @actor)
 			and (@org::uuid is null or org_id = @org)
+			and (@via::uuid is null or via_id = @via)
 			and (@action::text is null or action = @action)
 			and (@since::timestamptz is null or at >= @since)
 			and (@at::timestamptz is null or (at, id) < (@at, @id))
@@ -91,6 +88,7 @@ func List(ctx context.Context, pool *pgxpool.Pool, filter Filter, after page.Pos
 		pgx.NamedArgs{
 			"actor": orNull(filter.Actor, filter.Actor != uuid.Nil), "action": orNull(filter.Action, filter.Action != ""),
 			"org":   orNull(filter.Org, filter.Org != uuid.Nil),
+			"via":   orNull(filter.Via, filter.Via != uuid.Nil),
 			"since": orNull(filter.Since, !filter.Since.IsZero()),
 			"at":    orNull(after.At, !after.At.IsZero()), "id": orNull(after.ID, !after.At.IsZero()), "limit": limit,
 		})
@@ -99,12 +97,15 @@ func List(ctx context.Context, pool *pgxpool.Pool, filter Filter, after page.Pos
 	}
 	items, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Item, error) {
 		var item Item
-		var kind, name *string
-		var actor *uuid.UUID
+		var kind, name, viaKind *string
+		var actor, via *uuid.UUID
 		err := row.Scan(&item.ID, &item.At, &kind, &actor, &name, &item.Action, &item.Object, &item.Target,
-			&item.OrgID, &item.Outcome, &item.IP, &item.RequestID, &item.Detail)
+			&item.OrgID, &item.Outcome, &item.IP, &item.RequestID, &item.Detail, &viaKind, &via)
 		if actor != nil {
 			item.Actor = &Actor{ID: *actor, Kind: *kind, Name: *name}
+		}
+		if via != nil {
+			item.Via = &Via{Kind: *viaKind, ID: *via}
 		}
 		item.At = item.At.UTC()
 		return item, err

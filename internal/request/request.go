@@ -13,13 +13,24 @@ import (
 	"github.com/google/uuid"
 )
 
-// Info is what is known of a request from its start.
+// Info is what is known of a request: from its start, and then of who was let in.
 type Info struct {
 	ID        string       // also the answer's X-Request-Id
 	Arrived   time.Time    // with Go's monotonic clock
 	IP        netip.Addr   // invalid when a trusted proxy sent garbage
 	UserAgent string       // valid UTF-8, at most 256 bytes
 	Logger    *slog.Logger // without the id, which most requests log once or never
+
+	// Credential is what let the caller in; the zero one before that, and on public routes.
+	Credential Credential
+	// Staff tells that nothing but a permission on everybody's things let the caller do what they do.
+	Staff bool
+}
+
+// Credential is a session or an API key, by its id, and whose it is: a user's, or a service's own.
+type Credential struct {
+	Kind       string // session, key
+	ID, Holder uuid.UUID
 }
 
 // Log logs under the request's id.

@@ -103,7 +103,7 @@ func (s *Server) ready(ctx context.Context, _ *struct{}) (*readyOutput, error) {
 // document adds to the OpenAPI document what is no huma operation: redirects and forms.
 func (s *Server) document() {
 	// huma cannot say that a member which is an object may be null.
-	for _, member := range []struct{ schema, name string }{{"Me", "key"}, {"Item", "actor"}, {"ExplainOutputBody", "missing"}} {
+	for _, member := range []struct{ schema, name string }{{"Me", "key"}, {"Item", "actor"}, {"Item", "via"}, {"ExplainOutputBody", "missing"}} {
 		properties := s.openapi.Components.Schemas.Map()[member.schema].Properties
 		properties[member.name] = &huma.Schema{OneOf: []*huma.Schema{properties[member.name], {Type: "null"}}}
 	}

@@ -27,6 +27,7 @@ import (
 	"noted/admin"
 	"noted/authz"
 	"noted/identity"
+	"noted/internal/audit"
 	"noted/internal/migrate"
 	"noted/internal/problem"
 	"noted/internal/strictjson"
@@ -61,6 +62,7 @@ type Server struct {
 	Keys     *keys.Service
 	Orgs     *orgs.Service
 	Notes    *notes.Service
+	Failures *audit.Failures
 
 	options  Options
 	router   *chi.Mux
@@ -136,6 +138,7 @@ func (s *Server) wire() error {
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m := newMetrics(s.registry, s.options.Log, s.options.Version, s.Pool)
 	s.policyMetrics = newPolicyMetrics(s.registry, s.options.Policy)
+	s.Failures = audit.NewFailures(s.Pool, s.options.Log, s.registry)
 	s.Keys = keys.New(s.Pool, keys.Config{MaxAge: settings.KeyMaxAge, OwnerMaxAbsence: settings.KeyOwnerMaxAbsence})
 	s.Identity = identity.New(s.Pool, s.options.Policy.Policy, s.Keys, identity.Config{
 		Providers: s.options.Providers, PublicURL: settings.PublicURL,
@@ -146,7 +149,7 @@ func (s *Server) wire() error {
 		Orgs: func(ctx context.Context, caller *authz.Principal) ([]identity.MeOrg, error) {
 			return s.Orgs.Mine(ctx, caller)
 		},
-	}, func(reason string) { m.failures.WithLabelValues(reason).Inc() })
+	}, s.Failures, func(reason string) { m.failures.WithLabelValues(reason).Inc() })
 	mailer, err := settings.mailer()
 	if err != nil {
 		return err
@@ -244,7 +247,8 @@ func (s *Server) Handler() http.Handler { return s.router }
 
 // Run serves on the listener, and metrics on the second one if it is not nil, until ctx ends;
 // then it drains: /readyz says 503, requests under way get ShutdownGrace to finish, nothing
-// new is taken. It returns when all of that, and the background work, is over.
+// new is taken, and what failed until then is recorded. It returns when all of that, and the background
+// work, is over.
 func (s *Server) Run(ctx context.Context, listener, metricsListener net.Listener) error {
 	calmGC()
 	workContext, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -252,6 +256,7 @@ func (s *Server) Run(ctx context.Context, listener, metricsListener net.Listener
 	defer s.work.stop()
 	s.work.run(workContext, s.Notes.RunPurge)
 	s.work.run(workContext, s.tidy)
+	s.work.run(workContext, s.Failures.Run)
 	s.work.run(workContext, s.keepPolicy)
 	s.work.run(workContext, func(ctx context.Context) { s.Identity.TryDiscovery(ctx, s.options.Log) })
 	s.work.run(workContext, func(ctx context.Context) { s.Identity.Listen(ctx, s.options.Log) })
@@ -286,6 +291,7 @@ func (s *Server) Run(ctx context.Context, listener, metricsListener net.Listener
 			errs = append(errs, fmt.Errorf("requests were cut off after shutdown_grace: %w", err), server.Close())
 		}
 	}
+	_ = s.Failures.Flush(grace) // what is left then is Close's
 	return errors.Join(errs...)
 }
 
@@ -302,8 +308,11 @@ func calmGC() {
 // see it.
 const drainNotice = time.Second
 
-// Close lets go of the database.
-func (s *Server) Close() { s.Pool.Close() }
+// Close records the failures that still wait, for a second at most, and lets go of the database.
+func (s *Server) Close() {
+	s.Failures.Close()
+	s.Pool.Close()
+}
 
 // httpServer bounds what a slow or greedy client can hold. Reading a body has a deadline of
 // its own in each operation.

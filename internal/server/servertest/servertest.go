@@ -331,6 +331,14 @@ func (e *Env) NewDeadNote(t testing.TB, token, title string) string {
 	return id
 }
 
+// Recorded waits until the failed authentications that were answered so far are in the record.
+func (e *Env) Recorded(t testing.TB) {
+	t.Helper()
+	if err := e.Server.Failures.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // Exec runs SQL that no client can: it moves time.
 func (e *Env) Exec(t testing.TB, sql string, args ...any) {
 	t.Helper()
