@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -13,6 +14,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"noted/authz"
+	"noted/identity"
+	"noted/internal/audit"
 	"noted/internal/name"
 	"noted/internal/page"
 	"noted/internal/problem"
@@ -184,8 +187,10 @@ func (s *Service) createNotebook(ctx context.Context, in *struct{ Body NewNotebo
 			return fmt.Errorf("making a notebook: %w", err)
 		}
 		var err error
-		out.Body, _, err = findNotebook(ctx, tx, caller, org, id)
-		return err
+		if out.Body, _, err = findNotebook(ctx, tx, caller, org, id); err != nil {
+			return err
+		}
+		return recordNotebook(ctx, tx, audit.NotebookCreate, out.Body, out.Body.inRecord())
 	})
 }
 
@@ -209,8 +214,14 @@ func (s *Service) changeNotebook(ctx context.Context, in *struct{ Body NotebookC
 		if err != nil {
 			return fmt.Errorf("changing a notebook: %w", err)
 		}
-		out.Body, _, err = findNotebook(ctx, tx, caller, was.OrgID, was.ID)
-		return err
+		if out.Body, _, err = findNotebook(ctx, tx, caller, was.OrgID, was.ID); err != nil {
+			return err
+		}
+		change := was.changeTo(out.Body)
+		if change == "" {
+			return nil
+		}
+		return recordNotebook(ctx, tx, audit.NotebookChange, was, change)
 	})
 }
 
@@ -223,8 +234,43 @@ func (s *Service) deleteNotebook(ctx context.Context, _ *struct{}, found authz.F
 		if tag.RowsAffected() == 0 {
 			return errNotEmpty
 		}
-		return nil
+		return recordNotebook(ctx, tx, audit.NotebookDelete, was, was.inRecord())
 	})
+}
+
+// recordNotebook leaves the row of what was done to a notebook.
+func recordNotebook(ctx context.Context, tx pgx.Tx, action audit.Action, n Notebook, detail string) error {
+	return audit.Record(ctx, tx, audit.Event{
+		Actor: identity.ActorOf(authz.From(ctx)), Action: action, Object: "notebook", Target: n.ID.String(), Org: n.OrgID, Detail: detail,
+	})
+}
+
+// inRecord is how the record calls a notebook. Who reads the record may not be let into restricted
+// ones, so it does not name those.
+func (n Notebook) inRecord() string {
+	if n.Restricted {
+		return "restricted"
+	}
+	return n.Name
+}
+
+// changeTo says for the record what is another thing than before; empty when nothing is.
+func (n Notebook) changeTo(is Notebook) string {
+	var changes []string
+	switch {
+	case n.Name == is.Name:
+	case n.Restricted || is.Restricted:
+		changes = append(changes, "renamed")
+	default:
+		changes = append(changes, audit.Renamed(n.Name, is.Name))
+	}
+	switch {
+	case !n.Restricted && is.Restricted:
+		changes = append(changes, "restricted")
+	case n.Restricted && !is.Restricted:
+		changes = append(changes, "opened")
+	}
+	return strings.Join(changes, ", ")
 }
 
 // changeOne decides once more on a notebook, when nothing changes beside.

@@ -145,15 +145,16 @@ func (s *Service) get(_ context.Context, _ *struct{}, found authz.Found[Org]) (*
 
 func (s *Service) rename(ctx context.Context, in *struct{ Body OrgName }, found authz.Found[Org]) (*orgOutput, error) {
 	out := &orgOutput{}
-	err := s.Write(ctx, found.At.Org, func(ctx context.Context, tx pgx.Tx, standing authz.Standing) error {
+	// Alone: two that share the row would wait for one another to change it.
+	err := s.Change(ctx, found.At.Org, func(ctx context.Context, tx pgx.Tx, standing authz.Standing) error {
 		caller := authz.From(ctx)
 		if _, err := caller.DecideIn("org", "write", standing, nil); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, `update orgs set name = $2 where id = $1`, found.At.Org, in.Body.Name); err != nil {
+		err := rename(ctx, tx, caller, found.At.Org, string(in.Body.Name))
+		if err != nil {
 			return err
 		}
-		var err error
 		out.Body, err = find(ctx, tx, caller, found.At.Org)
 		return err
 	})

@@ -175,6 +175,24 @@ func (s *Service) create(ctx context.Context, tx pgx.Tx, caller *authz.Principal
 	})
 }
 
+// rename names an organization, in a transaction that holds it alone.
+func rename(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org uuid.UUID, name string) error {
+	var was string
+	err := tx.QueryRow(ctx, `
+		update orgs o set name = $2 from orgs before
+		where o.id = $1 and before.id = $1 and before.name <> $2
+		returning before.name`, org, name).Scan(&was)
+	if errors.Is(err, pgx.ErrNoRows) { // it is called so already
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("naming an organization: %w", err)
+	}
+	return audit.Record(ctx, tx, audit.Event{
+		Actor: identity.ActorOf(caller), Action: audit.OrgChange, Object: "org", Target: org.String(), Org: org, Detail: audit.Renamed(was, name),
+	})
+}
+
 // bury ends an organization: nobody is a member any more, its grants go with the memberships, its
 // invitations and keys end.
 func (s *Service) bury(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org uuid.UUID) error {
