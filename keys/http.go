@@ -92,8 +92,8 @@ func (o operations) registerOne(api *authz.API, prefix, path string, tags []stri
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "rotate-" + prefix + "key", Method: http.MethodPost, Path: path + "/rotate", Tags: tags, DefaultStatus: http.StatusCreated,
 		Summary:     "Give an API key a new secret; the old one works until the overlap ends",
-		Description: "The new secret lives as long as the old one was made for. At most two work at a time: a further rotation ends the oldest. 409 for a key that has expired or is revoked.",
-	}, "key", "write", o.finder(true), func(ctx context.Context, in *struct{ Body *Rotation }, found authz.Found[Key]) (*createOutput, error) {
+		Description: "The new secret lives as long as the old one was made for. At most two work at a time: a further rotation ends the oldest. 409 for a key that has expired or is revoked. 403 for who lacks what is in a service key's role in the organization.",
+	}, "key", "write", o.rotatable(), func(ctx context.Context, in *struct{ Body *Rotation }, found authz.Found[Key]) (*createOutput, error) {
 		return o.rotate(ctx, in.Body, found)
 	})
 	authz.RegisterOn(api, huma.Operation{
@@ -123,15 +123,41 @@ func (o operations) finder(revoked bool) authz.Find[Key] {
 	})
 }
 
-// write runs a transaction in which the caller and, in an organization, the permission were confirmed.
-func (o operations) write(ctx context.Context, org uuid.UUID, act authz.Act, work func(context.Context, pgx.Tx) error) error {
+// rotatable is finder for a rotation, revoked keys included: who is shown a secret is given the role
+// of a service key, and needs what is in it.
+func (o operations) rotatable() authz.Find[Key] {
+	find := o.finder(true)
+	if o.orgs == nil {
+		return find
+	}
+	return func(ctx context.Context, caller *authz.Principal, at authz.Place) (authz.Standing, func(context.Context) (Key, error), error) {
+		standing, load, err := find(ctx, caller, at)
+		return standing, func(ctx context.Context) (Key, error) {
+			key, err := load(ctx)
+			if err == nil && caller.DecideAll("key", "write", standing) == nil {
+				err = caller.GivesRole(standing, key.OrgRole)
+			}
+			return key, err
+		}, err
+	}
+}
+
+// write runs a transaction in which the caller and, in an organization, the permission were confirmed;
+// and, where somebody is given a role in the organization, that they may give it.
+func (o operations) write(ctx context.Context, org uuid.UUID, act authz.Act, gives string, work func(context.Context, pgx.Tx) error) error {
 	if o.orgs == nil {
 		return o.users.Act(ctx, work)
 	}
 	defer o.users.Forget()
 	return o.orgs.Write(ctx, org, func(ctx context.Context, tx pgx.Tx, standing authz.Standing) error {
-		if err := authz.From(ctx).DecideAll("key", act, standing); err != nil {
+		caller := authz.From(ctx)
+		if err := caller.DecideAll("key", act, standing); err != nil {
 			return err
+		}
+		if gives != "" {
+			if err := caller.GivesRole(standing, gives); err != nil {
+				return err
+			}
 		}
 		return work(ctx, tx)
 	})
@@ -166,7 +192,7 @@ type NewKey struct {
 // NewOrgKey is what a service key is made from.
 type NewOrgKey struct {
 	NewKey
-	OrgRole string `json:"org_role" enum:"admin,writer,reader" doc:"Its role in the organization"`
+	OrgRole string `json:"org_role" enum:"admin,writer,reader" doc:"Its role in the organization, none that includes what you lack there"`
 }
 
 type createOutput struct {
@@ -194,7 +220,7 @@ func (o operations) create(ctx context.Context, in NewKey, owner Owner) (*create
 		until = &exact
 	}
 	out := &createOutput{}
-	err := o.write(ctx, owner.Org, "write", func(ctx context.Context, tx pgx.Tx) error {
+	err := o.write(ctx, owner.Org, "write", owner.OrgRole, func(ctx context.Context, tx pgx.Tx) error {
 		if err := o.checkExpiry(ctx, tx, until); err != nil {
 			return err
 		}
@@ -242,7 +268,7 @@ type KeyName struct {
 }
 
 func (o operations) rename(ctx context.Context, in KeyName, found authz.Found[Key]) (*keyOutput, error) {
-	err := o.write(ctx, found.At.Org, "write", func(ctx context.Context, tx pgx.Tx) error {
+	err := o.write(ctx, found.At.Org, "write", "", func(ctx context.Context, tx pgx.Tx) error {
 		return o.Service.rename(ctx, tx, ownerOf(ctx, found.At), found.Thing.ID, string(in.Name))
 	})
 	if err != nil {
@@ -278,7 +304,7 @@ func (o operations) rotate(ctx context.Context, in *Rotation, found authz.Found[
 		return nil, err
 	}
 	owner, out := ownerOf(ctx, found.At), &createOutput{}
-	err = o.write(ctx, owner.Org, "write", func(ctx context.Context, tx pgx.Tx) error {
+	err = o.write(ctx, owner.Org, "write", found.Thing.OrgRole, func(ctx context.Context, tx pgx.Tx) error {
 		out.Body.Secret, err = o.Service.rotate(ctx, tx, identity.ActorOf(authz.From(ctx)), owner, found.Thing.ID, overlap)
 		return err
 	})
@@ -289,7 +315,7 @@ func (o operations) rotate(ctx context.Context, in *Rotation, found authz.Found[
 }
 
 func (o operations) revoke(ctx context.Context, found authz.Found[Key]) error {
-	return o.write(ctx, found.At.Org, "delete", func(ctx context.Context, tx pgx.Tx) error {
+	return o.write(ctx, found.At.Org, "delete", "", func(ctx context.Context, tx pgx.Tx) error {
 		if o.orgs != nil {
 			if err := o.orgs.KeyRevoked(ctx, tx, found.At.Org, found.Thing.ID); err != nil {
 				return err

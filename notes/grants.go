@@ -62,7 +62,7 @@ func (s *Service) registerGrants(api *authz.API, on granted) {
 	})
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "set-" + kind + "-grant", Method: http.MethodPut, Path: path + "/{user}", Summary: "Let a member read or write a " + kind, Tags: tags,
-		Description: "It adds to the member's role and never takes away. 422 for somebody who is no member.",
+		Description: "It adds to the member's role and never takes away. You give only what you may do to it yourself. 422 for somebody who is no member.",
 	}, "grant", "write", find, func(ctx context.Context, in *struct {
 		Body struct {
 			Access string `json:"access" enum:"read,write"`
@@ -85,24 +85,24 @@ func (s *Service) findGranted(on granted) authz.Find[struct{}] {
 	return authz.Only(func(ctx context.Context, caller *authz.Principal, at authz.Place) (authz.Standing, error) {
 		standing, err := s.orgs.Standing(ctx, caller, at)
 		if err == nil && standing.Role != "" {
-			err = on.readable(ctx, s.pool, caller, at)
+			_, err = on.readable(ctx, s.pool, caller, at)
 		}
 		return standing, err
 	})
 }
 
-// readable is errNoGrant, whichever is missing, when the thing that a grant is on is not there for
-// the caller: who manages grants sees no further by that.
-func (on granted) readable(ctx context.Context, db querier, caller *authz.Principal, at authz.Place) error {
+// readable is the caller's standing to the thing that a grant is on; errNoGrant, whichever is missing,
+// when it is not there for them: who manages grants sees no further by that.
+func (on granted) readable(ctx context.Context, db querier, caller *authz.Principal, at authz.Place) (authz.Standing, error) {
 	standing, err := on.look(ctx, db, caller, at.Org, at.ID)
 	if err == nil {
 		_, err = caller.DecideOn(on.kind, "read", standing)
 	}
 	var missing *problem.Error
 	if errors.As(err, &missing) {
-		return errNoGrant
+		err = errNoGrant
 	}
-	return err
+	return standing, err
 }
 
 type grantOutput struct{ Body Grant }
@@ -143,28 +143,38 @@ func (s *Service) listGrants(ctx context.Context, in page.Query, on granted, at 
 	return &grantList{page.Make(grants, in.Limit, list, func(g Grant) page.Position { return page.Position{At: g.CreatedAt, ID: g.UserID} })}, nil
 }
 
-// changeGrant decides once more, when nothing changes beside.
-func (s *Service) changeGrant(ctx context.Context, on granted, at authz.Place, act authz.Act, work func(ctx context.Context, tx pgx.Tx) error) error {
+// changeGrant decides once more, when nothing changes beside. The work is handed the caller's standing
+// to the thing.
+func (s *Service) changeGrant(ctx context.Context, on granted, at authz.Place, act authz.Act, work func(ctx context.Context, tx pgx.Tx, thing authz.Standing) error) error {
 	return s.orgs.Change(ctx, at.Org, func(ctx context.Context, tx pgx.Tx, standing authz.Standing) error {
 		caller := authz.From(ctx)
+		var thing authz.Standing
 		var lookup error
 		if standing.Role != "" {
-			lookup = on.readable(ctx, tx, caller, at)
+			thing, lookup = on.readable(ctx, tx, caller, at)
 		}
 		if _, err := caller.DecideIn("grant", act, standing, lookup); err != nil {
 			return err
 		}
-		return work(ctx, tx)
+		return work(ctx, tx, thing)
 	})
 }
 
 func (s *Service) setGrant(ctx context.Context, on granted, at authz.Place, access string) (*grantOutput, error) {
 	out := &grantOutput{}
-	return out, s.changeGrant(ctx, on, at, "write", func(ctx context.Context, tx pgx.Tx) error {
+	return out, s.changeGrant(ctx, on, at, "write", func(ctx context.Context, tx pgx.Tx, thing authz.Standing) error {
 		var member bool
-		err := tx.QueryRow(ctx, `select exists (select from memberships where org_id = $1 and user_id = $2)`, at.Org, at.User).Scan(&member)
+		var was string
+		err := tx.QueryRow(ctx, `
+			select exists (select from memberships where org_id = $1 and user_id = $2),
+				coalesce((select access from grants where org_id = $1 and user_id = $2 and `+on.column+` = $3), '')`, at.Org, at.User, at.ID).Scan(&member, &was)
 		if err != nil {
 			return fmt.Errorf("finding a member: %w", err)
+		}
+		if was != access {
+			if err := authz.From(ctx).GivesAccess(on.kind, thing, access); err != nil {
+				return err
+			}
 		}
 		if !member {
 			return problem.Invalid("path.user", "is no member of the organization; grants are for members")
@@ -186,7 +196,7 @@ func (s *Service) setGrant(ctx context.Context, on granted, at authz.Place, acce
 }
 
 func (s *Service) removeGrant(ctx context.Context, on granted, at authz.Place) error {
-	return s.changeGrant(ctx, on, at, "delete", func(ctx context.Context, tx pgx.Tx) error {
+	return s.changeGrant(ctx, on, at, "delete", func(ctx context.Context, tx pgx.Tx, _ authz.Standing) error {
 		tag, err := tx.Exec(ctx, `delete from grants where org_id = $1 and user_id = $2 and `+on.column+` = $3`, at.Org, at.User, at.ID)
 		if err != nil {
 			return fmt.Errorf("taking a grant back: %w", err)

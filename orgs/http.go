@@ -57,7 +57,7 @@ func (s *Service) Register(api *authz.API, end func(context.Context, pgx.Tx, uui
 	}, "member", "read", authz.Only(s.Standing), s.members)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "change-member", Method: http.MethodPatch, Path: "/v1/orgs/{org}/members/{user}", Summary: "Give a member another role", Tags: tags,
-		Description: "409 when it would leave no admin whose account is not locked. Invitations that the member made end. 409 as well when an admin who was shown live secrets of service keys here becomes less, unless `service_keys` says what becomes of them by who holds `key:org delete`.", Errors: []int{http.StatusConflict},
+		Description: "None that includes what you lack there. 409 when it would leave no admin whose account is not locked. Invitations that the member made end. 409 as well when an admin who was shown live secrets of service keys here becomes less, unless `service_keys` says what becomes of them by who holds `key:org delete`.", Errors: []int{http.StatusConflict},
 	}, "member", "write", findMember, s.changeMember)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "remove-member", Method: http.MethodDelete, Path: "/v1/orgs/{org}/members/{user}", Summary: "Remove a member, or leave", Tags: tags,
@@ -70,7 +70,7 @@ func (s *Service) Register(api *authz.API, end func(context.Context, pgx.Tx, uui
 	}, "invitation", "read", authz.Only(s.Standing), s.invitations)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "create-invitation", Method: http.MethodPost, Path: "/v1/orgs/{org}/invitations", Summary: "Invite somebody; the token is shown this once", Tags: tags,
-		Description:   "For one verified e-mail, once. It is also sent by mail when the server has one.",
+		Description:   "For one verified e-mail, once, with a role that includes nothing that you lack there. It is also sent by mail when the server has one.",
 		DefaultStatus: http.StatusCreated,
 	}, "invitation", "write", authz.Only(s.Standing), s.createInvitation)
 	authz.RegisterOn(api, huma.Operation{
@@ -285,6 +285,9 @@ func (s *Service) createInvitation(ctx context.Context, in *struct{ Body NewInvi
 	err = s.Change(ctx, org, func(ctx context.Context, tx pgx.Tx, standing authz.Standing) error {
 		caller := authz.From(ctx)
 		if err := caller.DecideAll("invitation", "write", standing); err != nil {
+			return err
+		}
+		if err := caller.GivesRole(standing, in.Body.Role); err != nil {
 			return err
 		}
 		inviter = caller.Name

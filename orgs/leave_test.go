@@ -275,7 +275,7 @@ func TestAnInvitationIsWorthWhatItsKeyStillIs(t *testing.T) {
 		}, true},
 		"without a secret": {func(_, key string) { env.Exec(t, `delete from key_secrets where key_id = $1`, key) }, false},
 	} {
-		for kind, make := range map[string]func() (path, id, secret string){
+		for kind, mint := range map[string]func() (path, id, secret string){
 			"a service key": func() (string, string, string) {
 				key := serviceKey(t, env, alice, org, "admin", "key-admin")
 				return "/v1/orgs/" + org + "/keys", key.ID, key.Secret
@@ -285,7 +285,7 @@ func TestAnInvitationIsWorthWhatItsKeyStillIs(t *testing.T) {
 				return "/v1/keys", id, secret
 			},
 		} {
-			path, key, secret := make()
+			path, key, secret := mint()
 			made := invite(t, env, secret, org, "bob@dev.example", "reader")
 			c.end(path, key)
 			bob := env.SignIn(t, "bob")

@@ -1,6 +1,7 @@
 package orgs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -281,6 +282,9 @@ func (s *Service) setRole(ctx context.Context, tx pgx.Tx, standing authz.Standin
 		return nil
 	}
 	caller, org := authz.From(ctx), standing.Org
+	if err := caller.GivesRole(standing, role); err != nil {
+		return err
+	}
 	if _, err := tx.Exec(ctx, `update members set role = $3 where org_id = $1 and user_id = $2`, org, was.UserID, role); err != nil {
 		return fmt.Errorf("changing a role: %w", err)
 	}
@@ -493,7 +497,7 @@ func revoke(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org, id uui
 // e-mails are @emails. It is one condition, so that what fails looks alike: it waits, it is for one
 // of those e-mails, whoever made it is not locked, and the key by which they made it, a service's or a
 // person's, works still. Who loses the role by which they made it loses the invitation with it
-// (setRole, remove, KeyRevoked, bury).
+// (setRole, remove, KeyRevoked, bury); couldInvite asks the policy.
 const countsFor = `
 	i.token_hash = @token and i.email = any(@emails) and i.accepted_at is null and i.revoked_at is null and i.expires_at > now()
 	and not exists (select from people p where p.user_id = i.created_by and p.locked)
@@ -506,18 +510,23 @@ func (s *Service) look(ctx context.Context, tx pgx.Tx, caller *authz.Principal, 
 	if err != nil {
 		return offer, err
 	}
+	var org uuid.UUID
+	var by, key *uuid.UUID
 	err = tx.QueryRow(ctx, `
-		select o.name, i.role, coalesce(maker.name, service.name)
+		select o.name, i.role, coalesce(maker.name, service.name), i.org_id, i.created_by, i.created_key
 		from invitations i
 			join orgs o on o.id = i.org_id and o.deleted_at is null
 			left join people maker on maker.user_id = i.created_by
 			left join services service on service.key_id = i.created_key
-		where `+countsFor, pgx.NamedArgs{"token": token.hash(), "emails": emails}).Scan(&offer.Org, &offer.Role, &offer.By)
+		where `+countsFor, pgx.NamedArgs{"token": token.hash(), "emails": emails}).Scan(&offer.Org, &offer.Role, &offer.By, &org, &by, &key)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return offer, errNoInvitation
 	}
 	if err != nil {
 		return offer, fmt.Errorf("looking at an invitation: %w", err)
+	}
+	if may, err := s.couldInvite(ctx, tx, org, by, key, offer.Role); err != nil || !may {
+		return Offer{}, cmp.Or(err, errNoInvitation)
 	}
 	return offer, nil
 }
@@ -539,15 +548,19 @@ func (s *Service) accept(ctx context.Context, tx pgx.Tx, caller *authz.Principal
 		return org, "", err
 	}
 	var id uuid.UUID
+	var maker, key *uuid.UUID
 	err = tx.QueryRow(ctx, `
 		update invitations i set accepted_at = now()
 		where `+countsFor+`
-		returning id, role`, pgx.NamedArgs{"token": token.hash(), "emails": emails}).Scan(&id, &role)
+		returning id, role, created_by, created_key`, pgx.NamedArgs{"token": token.hash(), "emails": emails}).Scan(&id, &role, &maker, &key)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return org, "", errNoInvitation
 	}
 	if err != nil {
 		return org, "", fmt.Errorf("accepting an invitation: %w", err)
+	}
+	if may, err := s.couldInvite(ctx, tx, org, maker, key, role); err != nil || !may {
+		return org, "", cmp.Or(err, errNoInvitation)
 	}
 	tag, err := tx.Exec(ctx, `
 		insert into members (org_id, user_id, role) values ($1, $2, $3) on conflict (org_id, user_id) do nothing`, org, caller.ID, role)
@@ -561,6 +574,29 @@ func (s *Service) accept(ctx context.Context, tx pgx.Tx, caller *authz.Principal
 		Actor: identity.ActorOf(caller), Action: audit.MemberJoin, Object: "member", Target: caller.ID.String(), Org: org,
 		Detail: role + ", by invitation " + id.String(),
 	})
+}
+
+// couldInvite tells whether whoever made an invitation, by the key or without one, could make it now
+// under the policy in force.
+func (s *Service) couldInvite(ctx context.Context, tx pgx.Tx, org uuid.UUID, maker, key *uuid.UUID, role string) (bool, error) {
+	p := authz.Principal{Kind: authz.KindUser, Via: authz.ViaSession}
+	if maker == nil {
+		p.Kind = authz.KindService
+	}
+	if key != nil {
+		p.Via = authz.ViaKey
+	}
+	stands := authz.Standing{Org: org}
+	err := tx.QueryRow(ctx, `
+		select coalesce(m.role, k.org_role, ''), coalesce(k.key_role, '')
+		from (select) nothing
+		left join members m on m.org_id = $1 and m.user_id = $2
+		left join live_keys k on k.key_id = $3`, org, maker, key).Scan(&stands.Role, &p.KeyRole)
+	if err != nil {
+		return false, fmt.Errorf("finding who made an invitation: %w", err)
+	}
+	made := authz.NewPrincipal(p, s.users.Policy(), nil)
+	return made.DecideAll("invitation", "write", stands) == nil && made.GivesRole(stands, role) == nil, nil
 }
 
 // Join makes somebody a member without an invitation, for `noted dev`, whose people need none.

@@ -153,7 +153,7 @@ func modelPeople(t *testing.T, env *servertest.Env) []*refPerson {
 func newMachine(t *testing.T, rt *rapid.T, env *servertest.Env, people []*refPerson, counts *modelCounts) *machine {
 	for _, statement := range []string{
 		`delete from notes`, `delete from invitations`, `delete from key_secrets`, `delete from keys`, `delete from members`,
-		`delete from notebooks`, `delete from orgs`, `delete from device_guesses`, `delete from device_logins`, `delete from links`, `delete from sessions`,
+		`delete from notebooks`, `delete from orgs`, `delete from counts`, `delete from device_guesses`, `delete from device_logins`, `delete from links`, `delete from sessions`,
 		`delete from identities where subject like 'linked %'`, `update users set locked_at = null`,
 	} {
 		env.Exec(t, statement)
@@ -534,7 +534,7 @@ func (m *machine) makeKey(s *refSession, role string) {
 func (m *machine) makeOrgKey(c refCaller, org *refOrg, orgRole, role string) {
 	var got madeThing
 	m.made(c, "/v1/orgs/"+org.id+"/keys", map[string]any{"name": "k", "role": role, "org_role": orgRole}, &got)
-	m.keys = append(m.keys, &refKey{id: got.ID, token: got.Secret, role: role, org: org, orgRole: orgRole})
+	m.keys = append(m.keys, &refKey{id: got.ID, token: got.Secret, role: role, org: org, orgRole: orgRole, shown: c.person()})
 }
 
 func ids[T any](from []T, id func(T) string, which func(T) bool) []string {

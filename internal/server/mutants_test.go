@@ -109,7 +109,7 @@ var clauses = []clause{
 }
 
 // inCode are decisions that stand in Go.
-var inCode = []string{"a service elsewhere", "a note elsewhere", "restricted in the Dead Zone"}
+var inCode = []string{"a service elsewhere", "a note elsewhere", "restricted in the Dead Zone", "more than one has"}
 
 // edits make a copy of the program in which the environment chooses one clause to be taken out, or the
 // declared permission of one operation to be taken out.
@@ -117,6 +117,7 @@ var edits = []struct{ file, is, by string }{
 	{"orgs/store.go", "if caller.Org == org {", `if caller.Org == org || os.Getenv("NOTED_MUTANT") == "a service elsewhere" {`},
 	{"notes/grants.go", "if err == nil && r.standing.Org != org {", `if err == nil && r.standing.Org != org && os.Getenv("NOTED_MUTANT") != "a note elsewhere" {`},
 	{"authz/standing.go", `if kind != "deadzone" || !s.Restricted ||`, `if kind != "deadzone" || !s.Restricted || os.Getenv("NOTED_MUTANT") == "restricted in the Dead Zone" ||`},
+	{"authz/gives.go", "if lacking == 0 {", `if lacking == 0 || os.Getenv("NOTED_MUTANT") == "more than one has" {`},
 	{"authz/operation.go", "answer(ctx, check(From(ctx.Context())))", "answer(ctx, mutant(op, check(From(ctx.Context()))))"},
 	{"authz/operation.go", "found, err := locate(ctx, kind, act, names, find)\n", "found, err := locate(ctx, kind, act, names, find)\n\t\terr = mutant(op, err)\n"},
 	{"authz/operation.go", "if err := caller.CheckKind(kind, act); err != nil {", "if err := caller.CheckKind(kind, act); err != nil && !takenOut(ctx) {"},

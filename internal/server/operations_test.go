@@ -202,8 +202,12 @@ var keyOperations = map[string]func(*machine, refCaller, string){
 		var got madeThing
 		role := rapid.SampledFrom([]string{"key-reader", "key-writer", "key-admin"}).Draw(m.t, "role")
 		orgRole := rapid.SampledFrom([]string{"reader", "writer", "admin"}).Draw(m.t, "org role")
-		if m.send(c, route, orgPath(o)+"/keys", map[string]any{"name": "k", "role": role, "org_role": orgRole}, c.inOrg(o, "key:org", "write", true), 201, &got) {
-			m.keys = append(m.keys, &refKey{id: got.ID, token: got.Secret, role: role, org: o, orgRole: orgRole})
+		want := c.inOrg(o, "key:org", "write", true)
+		if want == allowed {
+			want = c.gives(o, orgRole)
+		}
+		if m.send(c, route, orgPath(o)+"/keys", map[string]any{"name": "k", "role": role, "org_role": orgRole}, want, 201, &got) {
+			m.keys = append(m.keys, &refKey{id: got.ID, token: got.Secret, role: role, org: o, orgRole: orgRole, shown: c.person()})
 		}
 	},
 	"GET /v1/orgs/{org}/keys/{id}": func(m *machine, c refCaller, route string) {
@@ -243,7 +247,37 @@ func (m *machine) rotate(c refCaller, route, path string, k *refKey, want verdic
 	}
 	var got madeThing
 	if m.send(c, route, path, map[string]any{"overlap": "0s"}, want, success, &got) {
-		k.token = got.Secret
+		k.token, k.shown = got.Secret, c.person()
+	}
+}
+
+// choice draws what is said of service keys: a role is taken without a word, or with one.
+func (m *machine) choice() (choice, query string) {
+	choice = rapid.SampledFrom([]string{"", "end", "keep"}).Draw(m.t, "service keys")
+	if choice != "" {
+		query = "?service_keys=" + choice
+	}
+	return choice, query
+}
+
+// knows tells whether somebody is an admin who was shown a secret of a service key there that works.
+func (m *machine) knows(o *refOrg, p *refPerson) bool {
+	return o.members[p] == "admin" && slices.ContainsFunc(m.keys, func(k *refKey) bool { return k.org == o && !k.revoked && k.shown == p })
+}
+
+// endKeys ends what an admin was shown there, and what they began by it.
+func (m *machine) endKeys(o *refOrg, p *refPerson, choice string) {
+	if choice != "end" || !m.knows(o, p) {
+		return
+	}
+	for _, k := range m.keys {
+		if k.org == o && !k.revoked && k.shown == p {
+			k.revoked = true
+			m.revoked(o, nil, k)
+		}
+	}
+	for _, i := range m.invitations {
+		i.over = i.over || i.org == o && i.behind == p
 	}
 }
 
@@ -459,11 +493,17 @@ var orgOperations = map[string]func(*machine, refCaller, string){
 		o := m.org(c)
 		p := m.member(o)
 		role := rapid.SampledFrom([]string{"reader", "writer", "admin"}).Draw(m.t, "role")
+		want := c.inOrg(o, "member", "write", o.members[p] != "")
+		if want == allowed && o.members[p] != role {
+			want = c.gives(o, role)
+		}
+		choice, query := m.choice()
 		success := 200
-		if !o.keepsAdmin(p, role) {
+		if !o.keepsAdmin(p, role) || role != "admin" && m.knows(o, p) && c.asked(o, p, choice) {
 			success = 409
 		}
-		if m.send(c, route, orgPath(o)+"/members/"+p.id, map[string]any{"role": role}, c.inOrg(o, "member", "write", o.members[p] != ""), success, nil) && o.members[p] != role {
+		if m.send(c, route, orgPath(o)+"/members/"+p.id+query, map[string]any{"role": role}, want, success, nil) && o.members[p] != role {
+			m.endKeys(o, p, choice)
 			o.members[p] = role
 			m.revoked(o, p, nil)
 		}
@@ -472,17 +512,23 @@ var orgOperations = map[string]func(*machine, refCaller, string){
 		o := m.org(c)
 		p := m.member(o)
 		want := c.inOrg(o, "member", "delete", o.members[p] != "")
-		if p == c.person() && o.members[p] != "" && !o.deleted { // leaving
+		leaves := p == c.person() && o.members[p] != "" && !o.deleted
+		if leaves {
 			want = c.area("membership:own delete")
 			if want != allowed && !c.byRole(o, "member read") {
 				want = unseen
 			}
 		}
+		choice, query := m.choice()
 		success := 204
-		if !o.keepsAdmin(p, "") {
+		switch {
+		case leaves && choice == "keep":
+			success = 422
+		case !o.keepsAdmin(p, "") || m.knows(o, p) && c.asked(o, p, choice):
 			success = 409
 		}
-		if m.send(c, route, orgPath(o)+"/members/"+p.id, nil, want, success, nil) {
+		if m.send(c, route, orgPath(o)+"/members/"+p.id+query, nil, want, success, nil) {
+			m.endKeys(o, p, choice)
 			m.forget(o, p)
 		}
 	},
@@ -496,12 +542,14 @@ var orgOperations = map[string]func(*machine, refCaller, string){
 		p, _ := pick(m, "whom", m.people)
 		role := rapid.SampledFrom([]string{"reader", "writer", "admin"}).Draw(m.t, "role")
 		var got madeThing
-		if m.send(c, route, orgPath(o)+"/invitations", map[string]any{"email": strings.ToUpper(p.name) + "@dev.example", "role": role}, c.inOrg(o, "invitation", "write", true), 201, &got) {
-			i := &refInvitation{id: got.ID, token: got.Token, role: role, org: o, email: p, byPerson: c.person()}
-			if c.service() {
-				i.byKey = c.key
-			}
-			m.invitations = append(m.invitations, i)
+		want := c.inOrg(o, "invitation", "write", true)
+		if want == allowed {
+			want = c.gives(o, role)
+		}
+		if m.send(c, route, orgPath(o)+"/invitations", map[string]any{"email": strings.ToUpper(p.name) + "@dev.example", "role": role}, want, 201, &got) {
+			m.invitations = append(m.invitations, &refInvitation{
+				id: got.ID, token: got.Token, role: role, org: o, email: p, byPerson: c.person(), byKey: c.key, behind: c.behind(),
+			})
 		}
 	},
 	"DELETE /v1/orgs/{org}/invitations/{id}": func(m *machine, c refCaller, route string) {
@@ -526,7 +574,7 @@ var orgOperations = map[string]func(*machine, refCaller, string){
 			c = refCaller{session: m.sessionOf(i.email)}
 		}
 		want, success := c.area("invitation:own accept"), 200
-		if want == allowed && (i.over || i.email != c.person() || i.byPerson != nil && i.byPerson.locked) {
+		if want == allowed && (i.over || i.email != c.person() || i.byPerson != nil && i.byPerson.locked || i.byKey != nil && i.byKey.revoked) {
 			want = unseen
 		}
 		if want == allowed && i.org.members[c.person()] != "" {

@@ -200,6 +200,9 @@ func (w *orgWorld) request(t testing.TB, row orgRow, caller string) (method, pat
 	case strings.HasSuffix(named, "restricted"):
 		notebook = w.here.restricted
 	}
+	if row.operation == "DELETE /v1/orgs/{org}/members/{user}" && named != "" {
+		path += "?service_keys=" + named
+	}
 	return method, path + listQuery(row, org, notebook), w.body(row, words, org, notebook, named)
 }
 
@@ -214,19 +217,25 @@ func listQuery(row orgRow, org, notebook string) string {
 }
 
 func (w *orgWorld) body(row orgRow, words []string, org, notebook, named string) any {
+	or := func(role string) string {
+		if named != "" {
+			return named
+		}
+		return role
+	}
 	switch row.operation {
 	case "POST /v1/orgs", "PATCH /v1/orgs/{org}", "PATCH /v1/orgs/{org}/notebooks/{id}", "PATCH /v1/orgs/{org}/keys/{id}":
 		return map[string]any{"name": "new"}
 	case "POST /v1/orgs/{org}/notebooks":
 		return map[string]any{"name": "new", "restricted": len(words) > 0}
 	case "PATCH /v1/orgs/{org}/members/{user}":
-		return map[string]any{"role": "writer"}
+		return map[string]any{"role": or("writer")}
 	case "POST /v1/orgs/{org}/invitations":
-		return map[string]any{"email": "new@dev.example", "role": "reader"}
+		return map[string]any{"email": "new@dev.example", "role": or("reader")}
 	case "POST /v1/invitations/accept":
 		return map[string]any{"token": strings.Repeat("0", 43)}
 	case "POST /v1/orgs/{org}/keys":
-		return map[string]any{"name": "new", "org_role": "reader", "role": "key-reader"}
+		return map[string]any{"name": "new", "org_role": or("reader"), "role": "key-reader"}
 	case "PUT /v1/orgs/{org}/notebooks/{id}/grants/{user}", "PUT /v1/orgs/{org}/notes/{id}/grants/{user}":
 		return map[string]any{"access": "read"}
 	case "POST /v1/notes":

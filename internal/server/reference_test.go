@@ -69,6 +69,7 @@ type refKey struct {
 	person          *refPerson // nil for a service key
 	org             *refOrg
 	orgRole         string
+	shown           *refPerson // of a service key: who was shown the secret that works
 	revoked         bool
 }
 
@@ -82,8 +83,9 @@ type refInvitation struct {
 	id, token, role string
 	org             *refOrg
 	email           *refPerson
-	byPerson        *refPerson
-	byKey           *refKey
+	byPerson        *refPerson // nil for a service's
+	byKey           *refKey    // nil when made by a session
+	behind          *refPerson // who made it, or was shown the service's secret
 	over            bool
 }
 
@@ -266,6 +268,31 @@ func (c refCaller) inOrg(org *refOrg, object, act string, there bool) verdict {
 		return lacking(object + " " + act)
 	}
 	return allowed
+}
+
+// gives decides on giving somebody a role in an organization, when the caller may give any.
+func (c refCaller) gives(org *refOrg, role string) verdict {
+	for _, permission := range insidePermissions {
+		if orgRoles[role][permission] && !c.byRole(org, permission) {
+			return lacking(permission)
+		}
+	}
+	return allowed
+}
+
+// behind is the person behind a credential.
+func (c refCaller) behind() *refPerson {
+	if c.service() {
+		return c.key.shown
+	}
+	return c.person()
+}
+
+// asked tells whether the role admin may not be taken from somebody, or given up, unless it is said
+// what becomes of the service keys of which they know a secret, by who may end them.
+func (c refCaller) asked(org *refOrg, p *refPerson, choice string) bool {
+	givesUp := p == c.person() && choice == "end"
+	return choice == "" || !givesUp && !c.byRole(org, "key:org delete")
 }
 
 // onThing decides on what hangs on a note or notebook: its grants. What the caller may not read is not

@@ -1,0 +1,44 @@
+package authz
+
+import (
+	"math/bits"
+)
+
+// Nobody gives more than they have: whoever gives a role in an organization, or a grant on a thing of
+// it, needs each permission in it there, by the credential that they presented. Else whoever may write
+// members, invitations, keys or grants, and nothing more, could make an admin, and be one.
+
+// GivesRole decides on giving somebody, or a key, the role in the organization to which the caller
+// stands so. A key's own role, which narrows it further, does not count: the role alone is judged. It is
+// 403 or nil; the 403 names the first permission that is lacking.
+func (p *Principal) GivesRole(s Standing, role string) error {
+	has := func(p *Principal) Set { return p.policy.sets["org-"+s.Role] & p.narrow }
+	lacking := p.policy.sets["org-"+role] &^ has(p)
+	if lacking == 0 {
+		return nil
+	}
+	needed := permissions[bits.TrailingZeros64(uint64(lacking))]
+	return p.refuse(needed, func(p *Principal) bool { return has(p).Has(needed) })
+}
+
+// GivesAccess decides on a grant on a note, or on a notebook and the notes in it, to which the caller
+// stands so: they need whatever it allows there, by their role or by a grant of their own, since that
+// somebody may do it to every note of the platform is nothing that they have in the organization.
+// It is 403 or nil, as GivesRole.
+func (p *Principal) GivesAccess(kind Kind, s Standing, access string) error {
+	given := p.policy.sets[accessRoles[access]]
+	for _, needed := range permissions {
+		// What a grant allows is note:org and notebook (ways); on a note only the former.
+		applies := needed.Object == "note:org" || needed.Object == "notebook" && kind == "notebook"
+		if !applies || !given.Has(needed) {
+			continue
+		}
+		of := needed.Object.Kind()
+		if !p.inOrganization(of, needed.Act, s) {
+			return p.refuse(Permission{s.nearest(of, needed.Act), needed.Act}, func(p *Principal) bool {
+				return p.inOrganization(of, needed.Act, s)
+			})
+		}
+	}
+	return nil
+}
