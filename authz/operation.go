@@ -15,6 +15,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
 	"github.com/google/uuid"
 
+	"noted/internal/bodies"
 	"noted/internal/problem"
 	"noted/internal/request"
 )
@@ -24,13 +25,15 @@ import (
 // not start with one.
 type API struct {
 	huma     huma.API
+	bodies   *bodies.Budget
 	declared map[string]string // "GET /v1/notes": "note:own read"
 	errs     []error
 }
 
-// NewAPI wraps a huma API whose routes run behind identity's Authenticate.
-func NewAPI(h huma.API) *API {
-	return &API{huma: h, declared: map[string]string{}}
+// NewAPI wraps a huma API whose routes run behind identity's Authenticate. What bodies hold counts
+// in the budget, by the caller's id.
+func NewAPI(h huma.API, budget *bodies.Budget) *API {
+	return &API{huma: h, bodies: budget, declared: map[string]string{}}
 }
 
 // Err is every declaration that cannot stand; nil when all can.
@@ -93,7 +96,7 @@ func register[I, O any](a *API, op huma.Operation, needs string, relation Relati
 			next(huma.WithValue(ctx, decisionKey{}, decision(check)))
 		}
 	}, strictInput)
-	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
+	serve(a, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := handler(ctx, in)
 		return answered(ctx, out, err)
 	})
@@ -215,7 +218,7 @@ func RegisterOn[T, I, O any](a *API, op huma.Operation, kind Kind, act Act, find
 			next(huma.WithValue(huma.WithValue(ctx, foundKey{}, found), decisionKey{}, decide))
 		}
 	}, strictInput)
-	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
+	serve(a, op, func(ctx context.Context, in *I) (*O, error) {
 		found, ok := ctx.Value(foundKey{}).(Found[T])
 		if !ok {
 			return nil, fmt.Errorf("%s: nothing was decided", op.OperationID)

@@ -11,6 +11,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"noted/authz"
+	"noted/internal/bodies"
 )
 
 type nothing struct{}
@@ -19,7 +20,7 @@ func newAPI() (*authz.API, chi.Routes) {
 	router := chi.NewRouter()
 	config := huma.DefaultConfig("test", "1")
 	config.OpenAPIPath, config.DocsPath, config.SchemasPath = "", "", ""
-	return authz.NewAPI(humachi.New(router, config)), router
+	return authz.NewAPI(humachi.New(router, config), bodies.New(bodies.Limits{}, func(string) {})), router
 }
 
 func operation(method, path string) huma.Operation {

@@ -35,7 +35,7 @@ func (s *Service) BackchannelLogout(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Cache-Control", "no-store")
-	asked, err := s.logoutOf(w, r, provider)
+	asked, err := s.logoutOf(r, provider)
 	if err == nil {
 		err = s.logOutAtProvider(r.Context(), asked)
 	}
@@ -56,9 +56,12 @@ func (s *Service) BackchannelLogout(w http.ResponseWriter, r *http.Request) {
 
 // logoutOf verifies a logout token (2.4, 2.6): go-oidc the signature, issuer, expiry, event,
 // jti, and that there is no nonce; here the rest.
-func (s *Service) logoutOf(w http.ResponseWriter, r *http.Request, provider *Provider) (l logout, err error) {
+func (s *Service) logoutOf(r *http.Request, provider *Provider) (l logout, err error) {
 	fail := func(err error) (logout, error) { return l, &Failure{Reason: ReasonLogoutToken, Err: err} }
-	form, err := formOf(w, r)
+	form, err := formOf(r)
+	if refused := refusedBody(err); refused != nil && refused.Status != http.StatusRequestEntityTooLarge {
+		return l, refused // the provider may send it again
+	}
 	if err != nil {
 		return fail(err)
 	}

@@ -85,7 +85,11 @@ func hashDeviceCode(code string) []byte {
 // StartDevice answers POST /auth/device (RFC 8628, 3.1). An address may start deviceStarts a
 // minute: each is a row.
 func (s *Service) StartDevice(w http.ResponseWriter, r *http.Request) {
-	form, err := formOf(w, r)
+	form, err := formOf(r)
+	if refused := refusedBody(err); refused != nil {
+		problem.Write(w, r, refused)
+		return
+	}
 	if err != nil || form.Get("client_id") == "" {
 		writeOAuth(w, http.StatusBadRequest, oauthError{"invalid_request"})
 		return
@@ -307,7 +311,7 @@ func (s *Service) lookUp(ctx context.Context, tx pgx.Tx, typed string) (*Device,
 
 // ConfirmDevice takes the person's decision: POST /auth/device/confirm.
 func (s *Service) ConfirmDevice(w http.ResponseWriter, r *http.Request) {
-	form, err := ReadForm(w, r)
+	form, err := ReadForm(r)
 	if err != nil {
 		problem.Write(w, r, err)
 		return

@@ -47,7 +47,7 @@ func (s *Service) RegisterPages(api *authz.API, router chi.Router) {
 		{http.MethodPost, "/auth/link/confirm", s.ConfirmLink},
 	} {
 		api.DeclarePage(one.method, one.path, write)
-		pages.Method(one.method, one.path, BySession(write, one.handler))
+		pages.Method(one.method, one.path, BySession(write, s.Forms(one.handler).ServeHTTP))
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"noted/authz"
 	"noted/internal/audit"
 	"noted/internal/base62"
+	"noted/internal/bodies"
 	"noted/internal/problem"
 )
 
@@ -40,6 +41,8 @@ type Config struct {
 	Pages       Pages
 	// SignIn counts a sign-in that came to an end. Nil counts none.
 	SignIn func(way Way, success bool)
+	// Bodies is what the bodies of callers may hold, Strangers what those of the public routes may.
+	Bodies, Strangers *bodies.Budget
 	// Orgs are the organizations of which somebody is a member, or for which a service works.
 	Orgs func(context.Context, *authz.Principal) ([]MeOrg, error)
 }

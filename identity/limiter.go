@@ -31,12 +31,7 @@ func (l *limiter) count(ip netip.Addr, now time.Time) time.Duration {
 	if l.perMinute == 0 {
 		return 0
 	}
-	ip = ip.Unmap()
-	bits := 64
-	if ip.Is4() {
-		bits = 32
-	}
-	network, _ := ip.Prefix(bits) // the zero Prefix for an unknown address
+	network := networkOf(ip)
 	minute := now.Unix() / 60
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -48,4 +43,16 @@ func (l *limiter) count(ip netip.Addr, now time.Time) time.Duration {
 		return 0
 	}
 	return time.Unix((minute+1)*60, 0).Sub(now)
+}
+
+// networkOf is what one customer has: an IPv4 address, or an IPv6 /64; the zero Prefix for an address
+// that is not known.
+func networkOf(ip netip.Addr) netip.Prefix {
+	ip = ip.Unmap()
+	bits := 64
+	if ip.Is4() {
+		bits = 32
+	}
+	network, _ := ip.Prefix(bits)
+	return network
 }

@@ -308,7 +308,7 @@ func linkable(ctx context.Context, tx pgx.Tx, in Identity, user uuid.UUID) error
 // ConfirmLink makes the link: POST /auth/link/confirm, by the very session that began it, with
 // the code of the page that named both.
 func (s *Service) ConfirmLink(w http.ResponseWriter, r *http.Request) {
-	form, err := ReadForm(w, r)
+	form, err := ReadForm(r)
 	if err != nil {
 		problem.Write(w, r, err)
 		return

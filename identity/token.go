@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"mime"
 	"net/http"
 	"net/url"
@@ -13,7 +14,10 @@ import (
 
 	"github.com/go-json-experiment/json"
 
+	"noted/authz"
+	"noted/internal/bodies"
 	"noted/internal/problem"
+	"noted/internal/request"
 )
 
 // The names that RFC 8693 (2.1, 3) and RFC 8628 (3.4) give.
@@ -48,11 +52,10 @@ func (e tokenError) Error() string { return string(e) }
 // Token answers POST /auth/token: an ID token (RFC 8693) or a device code (RFC 8628, 3.4) for a
 // session. A credential that does not hold is answered as settle has it, in OAuth's form.
 func (s *Service) Token(w http.ResponseWriter, r *http.Request) {
-	form, err := formOf(w, r)
+	form, err := formOf(r)
 	if err != nil {
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
-			problem.Write(w, r, problem.New(http.StatusRequestEntityTooLarge, "The form is larger than %d bytes", formLimit))
+		if refused := refusedBody(err); refused != nil {
+			problem.Write(w, r, refused)
 			return
 		}
 		writeOAuth(w, http.StatusBadRequest, oauthError{"invalid_request"})
@@ -109,19 +112,52 @@ func writeOAuth(w http.ResponseWriter, status int, body any) {
 
 var errForm = errors.New("a form with each parameter once is needed (application/x-www-form-urlencoded)")
 
+// Forms is middleware for what takes a form: it bounds the body, and what it holds counts for the
+// caller, for a stranger's network where there is none.
+func (s *Service) Forms(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		budget, caller := s.config.Strangers, any(networkOf(request.From(r.Context()).IP))
+		if principal := authz.From(r.Context()); principal != nil {
+			budget, caller = s.config.Bodies, principal.ID
+		}
+		body, err := budget.Take(w, r, caller, formLimit)
+		if err != nil {
+			r.Body = refusedForm{r.Body, err} // each route says it in its own way
+		} else {
+			defer body.Release()
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// refusedForm is the body of a form that was refused before it was read.
+type refusedForm struct {
+	io.Closer
+	err error
+}
+
+func (f refusedForm) Read([]byte) (int, error) { return 0, f.err }
+
+// refusedBody is the problem for which the body was not read on; nil when a form is no good for
+// what stands in it.
+func refusedBody(err error) (refused *problem.Error) {
+	errors.As(err, &refused)
+	return refused
+}
+
 // formOf reads a request's form, and nothing of its address. Each parameter may be there once
-// (RFC 6749, 3.2).
-func formOf(w http.ResponseWriter, r *http.Request) (url.Values, error) {
+// (RFC 6749, 3.2). A route that Forms does not bound gets none.
+func formOf(r *http.Request) (url.Values, error) {
+	switch r.Body.(type) {
+	case *bodies.Body, refusedForm:
+	default:
+		return nil, errForm
+	}
 	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if err != nil || media != "application/x-www-form-urlencoded" {
 		return nil, errForm
 	}
-	control := http.NewResponseController(w)
-	_ = control.SetReadDeadline(time.Now().Add(10 * time.Second))
-	r.Body = http.MaxBytesReader(w, r.Body, formLimit)
-	err = r.ParseForm()
-	_ = control.SetReadDeadline(time.Time{}) // the connection is watched while the work goes on
-	if err != nil {
+	if err := r.ParseForm(); err != nil {
 		return nil, fmt.Errorf("%w: %w", errForm, err)
 	}
 	for _, values := range r.PostForm {
@@ -132,9 +168,13 @@ func formOf(w http.ResponseWriter, r *http.Request) (url.Values, error) {
 	return r.PostForm, nil
 }
 
-// ReadForm is formOf for the forms of pages: the error is a 415 that says what is needed.
-func ReadForm(w http.ResponseWriter, r *http.Request) (url.Values, error) {
-	form, err := formOf(w, r)
+// ReadForm is formOf for the forms of pages: the error is a problem, for a body that is no form a 415 that says
+// what is needed.
+func ReadForm(r *http.Request) (url.Values, error) {
+	form, err := formOf(r)
+	if refused := refusedBody(err); refused != nil {
+		return nil, refused
+	}
 	if err != nil {
 		return nil, problem.New(http.StatusUnsupportedMediaType, "%s", errForm.Error())
 	}

@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/google/uuid"
@@ -26,7 +25,7 @@ func (s *Service) Register(api *authz.API) {
 	tags := []string{"Notes"}
 	authz.RegisterKind(api, huma.Operation{
 		OperationID: "create-note", Method: http.MethodPost, Path: "/v1/notes", Summary: "Write a new note", Tags: tags,
-		DefaultStatus: http.StatusCreated, MaxBodyBytes: MaxRequest + 1, BodyReadTimeout: time.Minute, Errors: []int{http.StatusNotFound},
+		DefaultStatus: http.StatusCreated, MaxBodyBytes: MaxRequest, Errors: []int{http.StatusNotFound},
 	}, "note", "write", s.create, authz.Own, authz.Org, authz.Restricted)
 	authz.RegisterKind(api, huma.Operation{
 		OperationID: "list-notes", Method: http.MethodGet, Path: "/v1/notes", Summary: "Notes, the newest change first", Tags: tags,
@@ -38,7 +37,7 @@ func (s *Service) Register(api *authz.API) {
 	}, "note", "read", s.findNote(withBody), s.get)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "change-note", Method: http.MethodPatch, Path: "/v1/notes/{id}", Summary: "Change a note", Tags: tags,
-		MaxBodyBytes: MaxRequest + 1, BodyReadTimeout: time.Minute, Errors: []int{http.StatusPreconditionFailed},
+		MaxBodyBytes: MaxRequest, Errors: []int{http.StatusPreconditionFailed},
 	}, "note", "write", s.findNote(withoutBody), s.change)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "delete-note", Method: http.MethodDelete, Path: "/v1/notes/{id}", Summary: "Move a note into the Dead Zone", Tags: tags,
@@ -119,7 +118,7 @@ type createInput struct{ Body NewNote }
 // NewNote is what a note is made from.
 type NewNote struct {
 	Title      name.Name                      `json:"title" maxLength:"200"`
-	Body       string                         `json:"body" doc:"At most 1,048,576 bytes of UTF-8"`
+	Body       string                         `json:"body" maxLength:"1048576" doc:"At most 1,048,576 bytes of UTF-8"`
 	OrgID      strictjson.Nullable[uuid.UUID] `json:"org_id,omitempty" doc:"Left out or null for a personal note"`
 	NotebookID strictjson.Nullable[uuid.UUID] `json:"notebook_id,omitempty"`
 }
@@ -361,7 +360,7 @@ type changeInput struct {
 // NoteChange is what may change of a note; what is left out stays.
 type NoteChange struct {
 	Title      strictjson.Optional[name.Name] `json:"title,omitempty" maxLength:"200"`
-	Body       strictjson.Optional[string]    `json:"body,omitempty" doc:"At most 1,048,576 bytes of UTF-8"`
+	Body       strictjson.Optional[string]    `json:"body,omitempty" maxLength:"1048576" doc:"At most 1,048,576 bytes of UTF-8"`
 	NotebookID strictjson.Nullable[uuid.UUID] `json:"notebook_id,omitempty" doc:"null takes it out of its notebook"`
 }
 

@@ -35,7 +35,7 @@ func (i invitations) mount(router chi.Router, api *authz.API) {
 		i.show(w, http.StatusOK, invitationPage{Principal: i.users.Peek(r), Providers: i.users.Providers()})
 	})
 	api.DeclarePage(http.MethodPost, "/invitation", orgs.InvitationAccept)
-	router.With(i.users.Authenticate).Post("/invitation", identity.BySession(orgs.InvitationAccept, i.post))
+	router.With(i.users.Authenticate).Post("/invitation", identity.BySession(orgs.InvitationAccept, i.users.Forms(http.HandlerFunc(i.post)).ServeHTTP))
 }
 
 func (i invitations) show(w http.ResponseWriter, status int, p invitationPage) {
@@ -46,7 +46,7 @@ func (i invitations) show(w http.ResponseWriter, status int, p invitationPage) {
 // post says what the invitation of the token offers, and with join accepts it. Whatever is wrong with a
 // token, the answer is alike.
 func (i invitations) post(w http.ResponseWriter, r *http.Request) {
-	form, err := identity.ReadForm(w, r)
+	form, err := identity.ReadForm(r)
 	if err != nil {
 		problem.Write(w, r, err)
 		return

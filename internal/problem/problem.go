@@ -16,7 +16,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"noted/internal/request"
-	"noted/internal/strictjson"
 )
 
 // MediaType is the Content-Type of every problem (RFC 9457, 6.1).
@@ -90,6 +89,19 @@ func Invalid(location, message string, args ...any) *Error {
 	}
 	e := New(http.StatusUnprocessableEntity, "The request has an invalid value")
 	e.Errors = []Field{{Location: location, Message: message}}
+	return e
+}
+
+// MaxFields is how many invalid values a 422 names.
+const MaxFields = 50
+
+// Invalids is 422 for the values, at most MaxFields, and so many more that it does not name.
+func Invalids(fields []Field, more int) *Error {
+	e := New(http.StatusUnprocessableEntity, "The request has invalid values")
+	e.Errors = fields
+	if more > 0 {
+		e.Errors = append(e.Errors, Field{Location: "…", Message: fmt.Sprintf("and %d more", more)})
+	}
 	return e
 }
 
@@ -201,9 +213,6 @@ func Huma() {
 	huma.ValidateStrictCasing = true
 }
 
-// maxFields is how many invalid values a 422 names.
-const maxFields = 50
-
 func fromHuma(ctx context.Context, status int, msg string, errs []error) *Error {
 	for _, err := range errs {
 		var e *Error
@@ -217,42 +226,24 @@ func fromHuma(ctx context.Context, status int, msg string, errs []error) *Error 
 			return New(http.StatusBadRequest, "The body could not be read to its end")
 		}
 		return From(ctx, errors.Join(append([]error{errors.New(msg)}, errs...)...))
-	case http.StatusUnsupportedMediaType:
-		return New(status, "The body must be JSON: Content-Type: application/json")
-	case http.StatusRequestEntityTooLarge:
-		return New(status, "The body is too large for this operation")
-	case http.StatusRequestTimeout:
-		return New(status, "The body took too long to arrive")
 	case http.StatusBadRequest:
-		for _, err := range errs {
-			var detail huma.ErrorDetailer
-			if errors.As(err, &detail) && detail.ErrorDetail().Location == "body" {
-				return New(status, "The body is not the JSON expected here: %s", detail.ErrorDetail().Message)
-			}
-		}
 		return New(status, "%s", msg)
 	}
-	e := New(status, "The request has invalid values")
-	for i, err := range errs {
-		if i == maxFields {
-			e.Errors = append(e.Errors, Field{Location: "…", Message: fmt.Sprintf("and %d more", len(errs)-i)})
-			break
-		}
+	var fields []Field
+	for _, err := range errs[:min(len(errs), MaxFields)] {
 		var field Field
 		var detail huma.ErrorDetailer
 		if errors.As(err, &detail) {
-			// Not its Error(): that prints the value, which may be the whole body.
-			d := detail.ErrorDetail()
-			field = Field{Location: d.Location, Message: d.Message}
-			if _, ok := d.Value.(strictjson.NUL); ok {
-				field.Message = "must not contain the character NUL (U+0000)"
-			}
+			// Not its Error(): that prints the value, which may be long.
+			field = Field{Location: detail.ErrorDetail().Location, Message: detail.ErrorDetail().Message}
 		} else {
 			field.Message = err.Error()
 		}
 		// A name that a stranger chose stands in the location.
 		field.Location = request.Text(field.Location, 200)
-		e.Errors = append(e.Errors, field)
+		fields = append(fields, field)
 	}
+	e := Invalids(fields, len(errs)-len(fields))
+	e.Title, e.Status = http.StatusText(status), status
 	return e
 }

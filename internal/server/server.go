@@ -72,6 +72,7 @@ type Server struct {
 	work     *background
 
 	policyMetrics policyMetrics
+	memory        memory
 }
 
 // publicRoutes read no credential. A route that is not here and declares no permission stops
@@ -112,7 +113,7 @@ func Open(ctx context.Context, options Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("database_url: %w", err)
 	}
-	s := &Server{Pool: pool, options: options, registry: prometheus.NewRegistry()}
+	s := &Server{Pool: pool, options: options, registry: prometheus.NewRegistry(), memory: findMemory(os.DirFS("/"))}
 	if err := s.wire(); err != nil {
 		pool.Close()
 		return nil, err
@@ -139,6 +140,7 @@ func (s *Server) wire() error {
 	m := newMetrics(s.registry, s.options.Log, s.options.Version, s.Pool)
 	s.policyMetrics = newPolicyMetrics(s.registry, s.options.Policy)
 	s.Failures = audit.NewFailures(s.Pool, s.options.Log, s.registry)
+	callers, strangers := s.newBudgets()
 	s.Keys = keys.New(s.Pool, keys.Config{MaxAge: settings.KeyMaxAge, OwnerMaxAbsence: settings.KeyOwnerMaxAbsence})
 	s.Identity = identity.New(s.Pool, s.options.Policy.Policy, s.Keys, identity.Config{
 		Providers: s.options.Providers, PublicURL: settings.PublicURL,
@@ -146,6 +148,7 @@ func (s *Server) wire() error {
 		SessionIdle: settings.SessionIdle, SessionAbsolute: settings.SessionAbsolute, GroupMaxAge: settings.GroupMaxAge,
 		Pages:  web.Pages(),
 		SignIn: func(way identity.Way, success bool) { m.signIns.WithLabelValues(string(way), outcome(success)).Inc() },
+		Bodies: callers, Strangers: strangers,
 		Orgs: func(ctx context.Context, caller *authz.Principal) ([]identity.MeOrg, error) {
 			return s.Orgs.Mine(ctx, caller)
 		},
@@ -174,11 +177,12 @@ func (s *Server) wire() error {
 	router.Get("/auth/login", s.Identity.Login)
 	router.Get("/auth/callback/{provider}", s.Identity.Callback)
 	router.Post("/auth/logout", s.Identity.Logout)
-	router.Post("/auth/token", s.Identity.Token)
-	router.Post("/auth/device", s.Identity.StartDevice)
-	router.Post("/auth/backchannel-logout/{provider}", s.Identity.BackchannelLogout)
+	forms := router.With(s.Identity.Forms)
+	forms.Post("/auth/token", s.Identity.Token)
+	forms.Post("/auth/device", s.Identity.StartDevice)
+	forms.Post("/auth/backchannel-logout/{provider}", s.Identity.BackchannelLogout)
 
-	api := authz.NewAPI(humachi.New(router.With(s.Identity.Authenticate), config))
+	api := authz.NewAPI(humachi.New(router.With(s.Identity.Authenticate), config), callers)
 	web.Mount(router, api, s.Identity, s.Orgs)
 	s.Identity.Register(api)
 	s.Identity.RegisterPages(api, router)
@@ -251,12 +255,14 @@ func (s *Server) Handler() http.Handler { return s.router }
 // work, is over.
 func (s *Server) Run(ctx context.Context, listener, metricsListener net.Listener) error {
 	calmGC()
+	s.memory.apply(s.options.Log)
 	workContext, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.work = &background{cancel: cancel}
 	defer s.work.stop()
 	s.work.run(workContext, s.Notes.RunPurge)
 	s.work.run(workContext, s.tidy)
 	s.work.run(workContext, s.Failures.Run)
+	s.work.run(workContext, s.rest)
 	s.work.run(workContext, s.keepPolicy)
 	s.work.run(workContext, func(ctx context.Context) { s.Identity.TryDiscovery(ctx, s.options.Log) })
 	s.work.run(workContext, func(ctx context.Context) { s.Identity.Listen(ctx, s.options.Log) })

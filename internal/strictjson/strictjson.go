@@ -13,11 +13,6 @@ import (
 	"github.com/google/uuid"
 )
 
-// NUL stands for a string with U+0000 in it, in a value decoded for validation.
-// PostgreSQL stores no such text. It is no string, so that huma's validation refuses
-// it where it stands.
-type NUL struct{}
-
 // Format is JSON for huma: strict when reading, compact when writing.
 func Format() huma.Format {
 	return huma.Format{
@@ -29,36 +24,13 @@ func Format() huma.Format {
 }
 
 // Unmarshal decodes data, exactly one JSON value, into v. It refuses invalid UTF-8, lone
-// surrogates, duplicate names and trailing data. Into an *any (which is how huma
-// validates), strings that hold U+0000 become NUL. Nesting is bounded by the decoder
-// (10,000 levels).
+// surrogates, duplicate names and trailing data. Nesting is bounded by the decoder (10,000 levels).
+// Members that v does not have are passed over: a Shape refuses them, by name.
 func Unmarshal(data []byte, v any) error {
-	// Members that a struct does not have are refused by huma's validation, by name.
 	if err := json.Unmarshal(data, v); err != nil {
 		return readable(err)
 	}
-	if target, ok := v.(*any); ok {
-		*target = markNUL(*target)
-	}
 	return nil
-}
-
-func markNUL(v any) any {
-	switch v := v.(type) {
-	case string:
-		if strings.ContainsRune(v, 0) {
-			return NUL{}
-		}
-	case []any:
-		for i := range v {
-			v[i] = markNUL(v[i])
-		}
-	case map[string]any:
-		for name := range v {
-			v[name] = markNUL(v[name])
-		}
-	}
-	return v
 }
 
 // readable drops the library's name from its errors, and Go's types.
@@ -79,34 +51,26 @@ func readable(err error) error {
 	return errors.New(strings.ToValidUTF8(strings.ReplaceAll(text, "jsontext: ", ""), "\uFFFD"))
 }
 
-// Optional is a member that may be left out, but not be null: null is a 422. The zero
-// value is a member that was left out.
+// Optional is a member that may be left out, but not be null. The zero value is a member that was
+// left out.
 type Optional[T any] struct {
 	Sent  bool // the member is there
 	Value T
-	null  bool
 }
 
-// UnmarshalJSONFrom reads a member that is there.
+// UnmarshalJSONFrom reads a member that is there. Null is an error, which a Shape tells of first.
 func (o *Optional[T]) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	*o = Optional[T]{Sent: true}
 	if d.PeekKind() == 'n' {
-		o.null = true
-		return d.SkipValue()
+		return errNull
 	}
 	return json.UnmarshalDecode(d, &o.Value)
 }
 
+var errNull = errors.New("must not be null; leave it out instead")
+
 // Schema is that of T.
 func (o Optional[T]) Schema(r huma.Registry) *huma.Schema { return schemaOf[T](r) }
-
-// Resolve refuses null (huma's validation lets it pass for members that may be left out).
-func (o *Optional[T]) Resolve(_ huma.Context, path *huma.PathBuffer) []error {
-	if !o.null {
-		return nil
-	}
-	return []error{&huma.ErrorDetail{Location: path.String(), Message: "must not be null; leave it out instead"}}
-}
 
 // Nullable is a member that may be left out or null, which are two different things. The
 // zero value is a member that was left out.

@@ -1,0 +1,95 @@
+package authz
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"reflect"
+	"slices"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humachi"
+
+	"noted/internal/bodies"
+	"noted/internal/strictjson"
+)
+
+// maxBody is what an operation takes, in bytes, that says nothing else by MaxBodyBytes: a handful of
+// names and ids, each character of which may be escaped.
+const maxBody = 16 << 10
+
+// serve registers a declared operation. Its body, if it has one, is bounded and checked here, after the
+// decision and before huma decodes it into the input: MaxBodyBytes is the most that it takes, and
+// what makes no Shape is a fault of the declaration.
+func serve[I, O any](a *API, op huma.Operation, handler func(context.Context, *I) (*O, error)) {
+	if _, hasBody := reflect.TypeFor[I]().FieldByName("Body"); !hasBody {
+		huma.Register(a.huma, op, handler)
+		return
+	}
+	intake := &intake{budget: a.bodies, limit: op.MaxBodyBytes}
+	if intake.limit == 0 {
+		intake.limit = maxBody
+	}
+	// huma's own reading has no limit, deadline and validation left.
+	op.MaxBodyBytes, op.BodyReadTimeout, op.SkipValidateBody = -1, -1, true
+	op.RequestBody = &huma.RequestBody{}
+	op.Errors = append(op.Errors, http.StatusBadRequest, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge,
+		http.StatusUnsupportedMediaType, http.StatusTooManyRequests, http.StatusServiceUnavailable)
+	slices.Sort(op.Errors)
+	op.Errors = slices.Compact(op.Errors)
+	op.Middlewares = append(op.Middlewares, intake.hold)
+	huma.Register(a.huma, op, handler)
+	var err error
+	if intake.shape, err = strictjson.NewShape(a.huma.OpenAPI().Components.Schemas, op.RequestBody.Content["application/json"].Schema); err != nil {
+		a.fail(op, "its body: %v", err)
+	}
+}
+
+// intake takes the bodies of one operation.
+type intake struct {
+	budget *bodies.Budget
+	limit  int64
+	shape  *strictjson.Shape
+}
+
+// hold is the middleware that follows the decision: until the request is done, its body counts.
+func (i *intake) hold(ctx huma.Context, next func(huma.Context)) {
+	r, w := humachi.Unwrap(ctx)
+	body, err := i.budget.Take(w, r, From(ctx.Context()).ID, i.limit)
+	if !answer(ctx, err) {
+		return
+	}
+	defer body.Release()
+	r.Body = &checked{body, i.shape}
+	next(ctx)
+}
+
+// checked is a body that holds JSON of the shape.
+type checked struct {
+	*bodies.Body
+	shape *strictjson.Shape
+}
+
+// Read is not how huma reads, which copies with io.Copy; what came this way would be unchecked.
+func (*checked) Read([]byte) (int, error) { return 0, errors.New("a body was read without its check") }
+
+// WriteTo reads the whole body into huma's buffer, which is made large enough at once, and checks it
+// there: nothing else holds it.
+func (c *checked) WriteTo(to io.Writer) (int64, error) {
+	buffer, ok := to.(*bytes.Buffer)
+	if !ok {
+		return 0, fmt.Errorf("a body was read into %T", to)
+	}
+	start := buffer.Len()
+	if length := c.Length(); length > 0 {
+		buffer.Grow(int(length) + bytes.MinRead) // ReadFrom wants so much for the end
+	}
+	n, err := buffer.ReadFrom(c.Body)
+	if err == nil && n > 0 {
+		err = c.shape.Check(buffer.Bytes()[start:])
+	}
+	return n, err
+}
