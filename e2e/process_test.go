@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -57,6 +58,7 @@ const (
 // command says how to run the binary. Nothing of the test's own environment is passed on but PATH: a
 // NOTED_… variable of the developer must not change a test.
 type command struct {
+	binary  string // noted if empty
 	args    []string
 	env     []string            // beside PATH and HOME
 	dir     string              // its working folder; empty: a fresh one
@@ -98,7 +100,7 @@ func start(t *testing.T, c command) *process {
 		c.dir = publicFolder(t, c.as)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), lifeLimit)
-	argv := slices.Concat(c.wrapper, []string{noted}, c.args)
+	argv := slices.Concat(c.wrapper, []string{cmp.Or(c.binary, noted)}, c.args)
 	p := &process{cmd: exec.CommandContext(ctx, argv[0], argv[1:]...), done: make(chan struct{})} //nolint:gosec // the binary just built
 	p.cmd.Dir = c.dir
 	// The race detector would wait a second at each exit.

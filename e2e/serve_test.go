@@ -124,7 +124,13 @@ func (s *site) startProvider(t *testing.T) (issuer string) {
 // serve starts the binary and returns when it is ready.
 func (s *site) serve(t *testing.T, env []string, flags ...string) *process {
 	t.Helper()
-	p := start(t, command{args: append([]string{"serve", "--config", s.config}, flags...), env: env, dir: s.dir})
+	return s.serveWith(t, noted, env, flags...)
+}
+
+// serveWith is serve of a binary that was built in another way.
+func (s *site) serveWith(t *testing.T, binary string, env []string, flags ...string) *process {
+	t.Helper()
+	p := start(t, command{binary: binary, args: append([]string{"serve", "--config", s.config}, flags...), env: env, dir: s.dir})
 	c := plainClient(s.direct, "")
 	p.await(t, startLimit, "it is ready", func() bool {
 		a, err := c.try(t.Context(), http.MethodGet, "/readyz", nil)
