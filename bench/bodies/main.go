@@ -328,7 +328,11 @@ func (s *instance) attack(ctx context.Context, kind string, n int, length time.D
 	case "notes":
 		body = fmt.Appendf(nil, `{"title":"a","org_id":%q,"body":%q}`, org, strings.Repeat("All of a note. ", 1<<20/15))
 	}
-	client := &http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
+	announced := len(body)
+	if kind == "unfinished" {
+		announced = 7 << 20
+		body = []byte(`{"title":"a","body":"` + strings.Repeat("x", announced-100))
+	}
 	statuses := map[string]int{}
 	end := time.Now().Add(length)
 	var mu sync.Mutex
@@ -336,12 +340,7 @@ func (s *instance) attack(ctx context.Context, kind string, n int, length time.D
 	for i := range n {
 		all.Go(func() {
 			for once := true; once || time.Now().Before(end) && ctx.Err() == nil; once = false {
-				var status string
-				if token := tokens[i%len(tokens)]; kind == "unfinished" {
-					status = s.unfinished(ctx, token)
-				} else {
-					status = s.send(ctx, client, http.MethodPost, token, body)
-				}
+				status := s.post(ctx, tokens[i%len(tokens)], announced, body)
 				mu.Lock()
 				statuses[status]++
 				mu.Unlock()
@@ -352,9 +351,8 @@ func (s *instance) attack(ctx context.Context, kind string, n int, length time.D
 	return statuses
 }
 
-// unfinished sends all but the end of a body of 7 MiB, and waits for what the server says.
-func (s *instance) unfinished(ctx context.Context, token string) string {
-	const size = 7 << 20
+// post sends a body, of which so much is announced, and reads what the server says at any time.
+func (s *instance) post(ctx context.Context, token string, announced int, body []byte) string {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", strings.TrimPrefix(s.url, "http://"))
 	if err != nil {
 		return "broken"
@@ -362,8 +360,8 @@ func (s *instance) unfinished(ctx context.Context, token string) string {
 	defer func() { _ = conn.Close() }()
 	_ = conn.SetDeadline(time.Now().Add(2 * time.Minute))
 	go func() {
-		_, _ = fmt.Fprintf(conn, "POST /v1/notes HTTP/1.1\r\nHost: noted\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", token, size)
-		_, _ = io.WriteString(conn, `{"title":"a","body":"`+strings.Repeat("x", size-100))
+		_, _ = fmt.Fprintf(conn, "POST /v1/notes HTTP/1.1\r\nHost: noted\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", token, announced)
+		_, _ = conn.Write(body)
 	}()
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {

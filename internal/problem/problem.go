@@ -95,10 +95,14 @@ func Invalid(location, message string, args ...any) *Error {
 // MaxFields is how many invalid values a 422 names.
 const MaxFields = 50
 
-// Invalids is 422 for the values, at most MaxFields, and so many more that it does not name.
+// Invalids is 422 for the values, at most MaxFields, and so many more that it does not name; a negative
+// number means that nobody looked for more.
 func Invalids(fields []Field, more int) *Error {
 	e := New(http.StatusUnprocessableEntity, "The request has invalid values")
 	e.Errors = fields
+	if more < 0 {
+		e.Errors = append(e.Errors, Field{Location: "…", Message: "and what stands behind, which was not looked at"})
+	}
 	if more > 0 {
 		e.Errors = append(e.Errors, Field{Location: "…", Message: fmt.Sprintf("and %d more", more)})
 	}

@@ -98,14 +98,16 @@ func orElse(p *int, otherwise int) int {
 
 // Check holds data, exactly one JSON value, against the shape. What it returns is a problem: 400 for
 // what is no JSON (as Unmarshal has it), 422 for what does not fit, with the places, at most
-// problem.MaxFields of them. What it lets pass Unmarshal reads into the Go type of the schema. Names
+// problem.MaxFields of them, and up to where much was passed over. What it lets pass Unmarshal reads into the Go type of the schema. Names
 // twice within what has no place here are not looked for: it is refused as it is.
 func (s *Shape) Check(data []byte) error {
 	c, _ := checks.Get().(*check)
 	defer c.putBack()
 	c.decoder.Reset(bytes.NewBuffer(data), jsontext.AllowDuplicateNames(true))
 	c.path.Push("body")
-	if err := c.value(s); err != nil {
+	if err := c.value(s); errors.Is(err, errEnough) {
+		return problem.Invalids(c.fields, -1)
+	} else if err != nil {
 		return badJSON(err)
 	}
 	if _, err := c.decoder.ReadToken(); err == nil {
@@ -134,6 +136,7 @@ type check struct {
 	text    []byte // a string without its escapes
 	fields  []problem.Field
 	more    int // beyond what fields holds
+	skipped int64
 }
 
 var checks = sync.Pool{New: func() any {
@@ -144,7 +147,7 @@ func (c *check) putBack() {
 	c.decoder.Reset(new(bytes.Buffer)) // lets go of the body
 	c.path.Reset()
 	c.result.Reset()
-	c.fields, c.more = nil, 0
+	c.fields, c.more, c.skipped = nil, 0, 0
 	if cap(c.text) <= 64<<10 {
 		checks.Put(c)
 	}
@@ -163,6 +166,30 @@ func (c *check) wrong(member, message string) {
 	c.fields = append(c.fields, problem.Field{Location: location, Message: message})
 }
 
+// enough is how much that has no place is read to its end, in bytes: it takes a millisecond. Who sends more learns
+// what is wrong up to there.
+const enough = 64 << 10
+
+var errEnough = errors.New("enough is known")
+
+// skip passes over a value of which wrong was told.
+func (c *check) skip() error {
+	from, depth := c.decoder.InputOffset(), c.decoder.StackDepth()
+	for {
+		if _, err := c.decoder.ReadToken(); err != nil {
+			return err
+		}
+		size := c.decoder.InputOffset() - from
+		switch ended := c.decoder.StackDepth() <= depth; {
+		case c.skipped+size > enough:
+			return errEnough
+		case ended:
+			c.skipped += size
+			return nil
+		}
+	}
+}
+
 // value reads one value. Its error says that the body is no JSON.
 func (c *check) value(s *Shape) error {
 	switch kind := c.decoder.PeekKind(); {
@@ -170,10 +197,11 @@ func (c *check) value(s *Shape) error {
 		_, err := c.decoder.ReadToken()
 		return err
 	case kind == 'n' && s.schema.Nullable:
-		return c.decoder.SkipValue()
+		_, err := c.decoder.ReadToken()
+		return err
 	case kind != s.kind && (s.kind != 't' || kind != 'f'):
 		c.wrong("", expected[s.schema.Type])
-		return c.decoder.SkipValue()
+		return c.skip()
 	}
 	switch s.kind {
 	case '{':
@@ -245,10 +273,10 @@ func (c *check) object(s *Shape) error {
 		switch {
 		case next == nil:
 			c.unknown(name)
-			err = c.decoder.SkipValue()
+			err = c.skip()
 		case c.decoder.PeekKind() == 'n' && !next.schema.Nullable && !slices.Contains(s.schema.Required, next.name):
 			c.wrong(next.name, errNull.Error())
-			err = c.decoder.SkipValue()
+			err = c.skip()
 		default:
 			c.path.Push(next.name)
 			err = c.value(next)
@@ -296,8 +324,11 @@ func (c *check) array(s *Shape) error {
 	}
 	n := 0
 	for ; c.decoder.PeekKind() != ']'; n++ {
+		if n == s.most {
+			c.wrong("", fmt.Sprintf(validation.MsgExpectedMaxItems, s.most))
+		}
 		if n >= s.most {
-			if err := c.decoder.SkipValue(); err != nil {
+			if err := c.skip(); err != nil {
 				return err
 			}
 			continue
@@ -308,9 +339,6 @@ func (c *check) array(s *Shape) error {
 		if err != nil {
 			return err
 		}
-	}
-	if n > s.most {
-		c.wrong("", fmt.Sprintf(validation.MsgExpectedMaxItems, s.most))
 	}
 	if n < s.least {
 		c.wrong("", fmt.Sprintf(validation.MsgExpectedMinItems, s.least))
