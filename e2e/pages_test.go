@@ -102,7 +102,12 @@ func TestPagesInABrowser(t *testing.T) {
 		if _, text := bob.page(); !strings.Contains(text, "does not count") || strings.Contains(text, "Join") {
 			t.Errorf("the second time the page says %q", text)
 		}
-		// Without a token there is nothing to join.
+		// Without a token there is nothing to join, nor to sign in for.
+		stranger := open(t)
+		stranger.browse(t, chromedp.Navigate(s.public+"/invitation"), shows(`#says:not(:empty)`))
+		if _, text := stranger.page(); !strings.Contains(text, "holds no invitation") || strings.Contains(text, "Sign in") {
+			t.Errorf("without a token a stranger sees %q", text)
+		}
 		bob.browse(t, chromedp.Navigate(s.public+"/invitation"), shows(`#says:not(:empty)`))
 		if _, text := bob.page(); !strings.Contains(text, "holds no invitation") || strings.Contains(text, "Join") || strings.Contains(text, "Go on") {
 			t.Errorf("without a token the page says %q", text)

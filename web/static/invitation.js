@@ -7,10 +7,14 @@ if (location.hash.length > 1) {
 }
 const token = sessionStorage.getItem(key);
 const look = document.getElementById("look");
+const signIn = document.getElementById("sign-in");
 if (look !== null && token !== null) {
   sessionStorage.removeItem(key);
   look.elements.token.value = token;
   look.submit();
 } else if (token === null && document.querySelector("[name=join], [role=alert]") === null) {
+  if (signIn !== null) {
+    signIn.hidden = true;
+  }
   document.getElementById("says").textContent = "This link holds no invitation. Open the link of the invitation itself.";
 }
