@@ -24,7 +24,7 @@ type upload struct {
 
 // begin sends a request's head and the beginning of its body. length is announced; a negative one is
 // not, and the body goes in chunks.
-func begin(t *testing.T, env *servertest.Env, route, token string, length int, body string, headers ...string) upload {
+func startUpload(t *testing.T, env *servertest.Env, route, token string, length int, body string, headers ...string) upload {
 	t.Helper()
 	conn, err := net.DialTimeout("tcp", strings.TrimPrefix(env.URL, "http://"), 5*time.Second)
 	if err != nil {
@@ -106,11 +106,11 @@ func TestBodiesOfOneCallerAreBoundedAndNobodyElseWaits(t *testing.T) {
 	var uploads []upload
 	for i := range 4 {
 		token := []string{alice, key}[i%2] // a key is its owner
-		uploads = append(uploads, begin(t, env, "POST /v1/notes", token, largest, begun))
+		uploads = append(uploads, startUpload(t, env, "POST /v1/notes", token, largest, begun))
 	}
 	awaitHeld(t, env, 4*largest)
 	for route, length := range map[string]int{"POST /v1/notes": largest, "PATCH /v1/notes/" + note: 5 << 20} {
-		a := begin(t, env, route, alice, length, begun).answer()
+		a := startUpload(t, env, route, alice, length, begun).answer()
 		checkProblem(t, "the fifth, "+route, a, http.StatusTooManyRequests)
 		if a.Header.Get("Retry-After") == "" {
 			t.Error("no Retry-After")
@@ -141,12 +141,12 @@ func TestABodyThatStandsStillOrDripsIsCutOff(t *testing.T) {
 	env := servertest.New(t)
 	alice := env.SignIn(t, "alice")
 	for name, u := range map[string]upload{
-		"a note":          begin(t, env, "POST /v1/notes", alice, 1000, `{"title":"a",`),
-		"a large note":    begin(t, env, "POST /v1/notes", alice, largest, `{"title":"a","body":"`+strings.Repeat("x", 1<<20)),
-		"chunks":          begin(t, env, "POST /v1/notes", alice, -1, `{"title":"a",`),
-		"nothing at all":  begin(t, env, "POST /v1/keys", alice, 100, ``),
-		"a form":          begin(t, env, "POST /auth/token", "", 1000, `grant_type=`),
-		"a person's form": begin(t, env, "POST /auth/device/confirm", alice, 1000, `decision=`),
+		"a note":          startUpload(t, env, "POST /v1/notes", alice, 1000, `{"title":"a",`),
+		"a large note":    startUpload(t, env, "POST /v1/notes", alice, largest, `{"title":"a","body":"`+strings.Repeat("x", 1<<20)),
+		"chunks":          startUpload(t, env, "POST /v1/notes", alice, -1, `{"title":"a",`),
+		"nothing at all":  startUpload(t, env, "POST /v1/keys", alice, 100, ``),
+		"a form":          startUpload(t, env, "POST /auth/token", "", 1000, `grant_type=`),
+		"a person's form": startUpload(t, env, "POST /auth/device/confirm", alice, 1000, `decision=`),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -178,7 +178,7 @@ func TestABodyMayTakeItsTimeAsLongAsItArrives(t *testing.T) {
 	alice := env.SignIn(t, "alice")
 	const size, steps = 1 << 20, 14
 	begun := `{"title":"slow","body":"`
-	u := begin(t, env, "POST /v1/notes", alice, len(begun)+size+len(`"}`), begun)
+	u := startUpload(t, env, "POST /v1/notes", alice, len(begun)+size+len(`"}`), begun)
 	for range steps {
 		time.Sleep(500 * time.Millisecond)
 		_, _ = io.WriteString(u, strings.Repeat("x", size/steps))
@@ -203,7 +203,7 @@ func TestARequestMayWorkLongerThanItsBodyMayTake(t *testing.T) {
 		t.Fatal(err)
 	}
 	const change = `{"title":"after"}`
-	u := begin(t, env, "PATCH /v1/notes/"+note, alice, len(change), change)
+	u := startUpload(t, env, "PATCH /v1/notes/"+note, alice, len(change), change)
 	time.Sleep(6500 * time.Millisecond)
 	if err := tx.Rollback(t.Context()); err != nil {
 		t.Fatal(err)
@@ -234,7 +234,7 @@ func TestNobodyHoldsABodyBeforeTheDecision(t *testing.T) {
 			length++
 		}
 		began := time.Now()
-		u := begin(t, env, c.route, c.token, length, `{"title":"a"`)
+		u := startUpload(t, env, c.route, c.token, length, `{"title":"a"`)
 		if a := u.answer(); a.Status != c.status || time.Since(began) > 3*time.Second {
 			t.Errorf("%s: %d after %v", name, a.Status, time.Since(began))
 		}
@@ -250,11 +250,11 @@ func TestFormsOfStrangersAreBoundedByTheirNetworkAndApartFromCallers(t *testing.
 	alice := env.SignIn(t, "alice")
 	const form = 140 << 10
 	for range 7 {
-		begin(t, env, "POST /auth/token", "", form, "subject_token=x")
+		startUpload(t, env, "POST /auth/token", "", form, "subject_token=x")
 	}
 	awaitHeld(t, env, 7*form)
 	for _, route := range []string{"POST /auth/token", "POST /auth/device", "POST /auth/backchannel-logout/dev"} {
-		a := begin(t, env, route, "", form, "x=").answer()
+		a := startUpload(t, env, route, "", form, "x=").answer()
 		checkProblem(t, route, a, http.StatusTooManyRequests)
 	}
 	if a := env.Do(t, http.MethodPost, "/v1/notes", alice, map[string]string{"title": "meanwhile", "body": ""}); a.Status != http.StatusCreated {
