@@ -14,74 +14,11 @@ import (
 	"sync"
 	"testing"
 
+	"noted/internal/mailtest"
 	"noted/internal/server"
 	"noted/internal/server/servertest"
 	"noted/orgs"
 )
-
-// mailServer takes mail by SMTP (RFC 5321) and keeps it.
-type mailServer struct {
-	address string
-	refuses bool // every recipient
-
-	mu   sync.Mutex
-	mail []string // "to\n" and the message
-}
-
-func newMailServer(t *testing.T, refuses bool) *mailServer {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &mailServer{address: listener.Addr().String(), refuses: refuses}
-	var wait sync.WaitGroup
-	wait.Go(func() {
-		for {
-			conn, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			wait.Go(func() { s.serve(conn) })
-		}
-	})
-	t.Cleanup(func() { _ = listener.Close(); wait.Wait() })
-	return s
-}
-
-func (s *mailServer) serve(conn net.Conn) {
-	defer func() { _ = conn.Close() }()
-	say := func(line string) { _, _ = fmt.Fprintf(conn, "%s\r\n", line) }
-	lines := bufio.NewScanner(conn)
-	say("220 here")
-	to := ""
-	for lines.Scan() {
-		verb, rest, _ := strings.Cut(lines.Text(), " ")
-		switch strings.ToUpper(verb) {
-		case "RCPT":
-			if to = rest; s.refuses {
-				say("550 no such mailbox")
-				continue
-			}
-			say("250 ok")
-		case "DATA":
-			say("354 go on")
-			var text strings.Builder
-			for lines.Scan() && lines.Text() != "." {
-				text.WriteString(strings.TrimPrefix(lines.Text(), ".") + "\r\n")
-			}
-			s.mu.Lock()
-			s.mail = append(s.mail, to+"\n"+text.String())
-			s.mu.Unlock()
-			say("250 taken")
-		case "QUIT":
-			say("221 bye")
-			return
-		default:
-			say("250 ok")
-		}
-	}
-}
 
 func withMail(address string) func(*server.Options) {
 	return func(o *server.Options) {
@@ -105,15 +42,15 @@ func read(t *testing.T, sent string) (to string, header mail.Header, text string
 }
 
 func TestAnInvitationIsMailed(t *testing.T) {
-	server := newMailServer(t, false)
-	env := servertest.New(t, withMail(server.address))
+	server := mailtest.New(t, false)
+	env := servertest.New(t, withMail(server.Address))
 	alice := env.SignIn(t, "alice")
 	org := env.NewOrg(t, alice, "Ärger & Söhne")
 	made := invite(t, env, alice, org, "bob@dev.example", "writer")
-	if !made.Mailed || len(server.mail) != 1 {
-		t.Fatalf("mailed is %t, %d mails came", made.Mailed, len(server.mail))
+	if !made.Mailed || len(server.Mail()) != 1 {
+		t.Fatalf("mailed is %t, %d mails came", made.Mailed, len(server.Mail()))
 	}
-	to, header, text := read(t, server.mail[0])
+	to, header, text := read(t, server.Mail()[0])
 	subject, err := new(mime.WordDecoder).DecodeHeader(header.Get("Subject"))
 	switch {
 	case !strings.Contains(to, "<bob@dev.example>"):
@@ -133,8 +70,8 @@ func TestAnInvitationIsMailed(t *testing.T) {
 
 // A mail comes from noted; what strangers wrote in it must not read as if noted had.
 func TestAMailQuotesWhatStrangersWrote(t *testing.T) {
-	server := newMailServer(t, false)
-	env := servertest.New(t, withMail(server.address))
+	server := mailtest.New(t, false)
+	env := servertest.New(t, withMail(server.Address))
 	alice := env.SignIn(t, "alice")
 	org := env.NewOrg(t, alice, "acme")
 	secret := serviceKey(t, env, alice, org, "admin", "key-admin").Secret
@@ -169,11 +106,11 @@ $`)
 	} {
 		env.Exec(t, `update orgs set name = $1`, name)
 		env.Exec(t, `update keys set name = left($1, 100)`, name)
-		server.mail = nil
+		server.Forget()
 		if made := invite(t, env, secret, org, "bob@dev.example", "reader"); !made.Mailed {
 			t.Fatalf("%q: not mailed", name)
 		}
-		_, header, text := read(t, server.mail[0])
+		_, header, text := read(t, server.Mail()[0])
 		subject, err := new(mime.WordDecoder).DecodeHeader(header.Get("Subject"))
 		if err != nil || subject != `Invitation to an organization on noted: "`+shown+`"` {
 			t.Errorf("%q: the subject is %q, %v", name, subject, err)
@@ -193,7 +130,7 @@ func TestAMailServerThatIsDownOrRefusesLosesNoInvitation(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = down.Close()
-	for what, address := range map[string]string{"down": down.Addr().String(), "refusing": newMailServer(t, true).address} {
+	for what, address := range map[string]string{"down": down.Addr().String(), "refusing": mailtest.New(t, true).Address} {
 		env := servertest.New(t, withMail(address))
 		alice := env.SignIn(t, "alice")
 		made := invite(t, env, alice, env.NewOrg(t, alice, "acme"), "bob@dev.example", "writer")
@@ -226,8 +163,8 @@ func TestMailSettings(t *testing.T) {
 
 // noted is no way to send mail to strangers.
 func TestOnlySoManyInvitationsAreMailedInAnHour(t *testing.T) {
-	server := newMailServer(t, false)
-	env := servertest.New(t, withMail(server.address))
+	server := mailtest.New(t, false)
+	env := servertest.New(t, withMail(server.Address))
 	alice := env.SignIn(t, "alice")
 	first, second := env.NewOrg(t, alice, "first"), env.NewOrg(t, alice, "second")
 	for i := range 33 {
@@ -237,8 +174,8 @@ func TestOnlySoManyInvitationsAreMailedInAnHour(t *testing.T) {
 			t.Errorf("invitation %d: mailed is %t", i+1, made.Mailed)
 		}
 	}
-	if len(server.mail) != 30 {
-		t.Errorf("%d mails were sent, want 30", len(server.mail))
+	if len(server.Mail()) != 30 {
+		t.Errorf("%d mails were sent, want 30", len(server.Mail()))
 	}
 	anHourLater(t, env)
 	if made := invite(t, env, alice, first, "later@example.com", "reader"); !made.Mailed {
@@ -253,8 +190,8 @@ func anHourLater(t *testing.T, env *servertest.Env) {
 }
 
 func TestNothingGivesMailsBack(t *testing.T) {
-	server := newMailServer(t, false)
-	env := servertest.New(t, withMail(server.address))
+	server := mailtest.New(t, false)
+	env := servertest.New(t, withMail(server.Address))
 	alice := env.SignIn(t, "alice")
 	mailed := func(as, org string, n int) (count int) {
 		for i := range n {
