@@ -316,7 +316,7 @@ func TestEveryOperationTakesTheLargestBodyThatItsSchemaAllowsAndNoMuchLargerOne(
 	key, _ := env.NewKey(t, ada, "key-reader")
 	notebook := env.Make(t, ada, "/v1/orgs/"+org+"/notebooks", map[string]any{"name": "largest"})
 	// Targets that there are, for their bodies to be read.
-	targets := strings.NewReplacer("/notes/{id}", "/notes/"+note, "/keys/{id}", "/keys/"+key, "/notebooks/{id}", "/notebooks/"+notebook, "{org}", org)
+	targets := strings.NewReplacer("/notes/{id}", "/notes/"+note, "/keys/{id}", "/keys/"+key, "/notebooks/{id}", "/notebooks/"+notebook, "{org}", org, "{user}", me(t, env, ada).ID)
 	var document struct {
 		Paths      map[string]map[string]map[string]any
 		Components struct{ Schemas map[string]any }

@@ -300,7 +300,7 @@ func TestInvitationThatAServiceMakesWhileItsKeyIsRevokedEndsWithTheKey(t *testin
 	w.must(t, http.MethodGet, "/v1/me", w.tokens["service admin"], http.StatusOK)
 	var invites, revokes *underWay
 	beside(t, w.Env, func(pgx.Tx) {
-		invites = begin(t, w.Env, call{http.MethodPost, path + "/invitations", w.tokens["service admin"], `{"email":"late@dev.example","role":"admin"}`})
+		invites = begin(t, w.Env, call{http.MethodPost, path + "/invitations", w.tokens["service admin"], `{"email":"late@dev.example","role":"reader"}`})
 		if !invites.waits(t, w.Env, 1) {
 			t.Fatalf("inviting leaves no row in the record: %d", (<-invites.answer).Status)
 		}
