@@ -13,7 +13,7 @@ import (
 // Server takes mail by SMTP (RFC 5321) and keeps it.
 type Server struct {
 	Address string // host:port
-	refuses bool // every recipient
+	refuses bool   // every recipient
 
 	mu   sync.Mutex
 	mail []string
