@@ -344,6 +344,18 @@ func attacks() []attack {
 	gated := func(name, section, check string, gate func(*identity.Provider), run func(*testing.T, *stage) answers, says string) attack {
 		return attack{name: name, section: section, check: check, run: run, status: http.StatusUnauthorized, reason: "gate", says: says, stage: with(gate)}
 	}
+	// shownAs is a claim that is only shown and is no string: as if it were not there.
+	shownAs := func(name, claimed string, value any) attack {
+		return attack{name: name, section: "OIDC Core 5.1", check: "identity/provider.go text", status: http.StatusSeeOther, run: func(t *testing.T, s *stage) answers {
+			a := changed(func(c map[string]any) { c["sub"], c[claimed] = "odd "+name, value })(t, s)
+			got := number(t, s.Env, `select count(*) from users u join identities i on i.user_id = u.id
+				where i.subject = $1 and u.name <> '' and u.name !~ '[{\[7]' and (($2 = 'email') = (u.email is null)) and (($2 = 'email') = (i.email is null))`, "odd "+name, claimed)
+			if got != 1 {
+				t.Errorf("%d people are as they should be", got)
+			}
+			return a
+		}}
+	}
 	domain := func(p *identity.Provider) { p.AllowedEmailDomains = []string{"dev.example", "kelvin.example"} }
 	staff := func(p *identity.Provider) { p.AllowedGroups = []string{"staff"} }
 	rows := []attack{
@@ -484,7 +496,16 @@ func attacks() []attack {
 		badToken("a subject of 256 bytes", "OIDC Core 2", "identity/provider.go isSubject: length", saying("sub", strings.Repeat("a", 256)), "sub is not 1 to 255"),
 		badToken("a subject with a line end", "OIDC Core 2", "identity/provider.go isSubject: printable ASCII", saying("sub", "alice\n"), "sub is not 1 to 255"),
 		badToken("a subject that looks like another", "OIDC Core 2", "identity/provider.go isSubject: printable ASCII", saying("sub", "\u0430lice"), "sub is not 1 to 255"),
-		badToken("a name that is an object", "OIDC Core 5.1", "identity/provider.go checkClaims: strings", saying("name", map[string]any{"a": 1}), "claim name is no string"),
+		badToken("an sid that is a number", "Front-Channel Logout 1.0 3", "identity/provider.go checkClaims: strings", saying("sid", 7), "claim sid is no string"),
+		badToken("a nonce that is a list", "OIDC Core 2", types, saying("nonce", []string{"x"}), "failed to unmarshal claims"),
+		shownAs("an e-mail that is a list", "email", []string{"ada@dev.example"}),
+		shownAs("an e-mail that is a number", "email", 7),
+		shownAs("an e-mail that is an object", "email", map[string]any{"value": "ada@dev.example"}),
+		shownAs("an e-mail that is true", "email", true),
+		shownAs("an e-mail that is null", "email", json.RawMessage("null")),
+		shownAs("a name that is an object", "name", map[string]any{"a": 1}),
+		shownAs("a name that is a list", "name", []string{"ada"}),
+		shownAs("a preferred_username that is a number", "preferred_username", 7),
 		{
 			name: "a name of 50 KiB and an e-mail of 400 bytes", section: "OIDC Core 5.1", check: "identity/provider.go text: length", status: http.StatusSeeOther,
 			run: func(t *testing.T, s *stage) answers {
@@ -532,6 +553,7 @@ func attacks() []attack {
 		// Gates.
 		gated("an e-mail that is not verified", "OIDC Core 5.1", "identity/provider.go admit: email_verified", domain, saying("email_verified", false), "the e-mail is not verified"),
 		gated("an e-mail verified by a word", "OIDC Core 5.1", "identity/provider.go signInOf: email_verified is true itself", domain, saying("email_verified", "true"), "the e-mail is not verified"),
+		gated("an e-mail in a list", "OIDC Core 5.1", "identity/provider.go domainOf: no e-mail", domain, saying("email", []string{"alice@dev.example"}), "of another domain"),
 		gated("an e-mail of another domain", "OIDC Core 5.7", "identity/provider.go admit: domain", domain, saying("email", "alice@evil-dev.example"), "of another domain"),
 		gated("the Kelvin sign in an e-mail", "RFC 8725 3.7", "identity/identity.go IsPlainEmail", domain, saying("email", "mike@\u212aelvin.example"), "of another domain"),
 		gated("two @, the domain first", "RFC 5322 3.4.1", "identity/provider.go domainOf: the last @", domain, saying("email", "alice@dev.example@evil.example"), "of another domain"),
@@ -544,6 +566,42 @@ func attacks() []attack {
 			func(p *identity.Provider) { p.AllowedGroups = []string{strings.Repeat("g", 255)} }, saying("groups", []string{strings.Repeat("g", 256)}), "allowed_groups"),
 
 		// The flow.
+		badToken("at_hash of another access token", "OIDC Core 3.1.3.8", "identity/provider.go checkHashes", browsing(claim("at_hash", leftHalf("another"))), "at_hash is of another"),
+		badToken("at_hash cut short", "OIDC Core 3.1.3.8", "identity/provider.go checkHashes", browsing(devidp.Lie{Claims: func(c map[string]any) { c["at_hash"] = c["at_hash"].(string)[:10] }}), "at_hash is of another"),
+		badToken("an empty at_hash", "OIDC Core 3.1.3.8", "identity/provider.go checkHashes", browsing(claim("at_hash", "")), "at_hash is of another"),
+		badToken("at_hash that is a number", "OIDC Core 3.1.3.6", types, saying("at_hash", 7), "failed to unmarshal claims"),
+		badToken("AT_HASH besides at_hash", "RFC 7519 4", "identity/provider.go checkClaims: names in another case", saying("AT_HASH", "x"), `claim \"AT_HASH\" is not`),
+		badToken("c_hash of another code", "OIDC Core 3.3.2.11", "identity/provider.go checkHashes", browsing(claim("c_hash", leftHalf("another"))), "c_hash is of another"),
+		badToken("c_hash of the access token", "OIDC Core 3.3.2.11", "identity/provider.go checkHashes", browsing(devidp.Lie{Claims: func(c map[string]any) { c["c_hash"] = c["at_hash"] }}), "c_hash is of another"),
+		badToken("an empty c_hash", "OIDC Core 3.3.2.11", "identity/provider.go checkHashes", browsing(claim("c_hash", "")), "c_hash is of another"),
+		badToken("c_hash that is a list", "OIDC Core 3.3.2.11", "identity/provider.go checkClaims: strings", saying("c_hash", []string{"x"}), "claim c_hash is no string"),
+		{
+			name: "no hashes", section: "OIDC Core 3.1.3.6", check: "identity/provider.go checkHashes: optional", status: http.StatusSeeOther,
+			run: browsing(devidp.Lie{Claims: func(c map[string]any) { delete(c, "at_hash"); delete(c, "c_hash") }}),
+		},
+		{
+			name: "right hashes", section: "OIDC Core 3.1.3.6", check: "identity/provider.go checkHashes", status: http.StatusSeeOther,
+			run: func(t *testing.T, s *stage) answers {
+				there := 0
+				a := browsing(devidp.Lie{Claims: func(c map[string]any) {
+					for _, name := range []string{"at_hash", "c_hash"} {
+						if hash, _ := c[name].(string); len(hash) == 22 {
+							there++
+						}
+					}
+				}})(t, s)
+				if there != 2 {
+					t.Errorf("the provider sends %d hashes", there)
+				}
+				return a
+			},
+		},
+		{
+			name: "hashes of tokens that are not there, exchanged", section: "RFC 8693 2.1", check: "identity/token.go exchange: a token alone", status: http.StatusOK,
+			run: exchanging(func(t *testing.T, s *stage) string {
+				return newIDToken(t, s.Env, "alice", map[string]any{"at_hash": leftHalf("another"), "c_hash": leftHalf("another")})
+			}),
+		},
 		badToken("no nonce", "OIDC Core 3.1.3.7 (11)", "identity/signin.go exchangeCode: nonce", browsing(claim("nonce", nil)), "nonce does not match"),
 		badToken("another nonce", "OIDC Core 3.1.3.7 (11)", "identity/signin.go exchangeCode: nonce", browsing(claim("nonce", "x")), "nonce does not match"),
 		badToken("the nonce of another flow", "RFC 9700 4.5.3.2", "identity/signin.go exchangeCode: nonce", func(t *testing.T, s *stage) answers {
@@ -1017,6 +1075,12 @@ func brokenEndpoints() (rows []attack) {
 		})
 	}
 	return rows
+}
+
+// leftHalf is how an ID token by RS256 names another token (OIDC Core 3.1.3.6).
+func leftHalf(token string) string {
+	sum := sha256.Sum256([]byte(token))
+	return base64.RawURLEncoding.EncodeToString(sum[:16])
 }
 
 // changed is both with claims changed as the function has it.

@@ -189,6 +189,9 @@ func (p *Provider) exchangeCode(ctx context.Context, e *endpoints, query url.Val
 	if err == nil {
 		err = p.own(t)
 	}
+	if err == nil {
+		err = t.checkHashes(answer.AccessToken, query.Get("code"))
+	}
 	if err != nil {
 		return "", t, &Failure{Reason: ReasonIDToken, Err: err}
 	}

@@ -267,7 +267,7 @@ func TestEveryWrongSignInIsTheOneAnswer(t *testing.T) {
 		{name: "two parts", lie: idToken(func(s string) string { return s[:strings.LastIndex(s, ".")] }), reason: "id_token"},
 		{name: "no token at all", lie: idToken(func(string) string { return "garbage" }), reason: "id_token"},
 		{name: "empty id_token", lie: idToken(func(string) string { return "" }), reason: "id_token"},
-		{name: "claims of the wrong type", lie: claim("email", 7), reason: "id_token"},
+		{name: "claims of the wrong type", lie: claim("sid", 7), reason: "id_token"},
 
 		{name: "no state", back: query("state", ""), reason: "state"},
 		{name: "foreign state", back: query("state", "x"), reason: "state"},
@@ -429,7 +429,9 @@ func TestWhatIsOnlyUnusualSignsIn(t *testing.T) {
 		"audience as a list":    claim("aud", []string{"noted"}),
 		"azp ours":              claim("azp", "noted"),
 		"no e-mail":             claim("email", nil),
+		"an e-mail, a number":   claim("email", 7),
 		"no name":               claim("name", nil),
+		"a name, an object":     claim("name", map[string]any{"en": "Alice"}),
 		"a name of 300":         claim("name", strings.Repeat("n", 300)),
 		"a name with NUL":       claim("name", "al\x00ice"),
 		"a name of emoji":       claim("name", strings.Repeat("😀", 60)),

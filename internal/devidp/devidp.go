@@ -236,7 +236,7 @@ func (p *Provider) discovery(w http.ResponseWriter, _ *http.Request) {
 		"token_endpoint_auth_methods_supported": []string{"client_secret_basic", "client_secret_post"},
 		"scopes_supported":                      slices.Clone(scopes),
 		"claims_supported": []string{"iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "sid",
-			"name", "email", "email_verified", "groups"},
+			"at_hash", "c_hash", "name", "email", "email_verified", "groups"},
 		"request_uri_parameter_supported":                false, // left out, it would mean true
 		"authorization_response_iss_parameter_supported": true,
 	}
@@ -454,13 +454,14 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) {
 		writeJSON(w, http.StatusBadRequest, refusal{"invalid_grant", "code_verifier does not fit the code_challenge"})
 		return
 	}
-	idToken, err := p.idToken(g)
+	accessToken := rand.Text() // opens nothing: there is no userinfo and no API here
+	idToken, err := p.idToken(g, accessToken, v.Get("code"))
 	if err != nil { // by a lie only
 		writeJSON(w, http.StatusInternalServerError, refusal{"server_error", err.Error()})
 		return
 	}
 	writeJSON(w, http.StatusOK, map[string]any{
-		"access_token": rand.Text(), // opens nothing: there is no userinfo and no API here
+		"access_token": accessToken,
 		"token_type":   "Bearer",
 		"expires_in":   int(idTokenLifetime.Seconds()),
 		"scope":        strings.Join(g.scope, " "),
@@ -492,8 +493,8 @@ func (p *Provider) authenticate(r *http.Request) *refusal {
 	return nil
 }
 
-// idToken makes the ID token of a grant (Core 2 and 3.1.3.6), with the lies about it.
-func (p *Provider) idToken(g grant) (string, error) {
+// idToken makes the ID token of a grant (Core 2, 3.1.3.6 and 3.3.2.11), with the lies about it.
+func (p *Provider) idToken(g grant, accessToken, code string) (string, error) {
 	now := p.config.Now()
 	claims := map[string]any{
 		"iss":       p.config.Issuer,
@@ -503,6 +504,8 @@ func (p *Provider) idToken(g grant) (string, error) {
 		"iat":       now.Unix(),
 		"auth_time": g.signedIn.Unix(),
 		"sid":       g.sid,
+		"at_hash":   leftHalf(accessToken),
+		"c_hash":    leftHalf(code),
 	}
 	if g.nonce != "" {
 		claims["nonce"] = g.nonce
@@ -526,6 +529,12 @@ func (p *Provider) idToken(g grant) (string, error) {
 		signed = lie.IDToken(signed)
 	}
 	return signed, err
+}
+
+// leftHalf is how an ID token that is signed by RS256 names another token (Core 3.1.3.6).
+func leftHalf(token string) string {
+	sum := sha256.Sum256([]byte(token))
+	return base64.RawURLEncoding.EncodeToString(sum[:len(sum)/2])
 }
 
 // endSession is the end_session_endpoint (RP-Initiated Logout 1.0, 2). With no session to end, what

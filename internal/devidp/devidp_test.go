@@ -2,6 +2,8 @@ package devidp_test
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"html"
@@ -292,6 +294,7 @@ func TestAnOrdinaryClientSignsSomebodyIn(t *testing.T) {
 			now := r.clock.Now().Unix()
 			wantClaims := map[string]any{
 				"iss": r.issuer, "sub": "ada", "aud": clientID, "nonce": "a nonce",
+				"at_hash": leftHalf(token.AccessToken), "c_hash": leftHalf(code),
 				"iat": float64(now), "auth_time": float64(now - 2), "exp": float64(now + 600),
 				"name": "Ada", "email": "ada@dev.example", "email_verified": true, "groups": []any{"staff", "ops"},
 			}
@@ -302,9 +305,15 @@ func TestAnOrdinaryClientSignsSomebodyIn(t *testing.T) {
 	}
 }
 
+// leftHalf is the left half of a SHA-256, by base64url (Core 3.1.3.6).
+func leftHalf(token string) string {
+	sum := sha256.Sum256([]byte(token))
+	return base64.RawURLEncoding.EncodeToString(sum[:16])
+}
+
 func TestClaimsFollowTheScopeAndThePerson(t *testing.T) {
 	r := start(t)
-	always := []string{"aud", "auth_time", "exp", "iat", "iss", "sid", "sub"}
+	always := []string{"at_hash", "aud", "auth_time", "c_hash", "exp", "iat", "iss", "sid", "sub"}
 	for _, tt := range []struct {
 		name, person, scope, nonce string
 		more                       []string
@@ -391,7 +400,7 @@ func TestDiscoveryDocument(t *testing.T) {
 		"token_endpoint_auth_methods_supported": []any{"client_secret_basic", "client_secret_post"},
 		"scopes_supported":                      []any{"openid", "profile", "email"},
 		"claims_supported": []any{"iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "sid",
-			"name", "email", "email_verified", "groups"},
+			"at_hash", "c_hash", "name", "email", "email_verified", "groups"},
 		"request_uri_parameter_supported":                false,
 		"authorization_response_iss_parameter_supported": true,
 	}
