@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -118,18 +119,26 @@ func BySession(needed authz.Permission, next http.HandlerFunc) http.HandlerFunc 
 func (s *Service) tokenOf(r *http.Request) (string, error) {
 	headers := r.Header.Values("Authorization")
 	if len(headers) == 0 {
-		cookie, err := r.Cookie(s.cookies.session)
-		if err != nil {
-			return "", nil //nolint:nilerr // no cookie is no credential
-		}
-		if cookie.Value == "" {
-			return "", &Failure{Reason: ReasonMalformed}
-		}
-		return cookie.Value, nil
+		return s.cookieToken(r)
 	}
 	scheme, token, found := strings.Cut(headers[0], " ")
 	if len(headers) != 1 || !found || !strings.EqualFold(scheme, "Bearer") || token == "" {
 		return "", &Failure{Reason: ReasonHeader}
+	}
+	return token, nil
+}
+
+// cookieToken reads the session cookie. A key is none, and of two sessions in two cookies of that
+// name, one was planted there: nobody can tell which.
+func (s *Service) cookieToken(r *http.Request) (string, error) {
+	cookies := r.CookiesNamed(s.cookies.session)
+	if len(cookies) == 0 {
+		return "", nil
+	}
+	token := cookies[0].Value
+	others := slices.ContainsFunc(cookies, func(c *http.Cookie) bool { return c.Value != token })
+	if others || !strings.HasPrefix(token, tokenPrefix) {
+		return "", &Failure{Reason: ReasonMalformed}
 	}
 	return token, nil
 }
@@ -314,9 +323,16 @@ func (s *Service) Peek(r *http.Request) *authz.Principal {
 	return principal
 }
 
-// peekCookie is Peek by the session cookie alone.
-func (s *Service) peekCookie(r *http.Request) *authz.Principal {
-	alone := r.Clone(r.Context())
-	alone.Header.Del("Authorization")
-	return s.Peek(alone)
+// peekCookie is Peek by the session cookie alone. The error is a fault of ours, never a *Failure.
+func (s *Service) peekCookie(r *http.Request) (*authz.Principal, error) {
+	token, err := s.cookieToken(r)
+	var principal *authz.Principal
+	if err == nil && token != "" {
+		principal, err = s.resolve(r.Context(), token)
+	}
+	var failure *Failure
+	if errors.As(err, &failure) { // and there is no principal
+		err = nil
+	}
+	return principal, err
 }

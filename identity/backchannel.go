@@ -50,7 +50,7 @@ func (s *Service) BackchannelLogout(w http.ResponseWriter, r *http.Request) {
 			problem.Write(w, r, problem.New(http.StatusBadRequest, ""))
 		}
 	default:
-		problem.Write(w, r, err)
+		s.writeFault(w, r, err)
 	}
 }
 

@@ -132,7 +132,8 @@ func (s *Service) fetchDevice(ctx context.Context, form url.Values) (answer Toke
 		return answer, tokenError("invalid_client")
 	}
 	var plain tokenError
-	err = s.Write(ctx, func(tx pgx.Tx) error {
+	// No Write: the token that a session gets here is its first, and nobody's is remembered.
+	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		var err error
 		answer, err = s.poll(ctx, tx, hashDeviceCode(code))
 		if errors.As(err, &plain) { // what the poll noted stays
@@ -234,7 +235,7 @@ func (s *Service) ShowDevice(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ctx := r.Context()
-	err := s.Write(ctx, func(tx pgx.Tx) (err error) {
+	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) (err error) {
 		page.Device, page.Code, err = s.lookUp(ctx, tx, page.Code)
 		return keepGuess(err)
 	})
@@ -256,9 +257,9 @@ func keepGuess(err error) error {
 func (s *Service) answerDevice(w http.ResponseWriter, r *http.Request, page DevicePage, err error) {
 	status := http.StatusOK
 	if err != nil {
-		answer := problem.From(r.Context(), err)
+		answer := problem.From(r.Context(), unavailable(r.Context(), err))
 		if !request.AcceptsHTML(r) || answer.Status >= http.StatusInternalServerError || answer.Status == http.StatusUnauthorized {
-			problem.Write(w, r, err)
+			problem.Write(w, r, answer)
 			return
 		}
 		for name, values := range answer.GetHeaders() {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"noted/internal/audit"
 	"noted/internal/problem"
@@ -42,7 +43,6 @@ const (
 	ReasonLoggedOut      Reason = "signed_out_at_provider"
 	ReasonDeviceCode     Reason = "device_code"
 	ReasonLogoutToken    Reason = "logout_token"
-	ReasonInternal       Reason = "internal"
 )
 
 // Reasons are all of them.
@@ -51,7 +51,7 @@ var Reasons = []Reason{
 	ReasonLocked, ReasonChecksum, ReasonUnknownKey, ReasonWrongSecret, ReasonExpiredKey,
 	ReasonRevokedKey, ReasonAbsentOwner, ReasonState, ReasonProvider, ReasonCode,
 	ReasonIDToken, ReasonGate, ReasonReplay, ReasonLoggedOut, ReasonDeviceCode,
-	ReasonLogoutToken, ReasonInternal,
+	ReasonLogoutToken,
 }
 
 // Failure is a failed authentication. Object and Target name the known user or key that it
@@ -130,18 +130,32 @@ func (s *Service) settled(w http.ResponseWriter, r *http.Request, failure *Failu
 // sentence, for whatever reason.
 func (s *Service) failPage(w http.ResponseWriter, r *http.Request, provider *Provider, err error) {
 	var failure *Failure
-	if !errors.As(err, &failure) {
-		failure = &Failure{Reason: ReasonInternal, Err: err}
-	}
-	if !request.AcceptsHTML(r) {
+	switch {
+	case !errors.As(err, &failure):
+		s.writeFault(w, r, err)
+	case !request.AcceptsHTML(r):
 		s.fail(w, r, failure)
-		return
+	case s.settled(w, r, failure):
+		w.Header().Set("WWW-Authenticate", "Bearer")
+		s.writePage(w, http.StatusUnauthorized, s.config.Pages.Failure(provider.ID))
 	}
-	if !s.settled(w, r, failure) {
-		return
+}
+
+// writeFault answers, where people and programs sign in and out, for what is no failed
+// authentication: a fault here says nothing of the credential, and is counted and recorded for nobody.
+func (s *Service) writeFault(w http.ResponseWriter, r *http.Request, err error) {
+	problem.Write(w, r, unavailable(r.Context(), err))
+}
+
+// unavailable makes a statement that the database refused 503, as when the database is away: a
+// browser or a program that signs in can do nothing but try again. Other errors stay as they are.
+func unavailable(ctx context.Context, err error) error {
+	var refused *pgconn.PgError
+	if !errors.As(err, &refused) {
+		return err
 	}
-	w.Header().Set("WWW-Authenticate", "Bearer")
-	s.writePage(w, http.StatusUnauthorized, s.config.Pages.Failure(provider.ID))
+	request.From(ctx).Log().LogAttrs(ctx, slog.LevelError, "the database failed", slog.Any("error", err))
+	return problem.New(http.StatusServiceUnavailable, "The database failed; try again in a moment").With("Retry-After", "2")
 }
 
 func (s *Service) writePage(w http.ResponseWriter, status int, body []byte) {

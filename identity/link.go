@@ -181,17 +181,20 @@ type link struct {
 	session uuid.UUID
 }
 
-// linkOf finds the linking that the callback's state belongs to.
-func (s *Service) linkOf(r *http.Request) (l link, ok bool) {
+// linkOf finds the linking that the callback's state belongs to, if it belongs to one.
+func (s *Service) linkOf(r *http.Request) (l link, ok bool, err error) {
 	l.State = r.URL.Query().Get("state")
-	if l.State == "" {
-		return l, false
-	}
-	err := s.pool.QueryRow(r.Context(), `
+	err = s.pool.QueryRow(r.Context(), `
 		select session_id, provider, nonce, verifier from links
 		where state_hash = $1 and sign_in is null and expires_at > now()`, hashState(l.State)).
 		Scan(&l.session, &l.Provider, &l.Nonce, &l.Verifier)
-	return l, err == nil
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return l, false, nil
+	case err != nil:
+		return l, false, fmt.Errorf("looking for a link: %w", err)
+	}
+	return l, true, nil
 }
 
 // LinkPage is what the page shows that asks to confirm a link.
@@ -234,7 +237,9 @@ func (s *Service) prepareLink(r *http.Request, provider *Provider, l link) (show
 	if l.Provider != provider.ID {
 		return shown, "", &Failure{Reason: ReasonState, Err: fmt.Errorf("began at provider %.100q, came back at %q", l.Provider, provider.ID)}
 	}
-	shown.Principal = s.peekCookie(r)
+	if shown.Principal, err = s.peekCookie(r); err != nil {
+		return shown, "", err
+	}
 	if shown.Principal == nil || shown.Principal.Session != l.session {
 		return shown, "", &Failure{Reason: ReasonState, Err: errors.New("this browser has not the session that began to link")}
 	}
@@ -317,7 +322,7 @@ func (s *Service) ConfirmLink(w http.ResponseWriter, r *http.Request) {
 	err = s.Write(ctx, func(tx pgx.Tx) error { return s.makeLink(ctx, tx, form.Get("code")) })
 	s.config.SignIn(WayLink, err == nil)
 	if err != nil {
-		problem.Write(w, r, err)
+		s.writeFault(w, r, err)
 		return
 	}
 	redirect(w, http.StatusSeeOther, "/")

@@ -36,8 +36,12 @@ type flow struct {
 	ReturnTo string `json:"r"`
 }
 
-// maxFlow is how large a flow may be in bytes, so that its cookie is kept.
-const maxFlow = 2800
+// A browser sends the cookies of all its sign-ins under way with each request. These bounds keep
+// them below 8 KiB together, which is what many a proxy takes for one header.
+const (
+	maxReturnTo = 512 // bytes of a return_to; a longer one is "/"
+	maxFlows    = 5   // sign-ins under way in one browser
+)
 
 // flowLife is how long somebody may take at the provider.
 const flowLife = 10 * time.Minute
@@ -63,24 +67,35 @@ func (s *Service) Login(w http.ResponseWriter, r *http.Request) {
 		Provider: provider.ID, State: random(), Nonce: random(),
 		Verifier: oauth2.GenerateVerifier(), ReturnTo: LocalPath(query.Get("return_to")),
 	}
+	if len(f.ReturnTo) > maxReturnTo {
+		f.ReturnTo = "/"
+	}
 	value, err := json.Marshal(f)
 	if err != nil {
 		problem.Write(w, r, err)
 		return
 	}
-	if len(value) > maxFlow { // a browser drops a cookie of over 4,096 bytes
-		f.ReturnTo = "/"
-		if value, err = json.Marshal(f); err != nil {
-			problem.Write(w, r, err)
-			return
-		}
-	}
 	prompt := query.Get("prompt")
 	if prompt != selectAccount { // like every other parameter that is not ours to pass on
 		prompt = ""
 	}
+	s.dropOldFlows(w, r)
 	s.cookies.set(w, s.cookies.signIn+shortState(f.State), base64.RawURLEncoding.EncodeToString(value), flowLife)
 	redirect(w, http.StatusFound, e.authorizeURL(provider, f, request.Text(query.Get("login_hint"), 255), prompt))
+}
+
+// dropOldFlows makes room for one more sign-in under way. Browsers send the oldest cookie first
+// (RFC 6265, 5.4); of one that does not, another sign-in is given up.
+func (s *Service) dropOldFlows(w http.ResponseWriter, r *http.Request) {
+	var names []string
+	for _, cookie := range r.Cookies() {
+		if strings.HasPrefix(cookie.Name, s.cookies.signIn) {
+			names = append(names, cookie.Name)
+		}
+	}
+	for _, name := range names[:max(0, len(names)-(maxFlows-1))] {
+		s.cookies.set(w, name, "", -1)
+	}
 }
 
 // reach is discover for somebody who is to be sent to the provider: 503 while it is away.
@@ -117,7 +132,12 @@ func (s *Service) Callback(w http.ResponseWriter, r *http.Request) {
 		problem.Write(w, r, err)
 		return
 	}
-	if link, ok := s.linkOf(r); ok {
+	link, ok, err := s.linkOf(r)
+	if err != nil {
+		s.writeFault(w, r, err)
+		return
+	}
+	if ok {
 		s.finishLink(w, r, provider, link)
 		return
 	}
@@ -132,7 +152,8 @@ func (s *Service) Callback(w http.ResponseWriter, r *http.Request) {
 	redirect(w, http.StatusSeeOther, LocalPath(f.ReturnTo))
 }
 
-// finish is the callback's work. Every error of it is shown as the same 401.
+// finish is the callback's work. What is wrong with the sign-in is a *Failure; any other error is a
+// fault here.
 func (s *Service) finish(r *http.Request, provider *Provider) (f flow, token Token, expires time.Time, err error) {
 	ctx := r.Context()
 	f, err = s.flowOf(r, provider, r.URL.Query().Get("state"))
@@ -253,7 +274,7 @@ func (s *Service) Logout(w http.ResponseWriter, r *http.Request) {
 	if hash, ok := Token(token).Hash(); err == nil && ok {
 		issuer, idToken, err := s.logOut(r.Context(), hash)
 		if err != nil {
-			problem.Write(w, r, err)
+			s.writeFault(w, r, err)
 			return
 		}
 		if end := s.endSessionURL(r, issuer, idToken); end != "" {

@@ -90,7 +90,7 @@ func (s *Service) Token(w http.ResponseWriter, r *http.Request) {
 			writeOAuth(w, http.StatusBadRequest, oauthError{refused})
 		}
 	default:
-		problem.Write(w, r, err)
+		s.writeFault(w, r, err)
 	}
 }
 
