@@ -153,6 +153,9 @@ type Principal struct {
 	Via   Via
 	// Session is the session's id (zero for a key).
 	Session uuid.UUID
+	// ByBrowser tells that the session began with a sign-in in a browser. One that was derived, a
+	// device's or that of a program's ID token, derives nothing itself.
+	ByBrowser bool
 	// Key and KeyRole are the key's id and role (zero for a session).
 	Key     uuid.UUID
 	KeyRole string

@@ -115,6 +115,25 @@ func BySession(needed authz.Permission, next http.HandlerFunc) http.HandlerFunc 
 	}
 }
 
+// byBrowser is BySession that refuses derived sessions too. How a session began never changes.
+func byBrowser(needed authz.Permission, next http.HandlerFunc) http.HandlerFunc {
+	return BySession(needed, func(w http.ResponseWriter, r *http.Request) {
+		if !authz.From(r.Context()).ByBrowser {
+			problem.Write(w, r, notByBrowser(needed))
+			return
+		}
+		next(w, r)
+	})
+}
+
+// notByBrowser is 403 for a session from which nothing may be derived: a chain of devices, each let
+// in by the one before, would outlive every sign-in.
+func notByBrowser(needed authz.Permission) error {
+	refused := problem.Forbidden(needed.String())
+	refused.Detail = "A device's or a program's session lets no device in and links no sign-in; do it in a browser, signed in there"
+	return refused
+}
+
 // tokenOf reads the credential; empty with no error when none was sent. (RFC 6750, 2.1.)
 func (s *Service) tokenOf(r *http.Request) (string, error) {
 	headers := r.Header.Values("Authorization")
@@ -191,7 +210,8 @@ func (s *Service) principalOf(ctx context.Context, token string, policy *authz.P
 			request.From(ctx).Log().LogAttrs(ctx, slog.LevelWarn, "noting a session's use", slog.Any("error", err))
 		}
 	}
-	return s.principal(found.person, authz.Principal{Via: authz.ViaSession, Session: found.session}, policy), found.lasting, nil
+	made := authz.Principal{Via: authz.ViaSession, Session: found.session, ByBrowser: found.origin == originBrowser}
+	return s.principal(found.person, made, policy), found.lasting, nil
 }
 
 func (s *Service) principal(person Person, p authz.Principal, policy *authz.Policy) *authz.Principal {

@@ -11,10 +11,8 @@ import (
 
 	"github.com/coreos/go-oidc/v3/oidc"
 	"github.com/go-chi/chi/v5"
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
-	"noted/internal/audit"
 	"noted/internal/problem"
 )
 
@@ -115,9 +113,10 @@ func eventOf(all map[string]any) (event any, isObject bool) {
 }
 
 // logOutAtProvider ends the sessions of one sign-in, by sid, or of an identity, by sub. With both, sid
-// selects and sub must match. Devices approved from those sessions, and sessions exchanged with
-// their tokens, have the same identity and sid, and end with them. ID tokens of what was
-// ended begin nothing any more.
+// selects, sub must match, and what was exchanged for that identity's tokens without a sid ends too:
+// nobody can tell of which sign-in they were. Devices approved from those sessions, and sessions
+// exchanged with their tokens, have the same identity and sid, and end with them. ID tokens of what
+// was ended begin nothing any more.
 func (s *Service) logOutAtProvider(ctx context.Context, l logout) error {
 	return s.Write(ctx, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `
@@ -129,12 +128,23 @@ func (s *Service) logOutAtProvider(ctx context.Context, l logout) error {
 		if tag.RowsAffected() == 0 {
 			return &Failure{Reason: ReasonReplay}
 		}
-		ended := spentHash("sub", l.issuer, l.subject)
+		// In the order of spend.
+		sid, subject := spentHash("sid", l.issuer, l.sid), spentHash("sub", l.issuer, l.subject)
+		var locked, ended [][]byte
 		if l.sid != "" {
-			ended = spentHash("sid", l.issuer, l.sid)
+			locked, ended = append(locked, sid), append(ended, sid)
 		}
-		if err := lockToken(ctx, tx, ended); err != nil {
-			return err
+		if l.subject != "" {
+			locked = append(locked, subject)
+			if l.sid != "" {
+				subject = spentHash("sub without sid", l.issuer, l.subject)
+			}
+			ended = append(ended, subject)
+		}
+		for _, hash := range locked {
+			if err := lockToken(ctx, tx, hash); err != nil {
+				return err
+			}
 		}
 		var other bool
 		err = tx.QueryRow(ctx, `
@@ -148,35 +158,16 @@ func (s *Service) logOutAtProvider(ctx context.Context, l logout) error {
 			return &Failure{Reason: ReasonLogoutToken, Err: errors.New("sid is of another sub")}
 		}
 		_, err = tx.Exec(ctx, `
-			insert into spent_tokens (hash, issued_at, forget_at) values ($1, $2, now() + $3::interval)
+			insert into spent_tokens (hash, issued_at, forget_at) select unnest($1::bytea[]), $2::timestamptz, now() + $3::interval
 			on conflict (hash) do update set issued_at = greatest(spent_tokens.issued_at, excluded.issued_at), forget_at = excluded.forget_at`,
 			ended, l.issuedAt, spentFor)
 		if err != nil {
 			return fmt.Errorf("noting a logout: %w", err)
 		}
-		rows, err := tx.Query(ctx, `
-			update sessions s set ended_at = now(), id_token = null
-			from identities i, users u
-			where i.id = s.identity_id and u.id = s.user_id and s.ended_at is null
-				and i.issuer = $1 and case when $2 <> '' then s.provider_sid = $2 else i.subject = $3 end
-			returning s.id, u.id, u.name`, l.issuer, l.sid, l.subject)
-		if err != nil {
-			return fmt.Errorf("ending sessions: %w", err)
-		}
-		return recordEnds(ctx, tx, rows, "signed out at "+l.issuer)
+		_, err = endSessions(ctx, tx, "signed out at "+l.issuer,
+			`i.issuer = $1 and case when $2 = '' then i.subject = $3
+				else s.provider_sid = $2 or s.provider_sid is null and s.origin = $4 and i.subject = $3 end`,
+			l.issuer, l.sid, l.subject, originExchange)
+		return err
 	})
-}
-
-// recordEnds records the end of each session in rows: id, user's id, user's name.
-func recordEnds(ctx context.Context, tx pgx.Tx, rows pgx.Rows, why string) error {
-	events, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (audit.Event, error) {
-		var session uuid.UUID
-		actor := audit.Actor{Kind: "user"}
-		err := row.Scan(&session, &actor.ID, &actor.Name)
-		return audit.Event{Actor: &actor, Action: audit.SessionEnd, Object: "session", Target: session.String(), Detail: why}, err
-	})
-	if err != nil {
-		return fmt.Errorf("ending sessions: %w", err)
-	}
-	return audit.Record(ctx, tx, events...)
 }

@@ -27,7 +27,8 @@ const (
 	deviceClient   = "noted-cli"      // the one client of device login
 	deviceLife     = 10 * time.Minute // to approve a device in
 	devicePoll     = 5                // seconds between two polls, at first (RFC 8628, 3.5)
-	deviceStarts   = 30               // a minute by one address
+	deviceStarts   = 30               // a minute by one address, for each replica
+	deviceWaiting  = 20               // undecided at once, of one address
 	deviceGuesses  = 10               // wrong codes by one user in deviceGuessTime
 	deviceAlphabet = "BCDFGHJKLMNPQRSTVWXZ"
 )
@@ -82,8 +83,8 @@ func hashDeviceCode(code string) []byte {
 	return sum[:]
 }
 
-// StartDevice answers POST /auth/device (RFC 8628, 3.1). An address may start deviceStarts a
-// minute: each is a row.
+// StartDevice answers POST /auth/device (RFC 8628, 3.1). Each is a row that a stranger made, so an
+// address may start deviceStarts a minute, and have deviceWaiting wait for their decision.
 func (s *Service) StartDevice(w http.ResponseWriter, r *http.Request) {
 	form, err := formOf(r)
 	if refused := refusedBody(err); refused != nil {
@@ -107,18 +108,46 @@ func (s *Service) StartDevice(w http.ResponseWriter, r *http.Request) {
 	var secret [32]byte
 	_, _ = rand.Read(secret[:]) // it never fails: crypto/rand
 	code, user := base64.RawURLEncoding.EncodeToString(secret[:]), newUserCode()
-	_, err = s.pool.Exec(ctx, `
-		insert into device_logins (device_hash, user_code, expires_at, poll_seconds, ip, user_agent)
-		values ($1, $2, now() + $3::interval, $4, $5, $6)`,
-		hashDeviceCode(code), user, deviceLife, devicePoll, addressOrNull(info.IP), info.UserAgent)
+	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		network := networkOf(info.IP).String()
+		if err := roomForDevice(ctx, tx, network); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `
+			insert into device_logins (device_hash, user_code, expires_at, poll_seconds, ip, network, user_agent)
+			values ($1, $2, now() + $3::interval, $4, $5, $6, $7)`,
+			hashDeviceCode(code), user, deviceLife, devicePoll, addressOrNull(info.IP), network, info.UserAgent)
+		return err
+	})
 	if err != nil {
-		problem.Write(w, r, fmt.Errorf("starting a device login: %w", err))
+		s.writeFault(w, r, fmt.Errorf("starting a device login: %w", err))
 		return
 	}
 	uri := s.config.PublicURL + "/auth/device"
 	writeOAuth(w, http.StatusOK, DeviceAnswer{
 		code, showUserCode(user), uri, uri + "?user_code=" + showUserCode(user), int(deviceLife.Seconds()), devicePoll,
 	})
+}
+
+// roomForDevice is 429 when deviceWaiting logins of the network wait already, on whichever replica
+// they began. It lets no other of that network begin until tx ends.
+func roomForDevice(ctx context.Context, tx pgx.Tx, network string) error {
+	if _, err := tx.Exec(ctx, `select pg_advisory_xact_lock(hashtextextended($1, 4))`, network); err != nil {
+		return fmt.Errorf("locking a network: %w", err)
+	}
+	var waiting int
+	var next float64 // seconds until one of them is over
+	err := tx.QueryRow(ctx, `
+		select count(*), coalesce(extract(epoch from min(expires_at) - now()), 0) from device_logins
+		where network = $1 and decided_at is null and expires_at > now()`, network).Scan(&waiting, &next)
+	if err != nil {
+		return fmt.Errorf("counting device logins: %w", err)
+	}
+	if waiting < deviceWaiting {
+		return nil
+	}
+	return problem.New(http.StatusTooManyRequests, "%d device logins of this address wait to be approved; approve or deny one, or wait", waiting).
+		With("Retry-After", strconv.Itoa(int(next)+1))
 }
 
 // fetchDevice is a poll (RFC 8628, 3.4 and 3.5): the session's token, once, when somebody has
@@ -325,7 +354,7 @@ func (s *Service) ConfirmDevice(w http.ResponseWriter, r *http.Request) {
 	page := DevicePage{Principal: authz.From(r.Context()), Code: request.Text(form.Get("user_code"), 20)}
 	wrong := false
 	ctx := r.Context()
-	err = s.Write(ctx, func(tx pgx.Tx) error {
+	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		err := s.decide(ctx, tx, page.Code, approve)
 		wrong = errors.Is(err, errUserCode)
 		return keepGuess(err)
@@ -344,8 +373,9 @@ func (s *Service) ConfirmDevice(w http.ResponseWriter, r *http.Request) {
 	s.writePage(w, http.StatusOK, s.config.Pages.Message(title, text))
 }
 
-// decide notes the decision. Approving makes the device's session: of the same sign-in as the one that approves,
-// so that it ends with it at the provider, and no fresher than it.
+// decide notes the decision. Approving makes the device's session: of the same sign-in as the one that
+// approves, so that it ends with it at the provider, no fresher than it, and with no later end. The
+// approving session's row stays locked, shared, until tx ends: endSessions relies on it.
 func (s *Service) decide(ctx context.Context, tx pgx.Tx, typed string, approve bool) error {
 	ctx, err := s.Confirm(ctx, tx)
 	if err != nil {
@@ -363,10 +393,10 @@ func (s *Service) decide(ctx context.Context, tx pgx.Tx, typed string, approve b
 		var nobodys [32]byte // the hash of no token, until the device fetches one
 		_, _ = rand.Read(nobodys[:])
 		_, err := tx.Exec(ctx, `
-			insert into sessions (id, user_id, identity_id, token_hash, expires_at, ip, user_agent, provider_sid, signed_in_at)
-			select $1, s.user_id, s.identity_id, $2, now() + $3::interval, d.ip, d.user_agent, s.provider_sid, s.signed_in_at
+			insert into sessions (id, user_id, identity_id, token_hash, expires_at, ip, user_agent, provider_sid, signed_in_at, origin)
+			select $1, s.user_id, s.identity_id, $2, least(s.expires_at, now() + $3::interval), d.ip, d.user_agent, s.provider_sid, s.signed_in_at, $6
 			from sessions s, device_logins d where s.id = $4 and d.user_code = $5`,
-			id, nobodys[:], s.config.SessionAbsolute, caller.Session, readUserCode(code))
+			id, nobodys[:], s.config.SessionAbsolute, caller.Session, readUserCode(code), originDevice)
 		if err != nil {
 			return fmt.Errorf("making a device's session: %w", err)
 		}

@@ -33,10 +33,9 @@ func (s *Service) Register(api *authz.API) {
 	s.registerIdentities(api)
 }
 
-// RegisterPages declares the pages and forms for people who are signed in by a session: a device's,
-// and the form that confirms a link.
+// RegisterPages declares the pages and forms for people whose session began in a browser: a device's, and the
+// form that confirms a link.
 func (s *Service) RegisterPages(api *authz.API, router chi.Router) {
-	write := authz.Permission{Object: "identity:own", Act: "write"}
 	pages := router.With(s.SignedIn)
 	for _, one := range []struct {
 		method, path string
@@ -46,8 +45,8 @@ func (s *Service) RegisterPages(api *authz.API, router chi.Router) {
 		{http.MethodPost, "/auth/device/confirm", s.ConfirmDevice},
 		{http.MethodPost, "/auth/link/confirm", s.ConfirmLink},
 	} {
-		api.DeclarePage(one.method, one.path, write)
-		pages.Method(one.method, one.path, BySession(write, s.Forms(one.handler).ServeHTTP))
+		api.DeclarePage(one.method, one.path, writeIdentity)
+		pages.Method(one.method, one.path, byBrowser(writeIdentity, s.Forms(one.handler).ServeHTTP))
 	}
 }
 
@@ -151,8 +150,7 @@ func (s *Service) sessions(ctx context.Context, in *struct{ page.Query }) (*sess
 
 func (s *Service) endOne(ctx context.Context, _ *struct{}, found authz.Found[uuid.UUID]) (*struct{}, error) {
 	return nil, s.actAlone(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		caller := authz.From(ctx)
-		ended, err := endSessions(ctx, tx, ActorOf(caller), caller.ID, found.Thing, uuid.Nil)
+		ended, err := endSessions(ctx, tx, "", `s.user_id = $1 and s.id = $2 and s.expires_at > now()`, authz.From(ctx).ID, found.Thing)
 		if err == nil && ended == 0 { // another request ended it meanwhile
 			err = errNoSession
 		}
@@ -163,7 +161,7 @@ func (s *Service) endOne(ctx context.Context, _ *struct{}, found authz.Found[uui
 func (s *Service) endOthers(ctx context.Context, _ *struct{}) (*struct{}, error) {
 	return nil, s.actAlone(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		caller := authz.From(ctx)
-		_, err := endSessions(ctx, tx, ActorOf(caller), caller.ID, uuid.Nil, caller.Session)
+		_, err := endSessions(ctx, tx, "", `s.user_id = $1 and s.id <> $2 and s.expires_at > now()`, caller.ID, caller.Session)
 		return err
 	})
 }

@@ -250,6 +250,13 @@ func (t Token) Hash() (hash []byte, ok bool) {
 	return sum[:], true
 }
 
+// How a session began: sessions.origin.
+const (
+	originBrowser  = "browser"
+	originDevice   = "device"   // approved from a browser's session
+	originExchange = "exchange" // of an ID token, by a program
+)
+
 // Session is one of a user's sessions, as GET /v1/me/sessions shows it.
 type Session struct {
 	ID         uuid.UUID `json:"id"`

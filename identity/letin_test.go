@@ -180,10 +180,14 @@ func TestUserCodesCannotBeGuessed(t *testing.T) {
 func TestAddressStartsOnlySoManyDevices(t *testing.T) {
 	t.Parallel()
 	env := servertest.New(t)
+	alice := env.SignIn(t, "alice")
 	started := 0
 	for range 70 { // over a minute's end the count begins anew
 		if a := postForm(t, env, "/auth/device", url.Values{"client_id": {"noted-cli"}}); a.Status == http.StatusOK {
 			started++
+			var d device
+			a.JSON(t, &d)
+			want(t, http.StatusOK, decide(t, env, alice, d.UserCode, "deny")) // it waits no longer
 		} else if a.Status != http.StatusTooManyRequests || a.Header.Get("Retry-After") == "" {
 			t.Fatalf("%d %s", a.Status, a.Body)
 		}

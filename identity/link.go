@@ -24,6 +24,9 @@ import (
 // one session: a POST in a session that is fresh, the provider's sign-in, a page that names
 // both, and a POST that confirms. An e-mail plays no part in it.
 
+// writeIdentity is what letting a device in, linking and unlinking need.
+var writeIdentity = authz.Permission{Object: "identity:own", Act: "write"}
+
 // linkFresh is how old the sign-in of a session may be that begins to link.
 const linkFresh = 5 * time.Minute
 
@@ -45,12 +48,12 @@ var errNoIdentity = problem.NotFound("identity")
 func (s *Service) registerIdentities(api *authz.API) {
 	authz.Register(api, huma.Operation{
 		OperationID: "list-identities", Method: http.MethodGet, Path: "/v1/me/identities", Summary: "The sign-ins that are yours", Tags: []string{"Me"},
-	}, authz.Permission{Object: "identity:own", Act: "write"}, s.identities)
+	}, writeIdentity, s.identities)
 	authz.Register(api, huma.Operation{
 		OperationID: "start-linking", Method: http.MethodPost, Path: "/v1/me/identities", Summary: "Begin to link a second sign-in", Tags: []string{"Me"},
-		Description:   "Open the url in the browser whose session this is. Only by a session whose sign-in is at most 5 minutes old.",
+		Description:   "Open the url in the browser whose session this is. Only by a session that began with a sign-in in a browser, at most 5 minutes ago.",
 		DefaultStatus: http.StatusOK, Errors: []int{http.StatusServiceUnavailable},
-	}, authz.Permission{Object: "identity:own", Act: "write"}, s.startLink)
+	}, writeIdentity, s.startLink)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "unlink-identity", Method: http.MethodDelete, Path: "/v1/me/identities/{id}", Summary: "Unlink a sign-in; never the last", Tags: []string{"Me"},
 		DefaultStatus: http.StatusNoContent, Errors: []int{http.StatusConflict},
@@ -106,6 +109,9 @@ type startLinkOutput struct{ Body LinkURL }
 // startLink keeps the flow in the database, one for each session: unlike a sign-in's, its
 // beginner is known, and only their very session may end it.
 func (s *Service) startLink(ctx context.Context, in *startLinkInput) (*startLinkOutput, error) {
+	if !authz.From(ctx).ByBrowser {
+		return nil, notByBrowser(writeIdentity)
+	}
 	i := slices.IndexFunc(s.config.Providers, func(p *Provider) bool { return p.ID == in.Body.Provider })
 	if i < 0 {
 		return nil, problem.Invalid("body.provider", "is no provider here; /auth/providers lists them")
@@ -248,8 +254,13 @@ func (s *Service) prepareLink(r *http.Request, provider *Provider, l link) (show
 		return shown, "", err
 	}
 	code = random()
-	err = s.Write(ctx, func(tx pgx.Tx) error {
+	// A callback is public; this one is the second half of what its session began.
+	asking := authz.WithDecision(authz.WithPrincipal(ctx, shown.Principal), func(p *authz.Principal) error { return p.Check(writeIdentity) })
+	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		if err := spend(ctx, tx, in); err != nil {
+			return err
+		}
+		if _, err := s.Confirm(asking, tx); err != nil {
 			return err
 		}
 		if err := linkable(ctx, tx, in.Identity, shown.Principal.ID); err != nil {
@@ -333,13 +344,20 @@ func (s *Service) makeLink(ctx context.Context, tx pgx.Tx, code string) error {
 	err := tx.QueryRow(ctx, `
 		delete from links where session_id = $1 and confirm_hash = $2 and expires_at > now() returning sign_in`,
 		authz.From(ctx).Session, hashState(code)).Scan(&in)
-	if errors.Is(err, pgx.ErrNoRows) {
+	over := errors.Is(err, pgx.ErrNoRows)
+	if err == nil { // the provider may have ended the sign-in while its page was read
+		over, err = signedOut(ctx, tx, in)
+	}
+	if over {
 		return problem.New(http.StatusConflict, "There is nothing to confirm in this session, or no longer; begin again.")
 	}
 	if err != nil {
 		return fmt.Errorf("finding a link: %w", err)
 	}
 	if err := linkable(ctx, tx, in.Identity, authz.From(ctx).ID); err != nil {
+		return err
+	}
+	if err := lockUsers(ctx, tx, authz.From(ctx).ID); err != nil {
 		return err
 	}
 	ctx, err = s.Confirm(ctx, tx)
@@ -357,6 +375,9 @@ func (s *Service) makeLink(ctx context.Context, tx pgx.Tx, code string) error {
 		id, caller.ID, in.Issuer, in.Subject, in.Email, in.EmailVerified, in.Groups, in.Claims)
 	if err != nil {
 		return fmt.Errorf("linking: %w", err)
+	}
+	if err := noteEmail(ctx, tx, caller.ID); err != nil {
+		return err
 	}
 	return audit.Record(ctx, tx, audit.Event{
 		Actor: ActorOf(caller), Action: audit.IdentityLink, Object: "identity", Target: id.String(), Detail: in.Issuer + " " + in.Subject,
@@ -403,18 +424,14 @@ func (s *Service) unlink(ctx context.Context, _ *struct{}, found authz.Found[Lin
 		case !others:
 			return problem.New(http.StatusConflict, "This is your last sign-in; without it you could not come back")
 		}
-		rows, err := tx.Query(ctx, `
-			update sessions s set ended_at = now(), id_token = null from users u
-			where s.identity_id = $1 and u.id = s.user_id and s.ended_at is null
-			returning s.id, u.id, u.name`, identity.ID)
-		if err != nil {
-			return fmt.Errorf("ending sessions: %w", err)
-		}
-		if err := recordEnds(ctx, tx, rows, "its sign-in was unlinked"); err != nil {
+		if _, err := endSessions(ctx, tx, "its sign-in was unlinked", `s.identity_id = $1`, identity.ID); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, `delete from identities where id = $1`, identity.ID); err != nil {
 			return fmt.Errorf("unlinking: %w", err)
+		}
+		if err := noteEmail(ctx, tx, caller.ID); err != nil {
+			return err
 		}
 		return audit.Record(ctx, tx, audit.Event{
 			Actor: ActorOf(caller), Action: audit.IdentityUnlink, Object: "identity", Target: identity.ID.String(), Detail: identity.Issuer + " " + identity.Subject,

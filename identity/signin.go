@@ -164,7 +164,7 @@ func (s *Service) finish(r *http.Request, provider *Provider) (f flow, token Tok
 	if err != nil {
 		return f, "", expires, err
 	}
-	token, expires, err = s.beginSession(ctx, in)
+	token, expires, err = s.beginSession(ctx, in, originBrowser)
 	return f, token, expires, err
 }
 

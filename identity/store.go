@@ -21,6 +21,7 @@ import (
 // credential is what a session token was found to be.
 type credential struct {
 	session  uuid.UUID
+	origin   string
 	person   Person
 	refused  Reason // empty for a live session
 	lasting  bool   // it holds for as long as it would be remembered, if nobody ends it
@@ -34,7 +35,7 @@ type credential struct {
 func (s *Service) findSession(ctx context.Context, hash []byte) (credential, error) {
 	var c credential
 	err := s.pool.QueryRow(ctx, `
-		select s.id,
+		select s.id, s.origin,
 			case
 				when s.ended_at is not null then @ended
 				when s.expires_at <= now() then @expired
@@ -52,7 +53,7 @@ func (s *Service) findSession(ctx context.Context, hash []byte) (credential, err
 			"hash": hash, "idle": s.config.SessionIdle, "remembered": rememberedFor,
 			"ended": ReasonEndedSession, "expired": ReasonExpiredSession, "locked": ReasonLocked,
 		}).
-		Scan(&c.session, &c.refused, &c.unmarked, &c.lasting,
+		Scan(&c.session, &c.origin, &c.refused, &c.unmarked, &c.lasting,
 			&c.person.ID, &c.person.Name, &c.person.Email, &c.person.Locked, &c.person.Identities)
 	return c, err
 }
@@ -105,8 +106,7 @@ func lockToken(ctx context.Context, tx pgx.Tx, hash []byte) error {
 }
 
 // spend uses an ID token up. A *Failure when it was used before, or when a back-channel logout
-// ended what it belongs to: the provider's session of its sid, or, for tokens older than
-// the logout, all of its subject.
+// ended what it belongs to.
 func spend(ctx context.Context, tx pgx.Tx, in signIn) error {
 	tag, err := tx.Exec(ctx, `
 		insert into spent_tokens (hash, forget_at) values ($1, now() + $2::interval)
@@ -123,24 +123,35 @@ func spend(ctx context.Context, tx pgx.Tx, in signIn) error {
 			return err
 		}
 	}
-	var over bool
-	err = tx.QueryRow(ctx, `
-		select exists (select 1 from spent_tokens where hash = $1 and $3)
-			or exists (select 1 from spent_tokens where hash = $2 and issued_at > $4)`,
-		sid, subject, in.SessionID != "", in.IssuedAt).Scan(&over)
-	if err != nil {
-		return fmt.Errorf("looking for a logout: %w", err)
-	}
-	if over {
+	over, err := signedOut(ctx, tx, in)
+	if err == nil && over {
 		return &Failure{Reason: ReasonLoggedOut}
 	}
-	return nil
+	return err
+}
+
+// signedOut tells whether a back-channel logout ended what a token belongs to: the provider's
+// session of its sid, or, for tokens older than the logout, all of its subject, or all of it that
+// has no sid.
+func signedOut(ctx context.Context, tx pgx.Tx, in signIn) (over bool, err error) {
+	older := [][]byte{spentHash("sub", in.Issuer, in.Subject)}
+	if in.SessionID == "" {
+		older = append(older, spentHash("sub without sid", in.Issuer, in.Subject))
+	}
+	err = tx.QueryRow(ctx, `
+		select exists (select from spent_tokens where hash = $1 and $2)
+			or exists (select from spent_tokens where hash = any($3) and issued_at > $4)`,
+		spentHash("sid", in.Issuer, in.SessionID), in.SessionID != "", older, in.IssuedAt).Scan(&over)
+	if err != nil {
+		return false, fmt.Errorf("looking for a logout: %w", err)
+	}
+	return over, nil
 }
 
 // beginSession finds or makes the user of (issuer, subject), notes what the token said, uses it
 // up, and begins a session of theirs, all in one transaction. It returns a *Failure for a
 // locked user and for a token that counts no more.
-func (s *Service) beginSession(ctx context.Context, in signIn) (Token, time.Time, error) {
+func (s *Service) beginSession(ctx context.Context, in signIn, origin string) (Token, time.Time, error) {
 	token := NewToken()
 	hash, _ := token.Hash()
 	var expires time.Time
@@ -158,10 +169,10 @@ func (s *Service) beginSession(ctx context.Context, in signIn) (Token, time.Time
 		session := uuid.Must(uuid.NewV7())
 		info := request.From(ctx)
 		err = tx.QueryRow(ctx, `
-			insert into sessions (id, user_id, identity_id, token_hash, expires_at, ip, user_agent, id_token, provider_sid)
-			values ($1, $2, $3, $4, now() + $5::interval, $6, $7, nullif($8, ''), nullif($9, ''))
+			insert into sessions (id, user_id, identity_id, token_hash, expires_at, ip, user_agent, id_token, provider_sid, origin)
+			values ($1, $2, $3, $4, now() + $5::interval, $6, $7, nullif($8, ''), nullif($9, ''), $10)
 			returning expires_at`,
-			session, user, identity, hash, s.config.SessionAbsolute, addressOrNull(info.IP), info.UserAgent, in.IDToken, in.SessionID).Scan(&expires)
+			session, user, identity, hash, s.config.SessionAbsolute, addressOrNull(info.IP), info.UserAgent, in.IDToken, in.SessionID, origin).Scan(&expires)
 		if err != nil {
 			return fmt.Errorf("beginning a session: %w", err)
 		}
@@ -236,12 +247,24 @@ func SaveIdentity(ctx context.Context, tx pgx.Tx, in Identity, name string) (use
 		where id = $1`, identity, in.Email, in.EmailVerified, in.Groups); err != nil {
 		return user, identity, made, fmt.Errorf("noting a sign-in: %w", err)
 	}
-	if _, err = tx.Exec(ctx, `
-		update users set name = $2, email = nullif($3, ''), last_sign_in_at = now()
-		where id = $1`, user, name, in.Email); err != nil {
+	if _, err = tx.Exec(ctx, `update users set name = $2, last_sign_in_at = now() where id = $1`, user, name); err != nil {
 		return user, identity, made, fmt.Errorf("noting a sign-in: %w", err)
 	}
-	return user, identity, made, nil
+	return user, identity, made, noteEmail(ctx, tx, user)
+}
+
+// noteEmail keeps what others see of a user's e-mail in step with their identities: a verified one,
+// of the last sign-in that had one. A stranger may set any other.
+func noteEmail(ctx context.Context, tx pgx.Tx, user uuid.UUID) error {
+	_, err := tx.Exec(ctx, `
+		update users set email = (
+			select email from identities where user_id = $1 and email_verified and email is not null
+			order by signed_in_at desc, id desc limit 1)
+		where id = $1`, user)
+	if err != nil {
+		return fmt.Errorf("noting an e-mail: %w", err)
+	}
+	return nil
 }
 
 // listSessions returns up to limit live sessions of a user, the newest first, after the position.
@@ -279,39 +302,47 @@ func (s *Service) findOwnSession(_ context.Context, caller *authz.Principal, at 
 	}, nil
 }
 
-// endSessions ends the live sessions of a user that the condition selects, in a transaction, and
-// records each. The stored ID token goes with the session.
-func endSessions(ctx context.Context, tx pgx.Tx, actor *audit.Actor, user uuid.UUID, only, except uuid.UUID) (ended int, err error) {
+// endSessions ends the live sessions that the condition selects, records each end as their user's,
+// and returns how many there were. The condition names sessions s, identities i and users u. The
+// stored ID token goes with the session.
+//
+// It takes the sessions before it looks for them: who approves a device holds the approving session's
+// row until the device's session stands, and only a statement that begins later sees that one.
+func endSessions(ctx context.Context, tx pgx.Tx, why, condition string, args ...any) (ended int, err error) {
+	from := ` from sessions s join identities i on i.id = s.identity_id join users u on u.id = s.user_id
+		where s.ended_at is null and (` + condition + `)`
+	if _, err := tx.Exec(ctx, `select`+from+` order by s.id for update of s`, args...); err != nil {
+		return 0, fmt.Errorf("taking sessions: %w", err)
+	}
 	rows, err := tx.Query(ctx, `
 		update sessions set ended_at = now(), id_token = null
-		where user_id = $1 and ended_at is null and expires_at > now()
-			and ($2::uuid is null or id = $2) and id is distinct from $3
-		returning id`, user, uuid.NullUUID{UUID: only, Valid: only != uuid.Nil}, except)
+		from (select s.id as session, u.id as owner, u.name`+from+`) found
+		where id = session and ended_at is null
+		returning session, owner, name`, args...)
 	if err != nil {
 		return 0, fmt.Errorf("ending sessions: %w", err)
 	}
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+	events, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (audit.Event, error) {
+		var session uuid.UUID
+		actor := audit.Actor{Kind: "user"}
+		err := row.Scan(&session, &actor.ID, &actor.Name)
+		return audit.Event{Actor: &actor, Action: audit.SessionEnd, Object: "session", Target: session.String(), Detail: why}, err
+	})
 	if err != nil {
 		return 0, fmt.Errorf("ending sessions: %w", err)
 	}
-	for _, id := range ids {
-		if err := audit.Record(ctx, tx, audit.Event{Actor: actor, Action: audit.SessionEnd, Object: "session", Target: id.String()}); err != nil {
-			return 0, err
-		}
-	}
-	return len(ids), nil
+	return len(events), audit.Record(ctx, tx, events...)
 }
 
 // logOut ends the live session that hash belongs to, if there is one, and returns what the
 // provider needs to end its own: the configured issuer and the ID token.
 func (s *Service) logOut(ctx context.Context, hash []byte) (issuer, idToken string, err error) {
 	var session, user uuid.UUID
-	var name string
 	err = s.pool.QueryRow(ctx, `
-		select s.id, s.user_id, u.name, i.issuer, coalesce(s.id_token, '')
-		from sessions s join users u on u.id = s.user_id join identities i on i.id = s.identity_id
+		select s.id, s.user_id, i.issuer, coalesce(s.id_token, '')
+		from sessions s join identities i on i.id = s.identity_id
 		where s.token_hash = $1 and s.ended_at is null and s.expires_at > now()`, hash).
-		Scan(&session, &user, &name, &issuer, &idToken)
+		Scan(&session, &user, &issuer, &idToken)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return "", "", nil
 	}
@@ -320,34 +351,33 @@ func (s *Service) logOut(ctx context.Context, hash []byte) (issuer, idToken stri
 	}
 	request.From(ctx).Credential = request.Credential{Kind: string(authz.ViaSession), ID: session, Holder: user}
 	err = s.Write(ctx, func(tx pgx.Tx) error {
-		_, err := endSessions(ctx, tx, &audit.Actor{ID: user, Kind: "user", Name: name}, user, session, uuid.Nil)
+		_, err := endSessions(ctx, tx, "", `s.id = $1 and s.expires_at > now()`, session)
 		return err
 	})
 	return issuer, idToken, err
 }
 
 // Tidy deletes sessions a day after their absolute end, forgets when failures older than a day
-// were last recorded, and what is over of sign-ins under way. It deletes at most batch of each and is safe to run anywhere
-// at any time.
-func (s *Service) Tidy(ctx context.Context, batch int) error {
-	_, err := s.pool.Exec(ctx, `
-		delete from sessions where id in (
-			select id from sessions where expires_at < now() - interval '1 day' limit $1 for update skip locked)`, batch)
-	if err != nil {
-		return fmt.Errorf("deleting old sessions: %w", err)
-	}
+// were last recorded, and what is over of sign-ins under way: all that there is of it, since strangers
+// fill some of these tables faster than any number would empty them. A transaction deletes at most
+// batch; between two, ctx may end it. It is safe to run anywhere at any time.
+func (s *Service) Tidy(ctx context.Context, batch int64) error {
 	for _, old := range []struct{ table, key, condition string }{
+		{"sessions", "id", "expires_at < now() - interval '1 day'"},
 		{"audit_failures", "subject", "last_at < now() - interval '1 day'"},
 		{"spent_tokens", "hash", "forget_at < now()"},
 		{"device_logins", "device_hash", "expires_at < now() - interval '1 hour'"},
 		{"device_guesses", "ctid", "at < now() - interval '1 hour'"},
 		{"links", "session_id", "expires_at < now()"},
 	} {
-		_, err := s.pool.Exec(ctx, fmt.Sprintf(`
-			delete from %[1]s where %[2]s in (
-				select %[2]s from %[1]s where %[3]s limit $1 for update skip locked)`, old.table, old.key, old.condition), batch)
-		if err != nil {
-			return fmt.Errorf("tidying %s: %w", old.table, err)
+		for deleted := batch; deleted == batch; {
+			tag, err := s.pool.Exec(ctx, fmt.Sprintf(`
+				delete from %[1]s where %[2]s in (
+					select %[2]s from %[1]s where %[3]s limit $1 for update skip locked)`, old.table, old.key, old.condition), batch)
+			if err != nil {
+				return fmt.Errorf("tidying %s: %w", old.table, err)
+			}
+			deleted = tag.RowsAffected()
 		}
 	}
 	return nil

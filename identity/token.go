@@ -211,7 +211,7 @@ func (s *Service) exchange(ctx context.Context, form url.Values) (TokenAnswer, e
 	if err != nil {
 		return TokenAnswer{}, err
 	}
-	token, expires, err := s.beginSession(ctx, in)
+	token, expires, err := s.beginSession(ctx, in, originExchange)
 	if err != nil {
 		return TokenAnswer{}, err
 	}

@@ -3,7 +3,9 @@ package migrate_test
 import (
 	"context"
 	"crypto/rand"
+	"database/sql"
 	"errors"
+	"io/fs"
 	"net/url"
 	"strings"
 	"sync"
@@ -11,6 +13,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/pressly/goose/v3"
 
 	"noted/internal/localpg/pgtest"
 	"noted/internal/migrate"
@@ -77,6 +80,66 @@ func TestAnEmptyDatabaseIsMigratedAndASecondTimeChangesNothing(t *testing.T) {
 		if newest, rows := version(t, address); newest != migrate.Version() || int64(rows) != migrate.Version() {
 			t.Errorf("version %d in %d rows, want %d", newest, rows, migrate.Version())
 		}
+	}
+}
+
+// What a running installation has before it learns where sessions come from.
+func TestSessionsAndEMailsOfAnOlderSchemaAreTakenForNoMoreThanTheyAre(t *testing.T) {
+	address := empty(t)
+	upTo(t, address, 4)
+	exec(t, address, `
+		insert into users (id, name, email) select n::text::uuid, 'x', 'shown@example.com' from generate_series(10000000000000000000000000000001, 10000000000000000000000000000003) n;
+		insert into identities (id, user_id, issuer, subject, email, email_verified, signed_in_at) values
+			(gen_random_uuid(), '10000000-0000-0000-0000-000000000001', 'i', 'a', 'unverified@example.com', false, now()),
+			(gen_random_uuid(), '10000000-0000-0000-0000-000000000002', 'i', 'b', 'older@example.com', true, now() - interval '2 days'),
+			(gen_random_uuid(), '10000000-0000-0000-0000-000000000002', 'j', 'b', 'newer@example.com', true, now() - interval '1 day'),
+			(gen_random_uuid(), '10000000-0000-0000-0000-000000000002', 'k', 'b', 'newest@example.com', false, now()),
+			(gen_random_uuid(), '10000000-0000-0000-0000-000000000003', 'i', 'c', null, true, now());
+		insert into sessions (id, user_id, identity_id, token_hash, created_at, expires_at, id_token, signed_in_at)
+		select gen_random_uuid(), user_id, id, sha256(what::bytea), now() - created, now() - created + interval '7 days', id_token, now() - signed_in
+		from identities, (values
+			('browser', interval '6 days', interval '6 days', 'x'), ('exchange', interval '1 day', interval '1 day', null),
+			('device', interval '1 day', interval '6 days', null), ('device just approved', interval '0', interval '0', null)) v (what, created, signed_in, id_token)
+		where subject = 'a';
+		insert into device_logins (device_hash, user_code, expires_at, decided_at, session_id)
+		select sha256('d'), 'x', created_at, created_at, id from sessions where token_hash = sha256('device just approved')`)
+	if err := migrate.Up(t.Context(), address); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ sql, want string }{
+		{`select string_agg(coalesce(email, 'null'), ' ' order by id) from users`, "null newer@example.com null"},
+		{`select string_agg(origin || round(extract(epoch from expires_at - now()) / 86400), ' ' order by origin, expires_at) from sessions`, "browser1 device1 device7 exchange6"},
+	} {
+		conn, err := pgx.Connect(t.Context(), address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got string
+		if err := conn.QueryRow(t.Context(), c.sql).Scan(&got); err != nil || got != c.want {
+			t.Errorf("%s: %q, want %q (%v)", c.sql, got, c.want, err)
+		}
+		_ = conn.Close(t.Context())
+	}
+}
+
+// upTo migrates as an older binary did.
+func upTo(t *testing.T, address string, version int64) {
+	t.Helper()
+	db, err := sql.Open("pgx", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	files, err := fs.Sub(migrate.Files, "sql")
+	if err != nil {
+		t.Fatal(err)
+	}
+	provider, err := goose.NewProvider(goose.DialectPostgres, db, files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := provider.UpTo(t.Context(), version); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -176,7 +176,7 @@ func (w *accessWorld) session(t testing.TB, name string) (id, token string) {
 	made := identity.NewToken()
 	hash, _ := made.Hash()
 	id = uuid.NewString()
-	w.Exec(t, `insert into sessions (id, user_id, identity_id, token_hash, expires_at) values ($1, $2, $3, $4, now() + interval '1 hour')`,
+	w.Exec(t, `insert into sessions (id, user_id, identity_id, token_hash, expires_at, origin) values ($1, $2, $3, $4, now() + interval '1 hour', 'browser')`,
 		id, w.users[name], w.identities[name], hash)
 	return id, string(made)
 }

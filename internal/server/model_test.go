@@ -210,7 +210,7 @@ func (m *machine) begin(t testing.TB, p *refPerson) {
 	made := identity.NewToken()
 	hash, _ := made.Hash()
 	s := &refSession{id: uuid.NewString(), token: string(made), person: p}
-	m.Exec(t, `insert into sessions (id, user_id, identity_id, token_hash, expires_at) values ($1, $2, $3, $4, now() + interval '1 hour')`, s.id, p.id, p.identity, hash)
+	m.Exec(t, `insert into sessions (id, user_id, identity_id, token_hash, expires_at, origin) values ($1, $2, $3, $4, now() + interval '1 hour', 'browser')`, s.id, p.id, p.identity, hash)
 	m.sessions = append(m.sessions, s)
 }
 

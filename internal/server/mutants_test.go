@@ -125,6 +125,7 @@ var edits = []struct{ file, is, by string }{
 	{"authz/operation.go", "found.By, err = caller.DecideOn(kind, act, found.Standing)", "if found.By, err = caller.DecideOn(kind, act, found.Standing); takenOut(ctx) {\n\t\t\terr = nil\n\t\t}"},
 	{"identity/authenticate.go", "err := caller.Check(needed)\n", "err := authz.Mutant(r.Method+\" \"+r.URL.Path, caller.Check(needed))\n"},
 	{"identity/authenticate.go", "if err == nil && caller.Via != authz.ViaSession {", "if err == nil && caller.Via != authz.ViaSession && os.Getenv(\"NOTED_MUTANT\") != \"out \"+r.Method+\" \"+r.URL.Path {"},
+	{"identity/authenticate.go", "if !authz.From(r.Context()).ByBrowser {", "if !authz.From(r.Context()).ByBrowser && os.Getenv(\"NOTED_MUTANT\") != \"out \"+r.Method+\" \"+r.URL.Path {"},
 }
 
 // appended is what the edits call.

@@ -112,11 +112,12 @@ func (s *Server) document() {
 		return &huma.Param{Name: name, In: "query", Description: doc, Schema: &huma.Schema{Type: huma.TypeString}}
 	}
 	plain := func(doc string) *huma.Response { return &huma.Response{Description: doc} }
+	away := plain("The database failed or is away")
 	s.openapi.AddOperation(&huma.Operation{
 		OperationID: "login", Method: http.MethodGet, Path: "/auth/login", Summary: "Send the browser to a provider", Tags: tags,
 		Parameters: []*huma.Param{
 			query("provider", "Its id; may be left out when there is one alone"),
-			query("return_to", "A local path to come back to"),
+			query("return_to", "A local path to come back to, of at most 512 bytes; anything else is /"),
 			query("login_hint", "Passed on to the provider"),
 			query("prompt", "select_account lets the person choose another account at the provider; any other word is passed over"),
 		},
@@ -132,12 +133,13 @@ func (s *Server) document() {
 		},
 		Responses: map[string]*huma.Response{
 			"303": plain("Signed in; back to return_to"), "401": plain("Authentication failed"), "404": plain("No such provider"),
+			"429": plain("This address failed too often"), "503": away,
 		},
 	})
 	s.openapi.AddOperation(&huma.Operation{
 		OperationID: "logout", Method: http.MethodPost, Path: "/auth/logout", Summary: "End this session", Tags: tags,
 		Responses: map[string]*huma.Response{
-			"204": plain("Signed out"), "303": plain("Signed out; for browsers, by way of the provider"),
+			"204": plain("Signed out"), "303": plain("Signed out; for browsers, by way of the provider"), "503": away,
 		},
 	})
 	form := func(names ...string) *huma.RequestBody {
@@ -159,21 +161,21 @@ func (s *Server) document() {
 		OperationID: "token", Method: http.MethodPost, Path: "/auth/token", Summary: "Exchange an ID token (RFC 8693) or a device code (RFC 8628) for a session", Tags: tags,
 		RequestBody: token,
 		Responses: map[string]*huma.Response{
-			"200": answer("A new session", identity.TokenAnswer{}), "400": plain("An error of OAuth's; the same for every credential that does not hold"), "429": plain("This address failed too often"),
+			"200": answer("A new session", identity.TokenAnswer{}), "400": plain("An error of OAuth's; the same for every credential that does not hold"), "429": plain("This address failed too often"), "503": away,
 		},
 	})
 	s.openapi.AddOperation(&huma.Operation{
 		OperationID: "start-device", Method: http.MethodPost, Path: "/auth/device", Summary: "Begin a device login (RFC 8628)", Tags: tags,
 		RequestBody: form("client_id"),
 		Responses: map[string]*huma.Response{
-			"200": answer("Show the code, then poll /auth/token", identity.DeviceAnswer{}), "400": plain("An error of OAuth's"), "429": plain("This address starts too many"),
+			"200": answer("Show the code, then poll /auth/token", identity.DeviceAnswer{}), "400": plain("An error of OAuth's"), "429": plain("This address starts too many, or 20 of its wait to be approved"), "503": away,
 		},
 	})
 	backchannel := &huma.Operation{
 		OperationID: "backchannel-logout", Method: http.MethodPost, Path: "/auth/backchannel-logout/{provider}", Summary: "A provider ends sessions (OpenID Connect Back-Channel Logout 1.0)", Tags: tags,
 		Parameters:  []*huma.Param{{Name: "provider", In: "path", Required: true, Schema: &huma.Schema{Type: huma.TypeString}}},
 		RequestBody: form("logout_token"),
-		Responses:   map[string]*huma.Response{"200": plain("Ended, or nothing to end"), "400": plain("The token does not hold"), "404": plain("No such provider")},
+		Responses:   map[string]*huma.Response{"200": plain("Ended, or nothing to end"), "400": plain("The token does not hold"), "404": plain("No such provider"), "503": away},
 	}
 	s.openapi.AddOperation(backchannel)
 	for _, page := range []*huma.Operation{
@@ -192,9 +194,10 @@ func (s *Server) document() {
 		},
 	} {
 		page.Tags, page.Security = tags, []map[string][]string{{"bearer": {}}, {"cookie": {}}}
-		page.Description = "Needs `identity:own write`, by a session."
+		page.Description = "Needs `identity:own write`, by a session that began with a sign-in in a browser."
 		page.Extensions = map[string]any{"x-permission": "identity:own write"}
-		page.Responses["401"], page.Responses["403"], page.Responses["429"] = plain("Authentication failed"), plain("By a key, or from another site"), plain("Too many wrong codes")
+		page.Responses["401"], page.Responses["403"] = plain("Authentication failed"), plain("By a key or a derived session, or from another site")
+		page.Responses["429"], page.Responses["503"] = plain("Too many wrong codes"), away
 		if page.OperationID == "confirm-link" {
 			delete(page.Responses, "429")
 		}
