@@ -102,7 +102,7 @@ func TestSessionsAndEMailsOfAnOlderSchemaAreTakenForNoMoreThanTheyAre(t *testing
 			('device', interval '1 day', interval '6 days', null), ('device just approved', interval '0', interval '0', null)) v (what, created, signed_in, id_token)
 		where subject = 'a';
 		insert into device_logins (device_hash, user_code, expires_at, decided_at, session_id)
-		select sha256('d'), 'x', created_at, created_at, id from sessions where token_hash = sha256('device just approved')`)
+		select sha256('d'), 'x', expires_at, created_at, id from sessions where token_hash = sha256('device just approved')`)
 	if err := migrate.Up(t.Context(), address); err != nil {
 		t.Fatal(err)
 	}
