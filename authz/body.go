@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/bits"
 	"net/http"
 	"reflect"
 	"slices"
+	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humachi"
@@ -53,7 +55,17 @@ type intake struct {
 	budget *bodies.Budget
 	limit  int64
 	shape  *strictjson.Shape
+	large  [maxClass + 1]sync.Pool // of buffers, by the power of two that is their size
 }
+
+// Bodies beyond 2 MiB get buffers that are used again: as garbage they would be most of what the process holds
+// while somebody sends one after another. (A note of the largest size is smaller unless most of it is
+// escaped; its buffer is given up as soon as it is decoded, and not rounded up.) A pool forgets what two
+// collections found unused.
+const (
+	minClass = 22
+	maxClass = 23
+)
 
 // hold is the middleware that follows the decision: until the request is done, its body counts.
 func (i *intake) hold(ctx huma.Context, next func(huma.Context)) {
@@ -63,14 +75,39 @@ func (i *intake) hold(ctx huma.Context, next func(huma.Context)) {
 		return
 	}
 	defer body.Release()
-	r.Body = &checked{body, i.shape}
+	checked := &checked{Body: body, intake: i}
+	defer checked.putBack() // the input is decoded: nothing refers to the buffer
+	r.Body = checked
 	next(ctx)
 }
 
 // checked is a body that holds JSON of the shape.
 type checked struct {
 	*bodies.Body
-	shape *strictjson.Shape
+	intake *intake
+	large  []byte
+}
+
+// grow makes room for a body whose length is known, and for what ReadFrom wants for its end. Into the place of
+// huma's buffer comes a large one; huma drops those.
+func (c *checked) grow(buffer *bytes.Buffer) {
+	length := int(c.Length()) + bytes.MinRead
+	class := bits.Len(uint(length - 1))
+	if buffer.Len() > 0 || class < minClass || class > maxClass {
+		buffer.Grow(length)
+		return
+	}
+	if c.large, _ = c.intake.large[class].Get().([]byte); c.large == nil {
+		c.large = make([]byte, 0, 1<<class)
+	}
+	*buffer = *bytes.NewBuffer(c.large)
+}
+
+func (c *checked) putBack() {
+	if c.large != nil {
+		c.intake.large[bits.Len(uint(cap(c.large)-1))].Put(c.large) //nolint:staticcheck // the header of the slice is small beside what is saved
+		c.large = nil
+	}
 }
 
 // Read is not how huma reads, which copies with io.Copy; what came this way would be unchecked.
@@ -84,12 +121,12 @@ func (c *checked) WriteTo(to io.Writer) (int64, error) {
 		return 0, fmt.Errorf("a body was read into %T", to)
 	}
 	start := buffer.Len()
-	if length := c.Length(); length > 0 {
-		buffer.Grow(int(length) + bytes.MinRead) // ReadFrom wants so much for the end
+	if c.Length() > 0 {
+		c.grow(buffer)
 	}
 	n, err := buffer.ReadFrom(c.Body)
 	if err == nil && n > 0 {
-		err = c.shape.Check(buffer.Bytes()[start:])
+		err = c.intake.shape.Check(buffer.Bytes()[start:])
 	}
 	return n, err
 }

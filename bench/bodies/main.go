@@ -55,6 +55,7 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 	counts := flags.String("counts", "20,100,400", "how many at once, for each row")
 	length := flags.Duration("length", 5*time.Second, "how long each sender sends one body after another")
 	settle := flags.Duration("settle", time.Minute, "how long the process may take to give memory back")
+	kinds := flags.String("kinds", "wide,unfinished,notes", "which bodies")
 	binary := flags.String("binary", "", "measure this noted; built from the sources if empty")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -78,7 +79,7 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	_, _ = fmt.Fprintln(table, "bodies\tat once\tat rest\tpeak\tafter\tunder 200 MiB\tothers' p50, p99 before\tmeanwhile\tothers' answers\tstatuses")
-	for _, kind := range []string{"wide", "unfinished", "notes"} {
+	for kind := range strings.SplitSeq(*kinds, ",") {
 		for count := range strings.SplitSeq(*counts, ",") {
 			n, err := strconv.Atoi(count)
 			if err != nil || n < 1 {
@@ -290,7 +291,7 @@ func (s *instance) send(ctx context.Context, client *http.Client, method, token 
 	}
 	r.Header.Set("Authorization", "Bearer "+token)
 	r.Header.Set("Content-Type", "application/json")
-	response, err := client.Do(r) //nolint:gosec // the address is that of the noted just started
+	response, err := client.Do(r)
 	if err != nil {
 		return "broken"
 	}
@@ -360,7 +361,7 @@ func (s *instance) post(ctx context.Context, token string, announced int, body [
 	defer func() { _ = conn.Close() }()
 	_ = conn.SetDeadline(time.Now().Add(2 * time.Minute))
 	go func() {
-		_, _ = fmt.Fprintf(conn, "POST /v1/notes HTTP/1.1\r\nHost: noted\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", token, announced)
+		_, _ = fmt.Fprintf(conn, "POST /v1/notes HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", conn.RemoteAddr(), token, announced)
 		_, _ = conn.Write(body)
 	}()
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
