@@ -60,7 +60,7 @@ func post(ctx context.Context, base, token string, length int, body string) int 
 	defer func() { _ = conn.Close() }()
 	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	go func() {
-		_, _ = fmt.Fprintf(conn, "POST /v1/notes HTTP/1.1\r\nHost: noted\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", token, length)
+		_, _ = fmt.Fprintf(conn, "POST /v1/notes HTTP/1.1\r\nHost: %s\r\nAuthorization: Bearer %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n", conn.RemoteAddr(), token, length)
 		_, _ = io.WriteString(conn, body)
 	}()
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)

@@ -101,7 +101,7 @@ func Invalids(fields []Field, more int) *Error {
 	e := New(http.StatusUnprocessableEntity, "The request has invalid values")
 	e.Errors = fields
 	if more < 0 {
-		e.Errors = append(e.Errors, Field{Location: "…", Message: "and what stands behind, which was not looked at"})
+		e.Errors = append(e.Errors, Field{Location: "…", Message: "and more behind them, which was not looked at"})
 	}
 	if more > 0 {
 		e.Errors = append(e.Errors, Field{Location: "…", Message: fmt.Sprintf("and %d more", more)})

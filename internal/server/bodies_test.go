@@ -353,8 +353,8 @@ func TestEveryOperationTakesTheLargestBodyThatItsSchemaAllowsAndNoMuchLargerOne(
 					padded = text[:1] + strings.Repeat(" ", more*64) + text[1:]
 				}
 				a := env.Do(t, strings.ToUpper(method), address, ada, padded)
-				if a.Status == http.StatusNotFound && strings.Contains(path, "{id}") {
-					continue // a grant's user, a service's key: the target is found first
+				if a.Status == http.StatusNotFound && (strings.Contains(path, "{id}") || strings.Contains(path, "{user}")) {
+					continue // a member, a service's key: the target is found first
 				}
 				if tooLarge := a.Status == http.StatusRequestEntityTooLarge; tooLarge != (more > 0) {
 					t.Errorf("%s: %d for %d bytes: %.300s", route, a.Status, len(padded), a.Body)
