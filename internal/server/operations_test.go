@@ -84,7 +84,7 @@ var meOperations = map[string]func(*machine, refCaller, string){
 		m.list(c, route, "/v1/me/identities", c.area("identity:own write"), "id", want)
 	},
 	"POST /v1/me/identities": func(m *machine, c refCaller, route string) {
-		m.send(c, route, "/v1/me/identities", map[string]any{"provider": "dev"}, c.area("identity:own write"), 200, nil)
+		m.send(c, route, "/v1/me/identities", map[string]any{"provider": "dev"}, c.derives(), 200, nil)
 	},
 	"DELETE /v1/me/identities/{id}": func(m *machine, c refCaller, route string) {
 		p, _ := pick(m, "whose", m.people)
@@ -101,7 +101,7 @@ var meOperations = map[string]func(*machine, refCaller, string){
 		m.send(c, route, "/v1/me/identities/"+p.identity, nil, ownThing(c, "identity:own write", p == c.person()), 409, nil)
 	},
 	"GET /auth/device": func(m *machine, c refCaller, route string) {
-		m.send(c, route, "/auth/device", nil, c.area("identity:own write"), 200, nil)
+		m.send(c, route, "/auth/device", nil, c.derives(), 200, nil)
 	},
 	"POST /auth/device/confirm": func(m *machine, c refCaller, route string) {
 		m.Exec(m.tb(), `delete from device_guesses`)
@@ -112,13 +112,13 @@ var meOperations = map[string]func(*machine, refCaller, string){
 			code, success = "bbbb-bbbb", 404
 		}
 		decision := map[bool]string{false: "deny", true: "approve"}[approves]
-		if !m.send(c, route, "/auth/device/confirm", form("user_code="+code+"&decision="+decision), c.area("identity:own write"), success, nil) || !approves {
+		if !m.send(c, route, "/auth/device/confirm", form("user_code="+code+"&decision="+decision), c.derives(), success, nil) || !approves {
 			return
 		}
 		// The device fetches its session.
 		made := identity.NewToken()
 		hash, _ := made.Hash()
-		s := &refSession{token: string(made), person: c.person()}
+		s := &refSession{token: string(made), person: c.person(), device: true}
 		if err := m.Pool.QueryRow(context.Background(), `
 			update sessions set token_hash = $1 where id = (select session_id from device_logins where user_code = 'BCDFGHJK') returning id`, hash).Scan(&s.id); err != nil {
 			m.t.Fatalf("the approved device has no session: %v", err)
@@ -127,7 +127,7 @@ var meOperations = map[string]func(*machine, refCaller, string){
 	},
 	"POST /auth/link/confirm": func(m *machine, c refCaller, route string) {
 		if c.session == nil || m.stray() {
-			m.send(c, route, "/auth/link/confirm", form("code=nothing"), c.area("identity:own write"), 409, nil)
+			m.send(c, route, "/auth/link/confirm", form("code=nothing"), c.derives(), 409, nil)
 			return
 		}
 		// The session began to link and came back from the provider.
@@ -136,7 +136,7 @@ var meOperations = map[string]func(*machine, refCaller, string){
 			insert into links (session_id, state_hash, provider, nonce, verifier, expires_at, sign_in, confirm_hash)
 			values ($1, sha256($2::bytea), 'dev', 'n', 'v', now() + interval '1 hour', jsonb_build_object('issuer', $3::text, 'subject', 'linked ' || gen_random_uuid()), sha256($2::bytea))`,
 			c.session.id, []byte("code"), m.Issuer)
-		if !m.send(c, route, "/auth/link/confirm", form("code=code"), c.area("identity:own write"), 303, nil) {
+		if !m.send(c, route, "/auth/link/confirm", form("code=code"), c.derives(), 303, nil) {
 			return
 		}
 		var id string

@@ -77,6 +77,7 @@ type refSession struct {
 	id, token string
 	person    *refPerson
 	ended     bool
+	device    bool // let in from another session
 }
 
 type refInvitation struct {
@@ -165,6 +166,15 @@ func (c refCaller) area(permission string) verdict {
 		return allowed
 	}
 	return lacking(permission)
+}
+
+// derives decides on letting something in or linking it by the caller's own sign-in: only a session that
+// began in a browser may.
+func (c refCaller) derives() verdict {
+	if c.session != nil && c.session.device {
+		return lacking("identity:own write")
+	}
+	return c.area("identity:own write")
 }
 
 func (n *refNote) restricted() bool { return n.notebook != nil && n.notebook.restricted }
