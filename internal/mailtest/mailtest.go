@@ -22,7 +22,7 @@ type Server struct {
 // New starts one on a loopback port; with refuses it takes no recipient. It ends with the test.
 func New(t *testing.T, refuses bool) *Server {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
