@@ -196,6 +196,7 @@ func newGoogleSite(t *testing.T, databaseURL, more string) (*site, *google) {
 	s := newSite(t, databaseURL, "")
 	g := newGoogle(t, s.public+"/auth/callback/google")
 	writeFile(t, s.dir, "google-ca.pem", string(g.ca))
+	writeFile(t, s.dir, "with-ada.csv", shipped(t, "policy.csv")+"g, google:113862495011223344556, admin\n") // whom the site's other provider named is nobody here
 	text, err := os.ReadFile(s.config)
 	if err != nil {
 		t.Fatal(err)
