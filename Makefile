@@ -88,6 +88,10 @@ endef
 model: ## Compare 100,000 random operations with the model of the authorization; SEED=n for a certain run
 	go run ./internal/localpg/withpg go test -count=1 -timeout=60m -v -run=TheServerDecidesAsTheModel ./internal/server -model.operations=100000 -model.seed=$(or $(SEED),0)
 
+.PHONY: mutants
+mutants: ## Put each fault into what decides, locks and confirms, and see that a test fails; ONLY=text for some
+	go run ./internal/localpg/withpg go run ./bench/mutants -only=$(if $(ONLY),"$(ONLY)")
+
 .PHONY: fuzz
 fuzz: ## Run each fuzz target for FUZZTIME (20s)
 	@grep -rlE '^func Fuzz[A-Z]' --include='*_test.go' . | xargs -r -n1 dirname | sort -u | while read -r package; do \

@@ -121,6 +121,32 @@ func TestCredentialThatEndsWhileItsRequestWaitsWritesNothing(t *testing.T) {
 	}
 }
 
+// The record says whose credential it was that ended late.
+func TestLateFailureIsRecordedForWhoeverTheCredentialWas(t *testing.T) {
+	env := servertest.New(t)
+	alice := env.SignIn(t, "alice")
+	org := env.NewOrg(t, alice, "acme")
+	var service struct{ ID, Secret string }
+	env.Do(t, "POST", "/v1/orgs/"+org+"/keys", alice, `{"name":"robot","org_role":"writer","role":"key-writer"}`).JSON(t, &service)
+	bob := env.SignIn(t, "bob")
+	for object, one := range map[string]struct{ token, body, end, kind, name string }{
+		"key":  {service.Secret, `{"title":"late","body":"b","org_id":"` + org + `"}`, `update keys set revoked_at = now() where name = 'robot'`, "service", "robot"},
+		"user": {bob, `{"title":"late","body":"b"}`, `update sessions set ended_at = now(), id_token = null where user_id = (select id from users where name = 'bob')`, "user", "bob"},
+	} {
+		finish := held(t, env, "POST", "/v1/notes", one.token, one.body)
+		env.Exec(t, one.end)
+		if a := finish(); a.Status != http.StatusUnauthorized {
+			t.Fatalf("%s: %d %s", object, a.Status, a.Body)
+		}
+		var kind, name string
+		var inOrg bool
+		err := env.Pool.QueryRow(t.Context(), `select actor_kind, actor_name, org_id is not null from audit_events where action = 'auth.fail' and object = $1`, object).Scan(&kind, &name, &inOrg)
+		if err != nil || kind != one.kind || name != one.name || inOrg != (object == "key") {
+			t.Errorf("the %s is recorded as %s %s, in an organization: %t (%v)", object, kind, name, inOrg, err)
+		}
+	}
+}
+
 // The work on a refused body must not grow with its square.
 func TestBodyOfManyUnknownMembersIsRefusedAtOnceAndBriefly(t *testing.T) {
 	env := servertest.New(t)

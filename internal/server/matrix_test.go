@@ -25,10 +25,7 @@ import (
 	"noted/internal/server/servertest"
 )
 
-var (
-	accessOnly = flag.String("access.only", "", "run only the rows of the access matrices whose operation contains this")
-	accessStop = flag.Bool("access.stop", false, "stop at the first difference")
-)
+var accessStop = flag.Bool("access.stop", false, "stop at the first difference")
 
 // differs reports a difference from a matrix.
 func differs(t testing.TB, format string, args ...any) {
@@ -471,33 +468,32 @@ func TestEveryOperationAnswersEveryCallerAsTheAccessMatrixSays(t *testing.T) {
 	check := &accessCheck{notFound: map[string]*servertest.Answer{}}
 	cells, again := 0, 0
 	for _, row := range rows {
-		if !strings.Contains(row.operation, *accessOnly) {
-			continue
-		}
-		var strangers []string // whose credential fails; they wait for the floor, so all at once
-		for _, caller := range callers {
-			cells++
-			if row.cells[caller] == "401" {
-				strangers = append(strangers, caller)
-				continue
+		t.Run(row.String(), func(t *testing.T) {
+			var strangers []string // whose credential fails; they wait for the floor, so all at once
+			for _, caller := range callers {
+				cells++
+				if row.cells[caller] == "401" {
+					strangers = append(strangers, caller)
+					continue
+				}
+				w.reset(t)
+				c, _ := w.prepare(t, row, caller)
+				before := w.snapshot(t)
+				a := w.send(t, c)
+				check.answer(t, row, caller, a)
+				if a.Status < 400 {
+					continue
+				}
+				// What is told of no target in the path depends on the body.
+				if a.Status == http.StatusForbidden || a.Status == http.StatusNotFound && row.target != "-" {
+					again += w.refusedWhateverIsSent(t, row, caller, c, check)
+				}
+				if diff := cmp.Diff(before, w.snapshot(t)); diff != "" {
+					differs(t, "%s, %s: refused, and yet something changed (-before +after):\n%s", row, caller, diff)
+				}
 			}
-			w.reset(t)
-			c, _ := w.prepare(t, row, caller)
-			before := w.snapshot(t)
-			a := w.send(t, c)
-			check.answer(t, row, caller, a)
-			if a.Status < 400 {
-				continue
-			}
-			// What is told of no target in the path depends on the body.
-			if a.Status == http.StatusForbidden || a.Status == http.StatusNotFound && row.target != "-" {
-				again += w.refusedWhateverIsSent(t, row, caller, c, check)
-			}
-			if diff := cmp.Diff(before, w.snapshot(t)); diff != "" {
-				t.Errorf("%s, %s: refused, and yet something changed (-before +after):\n%s", row, caller, diff)
-			}
-		}
-		again += w.strangersAreRefused(t, row, strangers, check)
+			again += w.strangersAreRefused(t, row, strangers, check)
+		})
 	}
 	t.Logf("%d operations, %d rows, %d callers: %d cells, and %d refused requests repeated with an invalid body or query",
 		len(operations), len(rows), len(callers), cells, again)

@@ -272,38 +272,37 @@ func TestOrganizationsAnswerEveryoneAsTheAccessMatrixSays(t *testing.T) {
 	w.make(t)
 	cells := 0
 	for _, row := range rows {
-		if !strings.Contains(row.operation, *accessOnly) {
-			continue
-		}
-		for _, caller := range callers {
-			cells++
-			if w.tokens[caller] == "" {
-				t.Fatalf("there is no caller %q", caller)
-			}
-			method, path, body := w.request(t, row, caller)
-			before := w.snapshot(t)
-			a := w.Do(t, method, path, w.tokens[caller], body)
-			as := accessRow{operation: row.operation, target: row.target, cells: row.cells}
-			if row.decidedByBody() && a.Status == http.StatusNotFound { // of several kinds of things
-				as.operation += " " + string(a.Body)
-			}
-			check.answer(t, as, caller, a)
-			if a.Status < 400 {
-				if method != http.MethodGet {
-					w.make(t)
+		t.Run(row.operation+" on "+row.target, func(t *testing.T) {
+			for _, caller := range callers {
+				cells++
+				if w.tokens[caller] == "" {
+					t.Fatalf("there is no caller %q", caller)
 				}
-				continue
-			}
-			if (a.Status == http.StatusForbidden || a.Status == http.StatusNotFound) && !row.decidedByBody() {
-				if readsBody(method) {
-					check.answer(t, as, caller, w.Do(t, method, path, w.tokens[caller], invalidBody))
+				method, path, body := w.request(t, row, caller)
+				before := w.snapshot(t)
+				a := w.Do(t, method, path, w.tokens[caller], body)
+				as := accessRow{operation: row.operation, target: row.target, cells: row.cells}
+				if row.decidedByBody() && a.Status == http.StatusNotFound { // of several kinds of things
+					as.operation += " " + string(a.Body)
 				}
-				check.answer(t, as, caller, w.Do(t, method, path+"?nonsense=1", w.tokens[caller], body))
+				check.answer(t, as, caller, a)
+				if a.Status < 400 {
+					if method != http.MethodGet {
+						w.make(t)
+					}
+					continue
+				}
+				if (a.Status == http.StatusForbidden || a.Status == http.StatusNotFound) && !row.decidedByBody() {
+					if readsBody(method) {
+						check.answer(t, as, caller, w.Do(t, method, path, w.tokens[caller], invalidBody))
+					}
+					check.answer(t, as, caller, w.Do(t, method, path+"?nonsense=1", w.tokens[caller], body))
+				}
+				if diff := cmp.Diff(before, w.snapshot(t)); diff != "" {
+					t.Errorf("%s, %s: refused, and yet something changed (-before +after):\n%s", as, caller, diff)
+				}
 			}
-			if diff := cmp.Diff(before, w.snapshot(t)); diff != "" {
-				t.Errorf("%s, %s: refused, and yet something changed (-before +after):\n%s", as, caller, diff)
-			}
-		}
+		})
 	}
 	t.Logf("%d rows, %d callers: %d cells", len(rows), len(callers), cells)
 }

@@ -290,6 +290,35 @@ func TestEachChangeOfOnesOwnWaitsForTheCredential(t *testing.T) {
 	}
 }
 
+// actsAlone are the changes that lock people's rows before they share them, in one order: two of them at once would
+// otherwise wait for one another.
+var actsAlone = map[string]bool{
+	"DELETE /v1/me/sessions": true, "DELETE /v1/me/sessions/{id}": true, "POST /v1/admin/users/{id}/lock": true, "POST /v1/admin/users/{id}/unlock": true,
+}
+
+func TestWhatEndsCredentialsOfSomebodyWaitsForWhoeverSharesTheirRow(t *testing.T) {
+	t.Parallel()
+	rows, _ := readAccess(t)
+	w := newAccessWorld(t)
+	for _, row := range rows {
+		if !actsAlone[row.operation] || !strings.HasPrefix(row.cells["ada"], "2") {
+			continue
+		}
+		t.Run(row.String(), func(t *testing.T) {
+			w.reset(t)
+			c, _ := w.prepare(t, row, "ada")
+			beside(t, w.Env, func(pgx.Tx) {
+				u := begin(t, w.Env, c)
+				if !u.waits(t, w.Env, 1) {
+					differs(t, "%s does not wait: %d", row, (<-u.answer).Status)
+					return
+				}
+				u.end(t, w.Env)
+			}, `select from users where id = $1 for share`, w.users["ada"])
+		})
+	}
+}
+
 // An invitation is made alone: a service's key that is revoked beside it would leave it behind, made by nobody.
 func TestInvitationThatAServiceMakesWhileItsKeyIsRevokedEndsWithTheKey(t *testing.T) {
 	t.Parallel()

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"fmt"
+	"go/ast"
+	"go/token"
+	"go/types"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// What is decided in a transaction is decided on the principal that Confirm made anew: what runs in one neither
+// uses a principal from outside, nor asks a context from outside who is calling, but for their id, which stays and by which
+// their row is locked before they are confirmed.
+func TestWhatIsDecidedInATransactionIsDecidedOnTheFreshPrincipal(t *testing.T) {
+	f, err := find(t.Context(), "../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	looked := 0
+	for _, r := range f.rooms {
+		for _, file := range r.files {
+			ast.Inspect(file.tree, func(n ast.Node) bool {
+				if work, ok := n.(*ast.FuncLit); ok && takesTx(r, work.Type) {
+					looked++
+					for _, wrong := range f.stale(r, work) {
+						t.Error(wrong)
+					}
+				}
+				return true
+			})
+		}
+	}
+	if looked < 20 {
+		t.Errorf("%d functions run in a transaction: that is too few to be all", looked)
+	}
+}
+
+func takesTx(r *room, f *ast.FuncType) bool {
+	for _, field := range f.Params.List {
+		if t := r.info.TypeOf(field.Type); t != nil && isTx(t) {
+			return true
+		}
+	}
+	return false
+}
+
+// stale is what a function that runs in a transaction takes of its caller from outside.
+func (f *finder) stale(r *room, work *ast.FuncLit) (wrong []string) {
+	outside := func(o types.Object) bool {
+		return o != nil && o.Parent() != r.types.Scope() && (o.Pos() < work.Pos() || o.Pos() >= work.End())
+	}
+	say := func(at token.Pos, format string, args ...any) {
+		wrong = append(wrong, fmt.Sprintf("%s: %s", f.fset.Position(at), fmt.Sprintf(format, args...)))
+	}
+	own := false // it has a context of its own: handed to it, or made by Confirm
+	for _, field := range work.Type.Params.List {
+		own = own || isContext(r.info.TypeOf(field.Type))
+	}
+	var ids []ast.Node // expressions of which the id alone is asked
+	ast.Inspect(work.Body, func(n ast.Node) bool {
+		if slices.Contains(ids, n) {
+			return true
+		}
+		switch n := n.(type) {
+		case *ast.Ident:
+			o, ok := r.info.Uses[n].(*types.Var)
+			if !ok || !outside(o) {
+				break
+			}
+			if isPrincipal(o.Type()) && !o.IsField() {
+				say(n.Pos(), "%s is a principal from outside the transaction", n.Name)
+			}
+			if isContext(o.Type()) && own {
+				say(n.Pos(), "%s is a context from outside the transaction, which has one of its own", n.Name)
+			}
+		case *ast.SelectorExpr:
+			if _, variable := n.X.(*ast.Ident); n.Sel.Name == "ID" && !variable {
+				ids = append(ids, n.X)
+			}
+			if t := r.info.TypeOf(n); t != nil && isPrincipal(t) {
+				if root, ok := n.X.(*ast.Ident); ok && outside(r.info.Uses[root]) {
+					say(n.Pos(), "%s.%s is a principal from outside the transaction", root.Name, n.Sel.Name)
+				}
+			}
+		case *ast.CallExpr:
+			if o := r.callee(n); o != nil && o.Name() == "From" && strings.HasSuffix(o.Pkg().Path(), "/authz") {
+				if ctx, ok := n.Args[0].(*ast.Ident); !ok || outside(r.info.Uses[ctx]) {
+					say(n.Pos(), "it asks a context from outside the transaction who is calling")
+				}
+			}
+		}
+		return true
+	})
+	return wrong
+}
