@@ -360,9 +360,18 @@ func (s *Service) acceptInvitation(ctx context.Context, in *acceptInput) (*accep
 // Accept makes the caller a member by an invitation, and tells of which organization and as what. The
 // error is a 404 for a token that does not count, whatever the reason, and a 409 for a member.
 func (s *Service) Accept(ctx context.Context, token Token) (org uuid.UUID, role string, err error) {
-	err = s.users.Act(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		var err error
-		org, role, err = s.accept(ctx, tx, authz.From(ctx), token)
+	err = s.users.Write(ctx, func(tx pgx.Tx) error {
+		// The organization first, as whatever changes one: who holds it may wait for the caller's row,
+		// which Confirm shares.
+		held, err := holdInvitation(ctx, tx, token)
+		if err != nil {
+			return err
+		}
+		ctx, err := s.users.Confirm(ctx, tx)
+		if err != nil {
+			return err
+		}
+		org, role, err = s.accept(ctx, tx, authz.From(ctx), held, token)
 		return err
 	})
 	return org, role, err

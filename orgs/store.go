@@ -531,18 +531,23 @@ func (s *Service) look(ctx context.Context, tx pgx.Tx, caller *authz.Principal, 
 	return offer, nil
 }
 
-// accept uses an invitation up and makes the caller a member.
-func (s *Service) accept(ctx context.Context, tx pgx.Tx, caller *authz.Principal, token Token) (org uuid.UUID, role string, err error) {
+// holdInvitation locks the organization of an invitation alone; the zero id when there is no such invitation.
+func holdInvitation(ctx context.Context, tx pgx.Tx, token Token) (org uuid.UUID, err error) {
 	err = tx.QueryRow(ctx, `select org_id from invitations where token_hash = $1`, token.hash()).Scan(&org)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return org, "", errNoInvitation
+		return uuid.Nil, nil
+	}
+	if err == nil {
+		_, err = hold(ctx, tx, org, "for no key update")
 	}
 	if err != nil {
-		return org, "", fmt.Errorf("finding an invitation: %w", err)
+		return org, fmt.Errorf("finding an invitation: %w", err)
 	}
-	if _, err := hold(ctx, tx, org, "for no key update"); err != nil {
-		return org, "", err
-	}
+	return org, nil
+}
+
+// accept uses an invitation to an organization up, which is held alone, and makes the caller a member.
+func (s *Service) accept(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org uuid.UUID, token Token) (_ uuid.UUID, role string, err error) {
 	emails, err := s.users.VerifiedEmails(ctx, tx, caller.ID)
 	if err != nil {
 		return org, "", err
