@@ -156,7 +156,7 @@ type Linking struct {
 // Linking is the caller's; it has no providers for a caller who may not link. A provider all of whose
 // people have accounts already is left out: whoever was chosen there, it would be refused.
 func (s *Service) Linking(ctx context.Context, caller *authz.Principal) (l Linking, err error) {
-	if mayNot := caller.Check(authz.Permission{Object: "identity:own", Act: "write"}); mayNot != nil || caller.Via != authz.ViaSession {
+	if mayNot := caller.Check(writeIdentity); mayNot != nil || !caller.ByBrowser {
 		return l, nil //nolint:nilerr // that is no error here, but nothing to offer
 	}
 	err = s.pool.QueryRow(ctx, `select signed_in_at <= now() - $2::interval from sessions where id = $1`, caller.Session, linkFresh).Scan(&l.Stale)
