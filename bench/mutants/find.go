@@ -252,15 +252,15 @@ func failing(s *types.Signature) bool {
 
 // decides tells whether a call decides on a principal: a method of theirs, a function value that
 // takes nothing but them, or authz.Again.
-func decides(o types.Object) (yes, value bool) {
+func decides(o types.Object) bool {
 	s := signature(o)
 	if s == nil || !failing(s) {
-		return false, false
+		return false
 	}
 	if _, isVar := o.(*types.Var); isVar {
-		return hasParam(s, isPrincipal) && !hasParam(s, isContext), true
+		return hasParam(s, isPrincipal) && !hasParam(s, isContext)
 	}
-	return s.Recv() != nil && isPrincipal(s.Recv().Type()) || o.Name() == "Again" && o.Pkg().Path() == "noted/authz", false
+	return s.Recv() != nil && isPrincipal(s.Recv().Type()) || o.Name() == "Again" && o.Pkg().Path() == "noted/authz"
 }
 
 func confirms(o types.Object) bool {
@@ -325,24 +325,25 @@ func (f *finder) inGo(file *file, transacts map[string]bool) {
 		return // there decisions are made, not asked for
 	}
 	r := file.of
-	inLiteral, within := 0, "" // the function around
+	within, asksFor := "", false // the function around, and whether a function around is itself a decision on somebody
 	var visit func(n ast.Node) bool
 	visit = func(n ast.Node) bool {
 		switch n := n.(type) {
 		case *ast.FuncDecl:
-			within = full(r.info.Defs[n.Name])
+			within, asksFor = full(r.info.Defs[n.Name]), hasParam(signature(r.info.Defs[n.Name]), isPrincipal)
 		case *ast.FuncLit:
-			inLiteral++
+			before := asksFor
+			asksFor = hasParam(r.info.TypeOf(n).(*types.Signature), isPrincipal) //nolint:forcetypeassert // of a function
 			ast.Inspect(n.Body, visit)
-			inLiteral--
+			asksFor = before
 			return false
 		case *ast.CallExpr:
 			o := r.callee(n)
 			if o == nil {
 				break
 			}
-			if yes, value := decides(o); yes {
-				f.decision(file, n, o, value || inLiteral == 0)
+			if decides(o) {
+				f.decision(file, n, o, !asksFor)
 			}
 			if confirms(o) || locks(o) {
 				f.leftOut(file, n, o)

@@ -176,13 +176,15 @@ func (f *finder) build(ctx context.Context, root, folder string) (map[string]str
 		return nil, err
 	}
 	programs := map[string]string{}
+	arguments := []string{"test", "-c", "-vet=off", "-overlay", overlay, "-o", folder + string(filepath.Separator)}
 	for _, name := range tested {
-		programs[name] = filepath.Join(folder, strings.ReplaceAll(name, "/", "_")+".test")
-		command := exec.CommandContext(ctx, "go", "test", "-c", "-vet=off", "-overlay", overlay, "-o", programs[name], "./"+name) //nolint:gosec // go itself
-		command.Dir = root
-		if out, err := command.CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("building the tests of %s: %w\n%s", name, err, out)
-		}
+		programs[name] = filepath.Join(folder, filepath.Base(name)+".test")
+		arguments = append(arguments, "./"+name)
+	}
+	command := exec.CommandContext(ctx, "go", arguments...) //nolint:gosec // go itself
+	command.Dir = root
+	if out, err := command.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("building the tests: %w\n%s", err, out)
 	}
 	return programs, nil
 }
