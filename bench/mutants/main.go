@@ -7,10 +7,12 @@ import (
 	"io"
 	"maps"
 	"os"
+	"os/signal"
 	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -18,7 +20,11 @@ func main() {
 	only := flag.String("only", "", "only the faults whose name contains this")
 	list := flag.Bool("list", false, "list the places and do nothing")
 	flag.Parse()
-	if err := run(context.Background(), os.Stdout, *only, *list); err != nil {
+	// What is stopped ends its tests and leaves no folder behind.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := run(ctx, os.Stdout, *only, *list)
+	stop()
+	if err != nil {
 		_, _ = fmt.Fprintln(os.Stderr, err)
 		os.Exit(1) //nolint:forbidigo // the end of the command
 	}
@@ -129,7 +135,7 @@ func (h *hunter) hunt(ctx context.Context, found *finder, r *record, only string
 	return survivors, err
 }
 
-// atOnce does the work for each of a list, as many at a time as there are processors, and returns the first error.
+// atOnce does the work for each of a list, as many at a time as there are processors, and stops at the first error.
 func atOnce[T any](all []T, work func(T) error) (first error) {
 	var wait sync.WaitGroup
 	var mu sync.Mutex
@@ -148,6 +154,12 @@ func atOnce[T any](all []T, work func(T) error) (first error) {
 		})
 	}
 	for _, one := range all {
+		mu.Lock()
+		failed := first != nil
+		mu.Unlock()
+		if failed {
+			break
+		}
 		next <- one
 	}
 	close(next)
