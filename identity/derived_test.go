@@ -233,6 +233,9 @@ func TestNothingThatBeginsDuringABackchannelLogoutSurvivesIt(t *testing.T) {
 		env := newTwoProviders(t)
 		for what, prepare := range beginnings(t, env) {
 			for _, held := range []string{"the beginning", "the logout"} {
+				if what == "a link's page" && by == "sid and sub" {
+					continue // carol links, and the sid is alice's
+				}
 				t.Run(fmt.Sprintf("%s by %s, %s held up", what, by, held), func(t *testing.T) {
 					env.Exec(t, `delete from sessions`)
 					env.Exec(t, `delete from spent_tokens`)
@@ -245,9 +248,6 @@ func TestNothingThatBeginsDuringABackchannelLogoutSurvivesIt(t *testing.T) {
 					claims := map[string]any{"sid": "S", "sub": subject, "iat": time.Now().Unix() + 30}
 					if by != "sid and sub" {
 						claims = map[string]any{by: claims[by], "iat": claims["iat"]}
-					}
-					if what == "a link's page" && by == "sid and sub" {
-						t.Skip("the sid is alice's")
 					}
 					logout := logoutToken(t, env, claims)
 					var group sync.WaitGroup
