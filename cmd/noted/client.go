@@ -40,6 +40,18 @@ func (f serverFlag) open(kept sessions) (*client, error) {
 	return newClient(cmp.Or(f.Server, kept.Last, defaultServer))
 }
 
+// openKept is open with the sessions that are kept, and where.
+func (f serverFlag) openKept() (file sessionFile, kept sessions, c *client, err error) {
+	if file, err = findSessionFile(); err != nil {
+		return file, kept, nil, err
+	}
+	if kept, err = file.read(); err != nil {
+		return file, kept, nil, err
+	}
+	c, err = f.open(kept)
+	return file, kept, c, err
+}
+
 // signedIn is a client with a credential: the token in NOTED_TOKEN (a session's or a key), else the
 // session kept for the server. Without either it is an error that says how to get one.
 func (f serverFlag) signedIn() (*client, error) {

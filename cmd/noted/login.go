@@ -317,15 +317,7 @@ succeeds, since then all is as asked. ` + tokenVariable + ` is left alone: a key
 // Run ends the session on the server and removes it here. If the server cannot be told, the session
 // stays here too, so that it can be ended later; --forget removes it all the same.
 func (l *logoutCommand) Run(ctx context.Context, to streams) error {
-	file, err := findSessionFile()
-	if err != nil {
-		return err
-	}
-	kept, err := file.read()
-	if err != nil {
-		return err
-	}
-	c, err := l.open(kept)
+	file, kept, c, err := l.openKept()
 	if err != nil {
 		return err
 	}

@@ -26,15 +26,7 @@ Whoever has it is you until noted logout. ` + tokenVariable + ` is left alone: w
 
 // Run prints the session's token alone on standard output, and asks no server.
 func (t *tokenCommand) Run(to streams) error {
-	file, err := findSessionFile()
-	if err != nil {
-		return err
-	}
-	kept, err := file.read()
-	if err != nil {
-		return err
-	}
-	c, err := t.open(kept)
+	_, kept, c, err := t.openKept()
 	if err != nil {
 		return err
 	}
