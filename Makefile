@@ -86,7 +86,7 @@ endef
 
 .PHONY: model
 model: ## Compare 100,000 random operations with the model of the authorization; SEED=n for a certain run
-	go run ./internal/localpg/withpg go test -count=1 -timeout=60m -v -run=TheServerDecidesAsTheModel ./internal/server -model.operations=100000 -model.seed=$(or $(SEED),0)
+	go run ./internal/localpg/withpg go test -count=1 -timeout=60m -v -run=TheServerDecidesAsTheModel ./server -model.operations=100000 -model.seed=$(or $(SEED),0)
 
 .PHONY: mutants
 mutants: ## Put each fault into what decides, locks and confirms, and see that a test fails; ONLY=text for some

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"noted/internal/server/servertest"
+	"noted/server/servertest"
 )
 
 type user struct {

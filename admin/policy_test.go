@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"noted"
-	"noted/internal/server"
-	"noted/internal/server/servertest"
+	"noted/server"
+	"noted/server/servertest"
 )
 
 type explanation struct {

@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"noted/internal/server/servertest"
+	"noted/server/servertest"
 )
 
 type invalid struct {

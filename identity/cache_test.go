@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"noted/internal/server/servertest"
+	"noted/server/servertest"
 )
 
 func TestEveryChangeOfACredentialIsHeardOnTheOtherServer(t *testing.T) {

@@ -11,8 +11,8 @@ import (
 
 	"github.com/google/uuid"
 
-	"noted/internal/server"
-	"noted/internal/server/servertest"
+	"noted/server"
+	"noted/server/servertest"
 )
 
 // expiry is the absolute end of the session that a token belongs to, as the list of sessions has it.

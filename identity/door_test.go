@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"noted/internal/devidp"
-	"noted/internal/server/servertest"
+	"noted/server/servertest"
 )
 
 // Strangers fill these tables; an hour of them must not take longer to go than to come.

@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"noted/internal/server"
-	"noted/internal/server/servertest"
+	"noted/server"
+	"noted/server/servertest"
 )
 
 // exchangeForm is what a client sends for a token.

@@ -17,8 +17,8 @@ import (
 	"time"
 
 	"noted/internal/devidp"
-	"noted/internal/server"
-	"noted/internal/server/servertest"
+	"noted/server"
+	"noted/server/servertest"
 )
 
 const (

@@ -15,8 +15,8 @@ import (
 	"github.com/google/uuid"
 
 	"noted/identity"
-	"noted/internal/server"
-	"noted/internal/server/servertest"
+	"noted/server"
+	"noted/server/servertest"
 )
 
 // base62 is noted's, by the standard library.

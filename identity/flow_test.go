@@ -13,7 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"noted/internal/server/servertest"
+	"noted/server/servertest"
 )
 
 // unauthorized is the one body of every failed authentication.

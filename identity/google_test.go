@@ -10,8 +10,8 @@ import (
 
 	"noted/identity"
 	"noted/internal/devidp"
-	"noted/internal/server"
-	"noted/internal/server/servertest"
+	"noted/server"
+	"noted/server/servertest"
 )
 
 // inProcess is a transport to handlers by their host, over https as far as anybody sees.

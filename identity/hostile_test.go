@@ -34,8 +34,8 @@ import (
 
 	"noted/identity"
 	"noted/internal/devidp"
-	"noted/internal/server"
-	"noted/internal/server/servertest"
+	"noted/server"
+	"noted/server/servertest"
 )
 
 // attack is what a hostile provider, browser or page tries against sign-in, and what comes of it.
@@ -323,7 +323,7 @@ func attacks() []attack {
 		signature = "identity/keyset.go VerifySignature: a key that the provider publishes"
 		spelling  = "identity/provider.go canonical"
 		endpoint  = "identity/provider.go checkEndpoint"
-		origin    = "internal/server/middleware.go sameOrigin"
+		origin    = "server/middleware.go sameOrigin"
 		path      = "identity/signin.go LocalPath"
 		verify    = "identity/provider.go verify"
 		expiry    = "go-oidc IDTokenVerifier.Verify: exp"
@@ -724,7 +724,7 @@ func attacks() []attack {
 			},
 		},
 		{
-			name: "the answer by a form of no site", section: "Form Post Response Mode 2", check: "internal/server/middleware.go methodNotAllowed", status: http.StatusMethodNotAllowed,
+			name: "the answer by a form of no site", section: "Form Post Response Mode 2", check: "server/middleware.go methodNotAllowed", status: http.StatusMethodNotAllowed,
 			run: func(t *testing.T, s *stage) answers {
 				s.lie(devidp.Lie{})
 				b := newBrowser(t, s.Env)
@@ -917,7 +917,7 @@ func attacks() []attack {
 				return answer(a)
 			},
 		},
-		{name: "a picture signs out", section: "RFC 9110 9.2.1", check: "internal/server/middleware.go methodNotAllowed", status: http.StatusMethodNotAllowed, run: request(http.MethodGet, "/auth/logout")},
+		{name: "a picture signs out", section: "RFC 9110 9.2.1", check: "server/middleware.go methodNotAllowed", status: http.StatusMethodNotAllowed, run: request(http.MethodGet, "/auth/logout")},
 
 		// Linking.
 		{
@@ -943,7 +943,7 @@ func attacks() []attack {
 			}),
 		},
 		{
-			name: "a picture confirms a link", section: "RFC 9110 9.2.1", check: "internal/server/middleware.go methodNotAllowed", status: http.StatusMethodNotAllowed, stage: twoProviders,
+			name: "a picture confirms a link", section: "RFC 9110 9.2.1", check: "server/middleware.go methodNotAllowed", status: http.StatusMethodNotAllowed, stage: twoProviders,
 			run: linking(func(t *testing.T, s *stage, mine, _, code string) servertest.Answer {
 				return s.Do(t, http.MethodGet, "/auth/link/confirm?code="+code, "", nil, "Cookie", "noted_session="+mine)
 			}),

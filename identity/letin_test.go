@@ -7,7 +7,7 @@ import (
 	"sync"
 	"testing"
 
-	"noted/internal/server/servertest"
+	"noted/server/servertest"
 )
 
 // device is a device login under way.

@@ -11,8 +11,8 @@ import (
 
 	"noted/identity"
 	"noted/internal/devidp"
-	"noted/internal/server"
-	"noted/internal/server/servertest"
+	"noted/server"
+	"noted/server/servertest"
 )
 
 // newTwoProviders is a server with a second provider, `corp`, which has people of the same names

@@ -9,8 +9,8 @@ import (
 	"noted/authz"
 	"noted/identity"
 	"noted/internal/devidp"
-	"noted/internal/server"
-	"noted/internal/server/servertest"
+	"noted/server"
+	"noted/server/servertest"
 )
 
 func TestNamesForThePolicyAreOnlyWhatTheProviderMaySay(t *testing.T) {

@@ -21,8 +21,8 @@ import (
 
 	"noted/identity"
 	"noted/internal/devidp"
-	"noted/internal/server"
-	"noted/internal/server/servertest"
+	"noted/server"
+	"noted/server/servertest"
 )
 
 func TestSigningInGoesByTheCodeFlowWithStateNonceAndPKCE(t *testing.T) {

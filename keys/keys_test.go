@@ -14,8 +14,8 @@ import (
 	"noted"
 	"noted/authz"
 	"noted/internal/localpg/pgtest"
-	"noted/internal/server"
-	"noted/internal/server/servertest"
+	"noted/server"
+	"noted/server/servertest"
 )
 
 const unauthorized = `{"title":"Unauthorized","status":401,"detail":"Authentication failed"}`

@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
-	"noted/internal/server"
-	"noted/internal/server/servertest"
+	"noted/server"
+	"noted/server/servertest"
 )
 
 // rotate rotates a key and returns it with its new secret.

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"noted/internal/server/servertest"
+	"noted/server/servertest"
 )
 
 func TestAKeyWarnsAWeekBeforeItStops(t *testing.T) {

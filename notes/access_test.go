@@ -7,8 +7,8 @@ import (
 
 	"noted"
 	"noted/internal/devidp"
-	"noted/internal/server"
-	"noted/internal/server/servertest"
+	"noted/server"
+	"noted/server/servertest"
 )
 
 type access struct {

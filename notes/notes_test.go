@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"noted/internal/server/servertest"
+	"noted/server/servertest"
 )
 
 type note struct {

@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"noted/internal/localpg/pgtest"
-	"noted/internal/server"
-	"noted/internal/server/servertest"
+	"noted/server"
+	"noted/server/servertest"
 )
 
 func TestPurgeTakesWhatIsOverAndNothingElse(t *testing.T) {

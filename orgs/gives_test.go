@@ -8,8 +8,8 @@ import (
 
 	"noted"
 	"noted/authz"
-	"noted/internal/server"
-	"noted/internal/server/servertest"
+	"noted/server"
+	"noted/server/servertest"
 )
 
 // refused is a 403 that names the permission and, if it is in the way alone, the key's role.

@@ -10,8 +10,8 @@ import (
 
 	"noted"
 	"noted/internal/migrate"
-	"noted/internal/server"
-	"noted/internal/server/servertest"
+	"noted/server"
+	"noted/server/servertest"
 )
 
 // known is what a 409 says of the keys that a member knows: their names, or how many.

@@ -15,9 +15,9 @@ import (
 	"testing"
 
 	"noted/internal/mailtest"
-	"noted/internal/server"
-	"noted/internal/server/servertest"
 	"noted/orgs"
+	"noted/server"
+	"noted/server/servertest"
 )
 
 func withMail(address string) func(*server.Options) {

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"noted/internal/devidp"
-	"noted/internal/server/servertest"
+	"noted/server/servertest"
 )
 
 // want fails unless the answer has the status.

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"noted/internal/server/servertest"
+	"noted/server/servertest"
 )
 
 // invited makes an organization of alice's and an invitation into it, and returns its token and id.

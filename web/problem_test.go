@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	"noted/internal/devidp"
-	"noted/internal/server/servertest"
+	"noted/server/servertest"
 )
 
 var title = regexp.MustCompile(`<title>([^<]*)</title>`)

@@ -10,8 +10,8 @@ import (
 
 	"noted"
 	"noted/identity"
-	"noted/internal/server"
-	"noted/internal/server/servertest"
+	"noted/server"
+	"noted/server/servertest"
 )
 
 // get follows redirects as a person's browser does, and returns the page.

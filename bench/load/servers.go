@@ -25,7 +25,7 @@ import (
 	"noted/authz"
 	"noted/identity"
 	"noted/internal/devidp"
-	"noted/internal/server"
+	"noted/server"
 )
 
 // serveNoted is the process of noted: DATABASE PROFILE. It is the server of `noted serve` with its

@@ -293,7 +293,7 @@ func (h *hunter) try(ctx context.Context, f *fault, pkg string, names []string) 
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
 	command := exec.CommandContext(ctx, h.programs[pkg], "-test.failfast", "-test.timeout=4m", "-access.stop", "-test.run="+pattern(names)) //nolint:gosec // built here
-	if pkg != "internal/server" {
+	if pkg != "server" {
 		command.Args = slices.DeleteFunc(command.Args, func(a string) bool { return a == "-access.stop" })
 	}
 	command.Dir = filepath.Join(h.root, filepath.FromSlash(pkg))

@@ -24,8 +24,8 @@ import (
 	"noted/internal/devidp"
 	"noted/internal/localpg"
 	"noted/internal/migrate"
-	"noted/internal/server"
 	"noted/keys"
+	"noted/server"
 )
 
 // devPeople are the people of `noted dev` who have a key, and the roles they are given in memory. The

@@ -15,7 +15,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"noted/internal/server"
+	"noted/server"
 )
 
 // version is the release; a build may set it: -ldflags "-X main.version=1.2.3".

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"noted/identity"
-	"noted/internal/server"
+	"noted/server"
 )
 
 // checkProviderCommand is `noted check-provider`: whether a configured provider can be signed in by.

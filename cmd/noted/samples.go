@@ -9,7 +9,7 @@ import (
 
 	"github.com/google/uuid"
 
-	"noted/internal/server"
+	"noted/server"
 )
 
 // samples are what a first start of `noted dev` finds: notes of two people, and some in the

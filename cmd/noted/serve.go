@@ -12,7 +12,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"noted/identity"
-	"noted/internal/server"
+	"noted/server"
 )
 
 // configFile is --config: its scalars are defaults for the flags of the same name.

@@ -26,8 +26,8 @@ import (
 	"noted/identity"
 	"noted/internal/devidp"
 	"noted/internal/localpg/pgtest"
-	"noted/internal/server"
-	"noted/internal/server/servertest"
+	"noted/server"
+	"noted/server/servertest"
 )
 
 // Each test here holds one property that keeps a real fault of another system out of this one;
@@ -1117,7 +1117,7 @@ func TestEveryTestThatTheDocumentsNameExists(t *testing.T) {
 	declared := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
 	named := regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w*)`")
 	there := map[string]bool{}
-	err := filepath.WalkDir("../..", func(path string, _ fs.DirEntry, err error) error {
+	err := filepath.WalkDir("..", func(path string, _ fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(path, "_test.go") {
 			return err
 		}
@@ -1130,12 +1130,12 @@ func TestEveryTestThatTheDocumentsNameExists(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	documents, err := filepath.Glob("../../docs/*.md")
+	documents, err := filepath.Glob("../docs/*.md")
 	if err != nil {
 		t.Fatal(err)
 	}
 	inThreats := 0
-	for _, document := range append(documents, "../../README.md", "../../SECURITY.md") {
+	for _, document := range append(documents, "../README.md", "../../SECURITY.md") {
 		text, err := os.ReadFile(document) //nolint:gosec // the repository's
 		if err != nil {
 			t.Fatal(err)

@@ -10,7 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"noted/internal/server/servertest"
+	"noted/server/servertest"
 )
 
 // Requests that wait: for a row which the test's own transaction has locked, after they were decided on

@@ -21,8 +21,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"noted/identity"
-	"noted/internal/server"
-	"noted/internal/server/servertest"
+	"noted/server"
+	"noted/server/servertest"
 )
 
 var accessStop = flag.Bool("access.stop", false, "stop at the first difference")

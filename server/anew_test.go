@@ -13,8 +13,8 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"noted"
-	"noted/internal/server"
-	"noted/internal/server/servertest"
+	"noted/server"
+	"noted/server/servertest"
 )
 
 // nobodyWrites is a policy under which everybody reads what they could before, and nothing more.

@@ -11,8 +11,8 @@ import (
 
 	"noted"
 	"noted/authz"
-	"noted/internal/server"
-	"noted/internal/server/servertest"
+	"noted/server"
+	"noted/server/servertest"
 )
 
 // insidePermissions are those that roles in organizations hold, in the vocabulary's order.

@@ -17,8 +17,8 @@ import (
 	"pgregory.net/rapid"
 
 	"noted/identity"
-	"noted/internal/server"
-	"noted/internal/server/servertest"
+	"noted/server"
+	"noted/server/servertest"
 )
 
 var (
@@ -95,7 +95,7 @@ func TestTheServerDecidesAsTheModel(t *testing.T) {
 		before := counts.sent
 		rapid.Check(t, func(rt *rapid.T) { newMachine(t, rt, env, people, counts).run() })
 		if t.Failed() {
-			t.Fatalf("to see it again: go test -run %s ./internal/server -model.seed=%d -model.operations=%d", t.Name(), seed+round, counts.sent-before)
+			t.Fatalf("to see it again: go test -run %s ./server -model.seed=%d -model.operations=%d", t.Name(), seed+round, counts.sent-before)
 		}
 	}
 	t.Logf("seed %d: %d operations, %d allowed, %d refused, %d otherwise (conflicts and invalid values); by status: %v",

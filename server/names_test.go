@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"noted/internal/server"
-	"noted/internal/server/servertest"
+	"noted/server"
+	"noted/server/servertest"
 )
 
 // describedSchema is what these tests read of a schema in the OpenAPI document.

@@ -15,8 +15,8 @@ import (
 
 	"noted/internal/audit"
 	"noted/internal/localpg/pgtest"
-	"noted/internal/server"
-	"noted/internal/server/servertest"
+	"noted/server"
+	"noted/server/servertest"
 )
 
 // recordPage is what a record's list shows.

@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"noted/internal/server/servertest"
+	"noted/server/servertest"
 )
 
 // document is what of the OpenAPI document tells which answers hold what.

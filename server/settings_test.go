@@ -9,8 +9,8 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"noted/internal/server"
-	"noted/internal/server/servertest"
+	"noted/server"
+	"noted/server/servertest"
 )
 
 func TestSettingsThatAreDurationsTakeDaysEverywhere(t *testing.T) {

@@ -16,8 +16,8 @@ import (
 	"noted"
 	"noted/authz"
 	"noted/internal/localpg/pgtest"
-	"noted/internal/server"
-	"noted/internal/server/servertest"
+	"noted/server"
+	"noted/server/servertest"
 )
 
 // policySource is what a server loads its policy from; another text, and it is asked to.

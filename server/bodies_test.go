@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"noted/internal/server/servertest"
+	"noted/server/servertest"
 )
 
 // upload is a request of which the body is not complete.

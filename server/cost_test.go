@@ -12,8 +12,8 @@ import (
 
 	"github.com/google/uuid"
 
-	"noted/internal/server"
-	"noted/internal/server/servertest"
+	"noted/server"
+	"noted/server/servertest"
 )
 
 // wire counts what goes between a server and its database.

@@ -23,7 +23,7 @@ import (
 	"noted/identity"
 	"noted/internal/devidp"
 	"noted/internal/localpg/pgtest"
-	"noted/internal/server"
+	"noted/server"
 )
 
 // Env is a running server.

@@ -14,7 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"noted/internal/server/servertest"
+	"noted/server/servertest"
 )
 
 // held sends a request whose body is not complete, and returns how to finish it.

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"noted/internal/server/servertest"
+	"noted/server/servertest"
 )
 
 // everyKindOfNote makes, in both organizations, a note of each kind that the relation knows: beside the

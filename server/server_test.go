@@ -4,7 +4,7 @@ import (
 	"net/http"
 	"testing"
 
-	"noted/internal/server/servertest"
+	"noted/server/servertest"
 )
 
 func TestSomebodySignsInAndIsWhoTheyAre(t *testing.T) {

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"noted/internal/server/servertest"
+	"noted/server/servertest"
 )
 
 // A 403 names the key's role when it is the role that lacks the permission, and only then: without

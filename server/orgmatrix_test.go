@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
-	"noted/internal/server/servertest"
+	"noted/server/servertest"
 )
 
 // orgRow is a line of testdata/access-orgs.csv.

@@ -13,7 +13,7 @@ import (
 	"testing"
 
 	"noted/identity"
-	"noted/internal/server/servertest"
+	"noted/server/servertest"
 )
 
 // metricsOf are the samples of /metrics by name with labels.
@@ -163,7 +163,7 @@ func TestMetricsOfSignInsAreThereFromZeroAndCountEachWayOnce(t *testing.T) {
 
 // Every reason that the code knows is in the list, and so has its counter from the start.
 func TestMetricsKnowEveryReasonOfAFailure(t *testing.T) {
-	file, err := parser.ParseFile(token.NewFileSet(), "../../identity/failure.go", nil, 0)
+	file, err := parser.ParseFile(token.NewFileSet(), "../identity/failure.go", nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
