@@ -221,54 +221,56 @@ func TestWhoLosesARoleOrTheCredentialWhileTheirRequestWaitsWritesNothing(t *test
 		if route == "POST /v1/admin/explain" {
 			continue
 		}
-		for name, loss := range losses {
-			for _, byKey := range loss.byKey {
-				if byKey && !one.byKey {
-					continue
-				}
-				what := fmt.Sprintf("%s by key: %t, loses %s", route, byKey, name)
-				source.set(base)
-				env.Exec(t, `update users set locked_at = null`)
-				env.Exec(t, `delete from links`)
-				w := newWriteWorld(t, env)
-				token, body, kind, thing := w.ada, "", "application/json", ""
-				if byKey {
-					token = w.key
-				}
-				if one.body != nil {
-					body = one.body(t, w)
-				}
-				if one.path != nil {
-					thing = one.path(w)
-				}
-				if !strings.HasPrefix(path, "/v1/") {
-					kind = "application/x-www-form-urlencoded"
-				}
-				address := strings.NewReplacer("{id}", thing, "{org}", w.org, "{user}", w.member).Replace(path)
-				before, after := "", ""
-				a := whileConfirming(t, env, "users", func() servertest.Answer {
-					if body == "" {
-						return env.Do(t, method, address, token, nil)
+		t.Run(route, func(t *testing.T) {
+			for name, loss := range losses {
+				for _, byKey := range loss.byKey {
+					if byKey && !one.byKey {
+						continue
 					}
-					return env.Do(t, method, address, token, body, "Content-Type", kind)
-				}, func(tx pgx.Tx) {
-					loss.lose(t, w, tx)
-					if err := tx.QueryRow(t.Context(), written).Scan(&before); err != nil {
+					what := fmt.Sprintf("%s by key: %t, loses %s", route, byKey, name)
+					source.set(base)
+					env.Exec(t, `update users set locked_at = null`)
+					env.Exec(t, `delete from links`)
+					w := newWriteWorld(t, env)
+					token, body, kind, thing := w.ada, "", "application/json", ""
+					if byKey {
+						token = w.key
+					}
+					if one.body != nil {
+						body = one.body(t, w)
+					}
+					if one.path != nil {
+						thing = one.path(w)
+					}
+					if !strings.HasPrefix(path, "/v1/") {
+						kind = "application/x-www-form-urlencoded"
+					}
+					address := strings.NewReplacer("{id}", thing, "{org}", w.org, "{user}", w.member).Replace(path)
+					before, after := "", ""
+					a := whileConfirming(t, env, "users", func() servertest.Answer {
+						if body == "" {
+							return env.Do(t, method, address, token, nil)
+						}
+						return env.Do(t, method, address, token, body, "Content-Type", kind)
+					}, func(tx pgx.Tx) {
+						loss.lose(t, w, tx)
+						if err := tx.QueryRow(t.Context(), written).Scan(&before); err != nil {
+							t.Fatal(err)
+						}
+					})
+					if err := env.Pool.QueryRow(t.Context(), written).Scan(&after); err != nil {
 						t.Fatal(err)
 					}
-				})
-				if err := env.Pool.QueryRow(t.Context(), written).Scan(&after); err != nil {
-					t.Fatal(err)
-				}
-				if !slices.Contains(loss.status, a.Status) {
-					t.Errorf("%s: %d %.300s", what, a.Status, a.Body)
-				}
-				// Unlocking who is not locked writes nothing.
-				if changes := name == "nothing" && route != "POST /v1/admin/users/{id}/unlock"; changes != (before != after) {
-					t.Errorf("%s: %d, something was written: %t", what, a.Status, before != after)
+					if !slices.Contains(loss.status, a.Status) {
+						t.Errorf("%s: %d %.300s", what, a.Status, a.Body)
+					}
+					// Unlocking who is not locked writes nothing.
+					if changes := name == "nothing" && route != "POST /v1/admin/users/{id}/unlock"; changes != (before != after) {
+						t.Errorf("%s: %d, something was written: %t", what, a.Status, before != after)
+					}
 				}
 			}
-		}
+		})
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -63,40 +64,86 @@ func run(ctx context.Context, out io.Writer, only string, list bool) error {
 	if err != nil {
 		return err
 	}
-	say("running all tests with nothing changed, to see which of them reaches what")
+	hints, err := readHints(root)
+	if err != nil {
+		return err
+	}
+	h := &hunter{root: root, programs: programs, sql: found.sql, only: only, hints: hints, found: map[string]string{}, say: say}
 	r := &record{took: map[string]time.Duration{}, reach: map[string]map[string]bool{}, sql: map[string]bool{}, fails: map[string]bool{}}
-	err = atOnce(tested, func(pkg string) error { return r.watch(ctx, root, pkg, programs[pkg]) })
+	say("running all tests with nothing changed, to see which of them reaches what, and meanwhile those that found each fault last")
+	recorded := make(chan error, 1)
+	go func() {
+		recorded <- atOnce(len(tested), tested, func(pkg string) error { return r.watch(ctx, root, pkg, programs[pkg]) })
+	}()
+	if err := h.askHinted(ctx, found.places); err != nil {
+		return err
+	}
+	if err := <-recorded; err != nil {
+		return err
+	}
+	survivors, err := h.hunt(ctx, found, r)
+	if only != "" || err != nil {
+		for name, test := range hints {
+			if h.found[name] == "" {
+				h.found[name] = test
+			}
+		}
+	}
+	err = errors.Join(err, writeHints(root, h.found))
 	if err != nil {
 		return err
 	}
-	noSQL := found.checkSQL(ctx, r.sql)
-	h := &hunter{root: root, programs: programs, sql: found.sql}
-	survivors, err := h.hunt(ctx, found, r, only, say)
-	if err != nil {
-		return err
-	}
-	var wrong []string
-	if noSQL != nil {
-		wrong = append(wrong, noSQL.Error())
-	}
-	for _, name := range slices.Sorted(maps.Keys(r.fails)) {
-		wrong = append(wrong, "with nothing changed it fails: "+name)
+	wrong := survivors
+	if err := found.checkSQL(ctx, r.sql); err != nil {
+		wrong = append(wrong, err.Error())
 	}
 	for _, name := range slices.Sorted(maps.Keys(accepted)) {
-		if !slices.ContainsFunc(found.places, func(p *place) bool { return p.name == name }) {
+		if !slices.ContainsFunc(found.places, func(p *place) bool { return p.name == name || p.routes && strings.HasPrefix(name, p.name+" for ") }) {
 			wrong = append(wrong, "no place has the accepted name "+name)
 		}
 	}
-	if wrong = append(wrong, survivors...); len(wrong) > 0 {
+	if len(wrong) > 0 {
 		return fmt.Errorf("%d faults survive:\n%s", len(survivors), strings.Join(wrong, "\n"))
 	}
 	return nil
 }
 
-// hunt runs the tests against every fault, and returns those that none finds.
-func (h *hunter) hunt(ctx context.Context, found *finder, r *record, only string, say func(string, ...any)) (survivors []string, err error) {
+// askHinted runs, for each fault of which a hint tells, the test that the hint names.
+func (h *hunter) askHinted(ctx context.Context, places []*place) error {
+	var hinted []*fault
+	for _, p := range places {
+		if !p.routes {
+			if h.hints[p.name] != "" {
+				hinted = append(hinted, &fault{place: p})
+			}
+			continue
+		}
+		for name := range h.hints {
+			if route, ok := strings.CutPrefix(name, p.name+" for "); ok {
+				hinted = append(hinted, &fault{place: p, route: route})
+			}
+		}
+	}
+	hinted = slices.DeleteFunc(hinted, func(f *fault) bool { return !strings.Contains(f.String(), h.only) })
+	err := atOnce(runtime.GOMAXPROCS(0)+1, hinted, func(f *fault) error {
+		pkg, test, _ := strings.Cut(h.hints[f.String()], " ")
+		if h.programs[pkg] == "" {
+			return nil
+		}
+		failed, err := h.try(ctx, f, pkg, []string{test})
+		if err == nil && failed != "" {
+			h.fell(f, pkg, failed)
+		}
+		return err
+	})
+	h.say("%d of %d faults are found by the tests that found them last", len(h.found), len(hinted))
+	return err
+}
+
+// hunt runs the tests against every fault that no hint has found, and returns those that none finds.
+func (h *hunter) hunt(ctx context.Context, found *finder, r *record) (survivors []string, err error) {
 	all, unreached := r.faults(found.places)
-	all = slices.DeleteFunc(all, func(f *fault) bool { return accepted[f.name] != "" || !strings.Contains(f.String(), only) })
+	all = slices.DeleteFunc(all, func(f *fault) bool { return f.accepted() || !strings.Contains(f.String(), h.only) })
 	inSQL, routes := 0, 0
 	for _, f := range all {
 		switch _, clause := found.sql[f.id]; {
@@ -106,41 +153,50 @@ func (h *hunter) hunt(ctx context.Context, found *finder, r *record, only string
 			routes++
 		}
 	}
-	say("%d faults: %d of clauses, %d of decisions, locks and confirmations in Go, %d of declared permissions; %d more are accepted",
+	h.say("%d faults: %d of clauses, %d of decisions, locks and confirmations in Go, %d of declared permissions; %d more are accepted",
 		len(all), inSQL, len(all)-inSQL-routes, routes, len(accepted))
+	// A test that fails with nothing changed, as some may beside all this work, has found nothing.
+	maps.DeleteFunc(h.found, func(_, test string) bool { return r.fails[test] })
+	for name := range h.found {
+		if !slices.ContainsFunc(all, func(f *fault) bool { return f.String() == name }) {
+			delete(h.found, name)
+		}
+	}
+	left := slices.DeleteFunc(slices.Clone(all), func(f *fault) bool { return h.found[f.String()] != "" })
+	h.credit(left)
 	var mu sync.Mutex
 	done := 0
-	err = atOnce(all, func(f *fault) error {
+	err = atOnce(runtime.GOMAXPROCS(0)+1, left, func(f *fault) error {
 		fell, err := h.falls(ctx, f)
 		mu.Lock()
 		defer mu.Unlock()
 		if err == nil && !fell {
 			survivors = append(survivors, fmt.Sprintf("%s:%d: %s", f.at.Filename, f.at.Line, f))
-			say("it survives: %s", survivors[len(survivors)-1])
+			h.say("it survives: %s", survivors[len(survivors)-1])
 		}
-		if done++; done%50 == 0 || done == len(all) {
-			say("%d of %d, %d survive", done, len(all), len(survivors))
+		if done++; done%50 == 0 || done == len(left) {
+			h.say("%d of %d, %d survive", done, len(left), len(survivors))
 		}
 		return err
 	})
 	for _, p := range unreached {
-		if !p.mark && strings.Contains(p.name, only) && accepted[p.name] == "" {
+		if !p.mark && strings.Contains(p.name, h.only) && accepted[p.name] == "" {
 			survivors = append(survivors, fmt.Sprintf("%s:%d: %s: no test comes there", p.at.Filename, p.at.Line, p.name))
 		}
 	}
 	slices.Sort(survivors)
 	if err == nil && len(survivors) == 0 {
-		say("%d places, %d faults: a test fails for each", len(found.places), len(all))
+		h.say("%d places, %d faults: a test fails for each", len(found.places), len(all))
 	}
 	return survivors, err
 }
 
-// atOnce does the work for each of a list, as many at a time as there are processors, and stops at the first error.
-func atOnce[T any](all []T, work func(T) error) (first error) {
+// atOnce does the work for each of a list, so many at a time, and stops at the first error.
+func atOnce[T any](many int, all []T, work func(T) error) (first error) {
 	var wait sync.WaitGroup
 	var mu sync.Mutex
 	next := make(chan T)
-	for range runtime.GOMAXPROCS(0) {
+	for range many {
 		wait.Go(func() {
 			for one := range next {
 				if err := work(one); err != nil {

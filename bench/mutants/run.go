@@ -200,7 +200,17 @@ type hunter struct {
 	root     string
 	programs map[string]string
 	sql      map[int][2]string
+	only     string            // a part of the names of what is asked for
+	hints    map[string]string // what readHints says
+	say      func(string, ...any)
 	mu       sync.Mutex
+	found    map[string]string // the hints for the next run
+}
+
+func (h *hunter) fell(f *fault, pkg, test string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.found[f.String()] = pkg + " " + test
 }
 
 // budgets are how long the tests of each round may take, as they took in the recorded run; the last has them all.
@@ -210,13 +220,39 @@ var budgets = []time.Duration{2 * time.Second, 8 * time.Second, 30 * time.Second
 // has costs a little time and nothing else.
 var likely = regexp.MustCompile(`^(TestWhoLoses|TestRoleThatChanges|TestEachChange|TestWhatEndsCredentials|TestCredentialThatEnds|TestAList|TestIDsThat|TestOrganizationsAnswer|TestEveryOperation|TestDecisionsAreCasbinsOwn)`)
 
-// falls tells whether a test fails with the fault. Those that have found others in the same function come
+// functionOf is the file and the function of a fault's name.
+func functionOf(name string) string {
+	file, rest, _ := strings.Cut(name, ":")
+	function, _, _ := strings.Cut(rest, ":")
+	return file + ":" + function
+}
+
+// credit counts, for the tests that reach the faults, what the hints say that they have found.
+func (h *hunter) credit(faults []*fault) {
+	kills, killsIn := map[string]int{}, map[string]map[string]int{}
+	for fault, test := range h.hints {
+		kills[test]++
+		if killsIn[test] == nil {
+			killsIn[test] = map[string]int{}
+		}
+		killsIn[test][functionOf(fault)]++
+	}
+	seen := map[*unit]bool{}
+	for _, f := range faults {
+		for _, u := range f.units {
+			if test := u.program + " " + u.name; !seen[u] && kills[test] > 0 {
+				u.kills, u.killsIn = kills[test], killsIn[test]
+			}
+			seen[u] = true
+		}
+	}
+}
+
+// falls reports whether a test fails with the fault. Those that have found others in the same function come
 // first, then the cheapest for what they have found.
 func (h *hunter) falls(ctx context.Context, f *fault) (fell bool, err error) {
 	left := slices.Clone(f.units)
-	file, rest, _ := strings.Cut(f.name, ":")
-	function, _, _ := strings.Cut(rest, ":")
-	where := file + ":" + function
+	where := functionOf(f.name)
 	for round := range budgets {
 		h.mu.Lock()
 		score := func(u *unit) float64 {
@@ -273,6 +309,7 @@ func (h *hunter) falls(ctx context.Context, f *fault) (fell bool, err error) {
 				return false, err
 			}
 			if failed != "" {
+				h.fell(f, pkg, failed)
 				h.mu.Lock()
 				for _, u := range f.units {
 					if u.program == pkg && u.name == failed {
