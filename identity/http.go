@@ -3,7 +3,6 @@ package identity
 import (
 	"context"
 	"net/http"
-	"slices"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/go-chi/chi/v5"
@@ -70,6 +69,14 @@ func (s *Service) Providers() []ProviderItem {
 		items = append(items, ProviderItem{p.ID, p.Name})
 	}
 	return items
+}
+
+// providerID is the id of the configured provider with the issuer, nil if there is none any more.
+func (s *Service) providerID(issuer string) *string {
+	if p := s.config.Providers.ByIssuer(issuer); p != nil {
+		return &p.ID
+	}
+	return nil
 }
 
 // ProviderList is the answer of /auth/providers.
@@ -139,9 +146,7 @@ func (s *Service) sessions(ctx context.Context, in *struct{ page.Query }) (*sess
 		return nil, err
 	}
 	for i := range rows {
-		if j := slices.IndexFunc(s.config.Providers, func(p *Provider) bool { return p.Issuer == rows[i].issuer }); j >= 0 {
-			rows[i].Provider = &s.config.Providers[j].ID
-		}
+		rows[i].Provider = s.providerID(rows[i].issuer)
 	}
 	return &sessionsOutput{page.Make(rows, in.Limit, list, func(one Session) page.Position {
 		return page.Position{At: one.CreatedAt, ID: one.ID}

@@ -6,15 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"golang.org/x/oauth2"
 
 	"noted/authz"
+	"noted/identity/oidc"
 	"noted/internal/audit"
 	"noted/internal/page"
 	"noted/internal/problem"
@@ -79,9 +78,7 @@ func (s *Service) identities(ctx context.Context, in *struct{ page.Query }) (*id
 		var one LinkedIdentity
 		err := row.Scan(&one.ID, &one.Issuer, &one.Subject, &one.Email, &one.CreatedAt, &one.LastSignInAt)
 		one.CreatedAt, one.LastSignInAt = one.CreatedAt.UTC(), one.LastSignInAt.UTC()
-		if i := slices.IndexFunc(s.config.Providers, func(p *Provider) bool { return p.Issuer == one.Issuer }); i >= 0 {
-			one.Provider = &s.config.Providers[i].ID
-		}
+		one.Provider = s.providerID(one.Issuer)
 		return one, err
 	})
 	if err != nil {
@@ -112,16 +109,15 @@ func (s *Service) startLink(ctx context.Context, in *startLinkInput) (*startLink
 	if !authz.From(ctx).ByBrowser {
 		return nil, notByBrowser(writeIdentity)
 	}
-	i := slices.IndexFunc(s.config.Providers, func(p *Provider) bool { return p.ID == in.Body.Provider })
-	if i < 0 {
+	provider := s.config.Providers.ByID(in.Body.Provider)
+	if provider == nil {
 		return nil, problem.Invalid("body.provider", "is no provider here; /auth/providers lists them")
 	}
-	provider := s.config.Providers[i]
-	e, err := s.reach(ctx, provider)
+	f := oidc.NewFlow()
+	address, err := s.toProvider(ctx, provider, f, "", selectAccount)
 	if err != nil {
 		return nil, err
 	}
-	f := flow{Provider: provider.ID, State: random(), Nonce: random(), Verifier: oauth2.GenerateVerifier()}
 	err = s.Act(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `
 			insert into links (session_id, state_hash, provider, nonce, verifier, expires_at)
@@ -130,7 +126,7 @@ func (s *Service) startLink(ctx context.Context, in *startLinkInput) (*startLink
 			on conflict (session_id) do update set state_hash = excluded.state_hash, provider = excluded.provider,
 				nonce = excluded.nonce, verifier = excluded.verifier, expires_at = excluded.expires_at,
 				sign_in = null, confirm_hash = null`,
-			authz.From(ctx).Session, hashState(f.State), f.Provider, f.Nonce, f.Verifier, flowLife, linkFresh)
+			authz.From(ctx).Session, hashState(f.State), provider.ID, f.Nonce, f.Verifier, flowLife, linkFresh)
 		if err != nil {
 			return fmt.Errorf("beginning to link: %w", err)
 		}
@@ -144,7 +140,7 @@ func (s *Service) startLink(ctx context.Context, in *startLinkInput) (*startLink
 	if err != nil {
 		return nil, err
 	}
-	return &startLinkOutput{LinkURL{e.authorizeURL(provider, f, "", selectAccount)}}, nil
+	return &startLinkOutput{LinkURL{address}}, nil
 }
 
 // Linking is what a page may offer to somebody who wants to link another sign-in.
@@ -183,8 +179,9 @@ func hashState(state string) []byte {
 
 // link is one under way.
 type link struct {
-	flow
-	session uuid.UUID
+	oidc.Flow
+	provider string // its id
+	session  uuid.UUID
 }
 
 // linkOf finds the linking that the callback's state belongs to, if it belongs to one.
@@ -193,7 +190,7 @@ func (s *Service) linkOf(r *http.Request) (l link, ok bool, err error) {
 	err = s.pool.QueryRow(r.Context(), `
 		select session_id, provider, nonce, verifier from links
 		where state_hash = $1 and sign_in is null and expires_at > now()`, hashState(l.State)).
-		Scan(&l.session, &l.Provider, &l.Nonce, &l.Verifier)
+		Scan(&l.session, &l.provider, &l.Nonce, &l.Verifier)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return l, false, nil
@@ -216,7 +213,7 @@ type LinkedName struct{ Provider, Name, Email, Subject string }
 
 // finishLink is the callback of a linking. It shows the page that names both identities; what
 // the provider signed waits in the database for the confirming POST.
-func (s *Service) finishLink(w http.ResponseWriter, r *http.Request, provider *Provider, l link) {
+func (s *Service) finishLink(w http.ResponseWriter, r *http.Request, provider *oidc.Provider, l link) {
 	shown, code, err := s.prepareLink(r, provider, l)
 	if err != nil { // else it ends when it is confirmed
 		s.config.SignIn(WayLink, false)
@@ -238,10 +235,10 @@ var (
 	errMine   = problem.New(http.StatusConflict, "This sign-in is linked to your account already.")
 )
 
-func (s *Service) prepareLink(r *http.Request, provider *Provider, l link) (shown LinkPage, code string, err error) {
+func (s *Service) prepareLink(r *http.Request, provider *oidc.Provider, l link) (shown LinkPage, code string, err error) {
 	ctx := r.Context()
-	if l.Provider != provider.ID {
-		return shown, "", &Failure{Reason: ReasonState, Err: fmt.Errorf("began at provider %.100q, came back at %q", l.Provider, provider.ID)}
+	if l.provider != provider.ID {
+		return shown, "", &Failure{Reason: ReasonState, Err: fmt.Errorf("began at provider %.100q, came back at %q", l.provider, provider.ID)}
 	}
 	if shown.Principal, err = s.peekCookie(r); err != nil {
 		return shown, "", err
@@ -249,7 +246,7 @@ func (s *Service) prepareLink(r *http.Request, provider *Provider, l link) (show
 	if shown.Principal == nil || shown.Principal.Session != l.session {
 		return shown, "", &Failure{Reason: ReasonState, Err: errors.New("this browser has not the session that began to link")}
 	}
-	in, err := s.redeem(r, provider, l.flow)
+	in, err := s.redeem(r, provider, l.Flow)
 	if err != nil {
 		return shown, "", err
 	}
@@ -294,17 +291,15 @@ func (s *Service) linkedNames(ctx context.Context, principal *authz.Principal) (
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (LinkedName, error) {
 		one := LinkedName{Name: principal.Name}
 		err := row.Scan(&one.Provider, &one.Email, &one.Subject)
-		for _, p := range s.config.Providers {
-			if p.Issuer == one.Provider {
-				one.Provider = p.Name
-			}
+		if p := s.config.Providers.ByIssuer(one.Provider); p != nil {
+			one.Provider = p.Name
 		}
 		return one, err
 	})
 }
 
 // linkable refuses an identity that is somebody's already.
-func linkable(ctx context.Context, tx pgx.Tx, in Identity, user uuid.UUID) error {
+func linkable(ctx context.Context, tx pgx.Tx, in oidc.Identity, user uuid.UUID) error {
 	if err := lockIdentity(ctx, tx, in.Issuer, in.Subject); err != nil {
 		return err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"noted/authz"
+	"noted/identity/oidc"
 	"noted/internal/audit"
 	"noted/internal/page"
 	"noted/internal/request"
@@ -66,15 +67,11 @@ func (s *Service) markUsed(ctx context.Context, session uuid.UUID) error {
 	return err
 }
 
-// signIn is a verified ID token's yield.
+// signIn is what a session begins with.
 type signIn struct {
-	Identity
-	Name      string
-	IDToken   string // kept for the provider's end_session_endpoint; empty when it is not noted's own
-	IssuedAt  time.Time
-	SessionID string // the provider's: sid
-	Claims    SeenClaims
-	spent     []byte // the token's hash: it counts once
+	oidc.SignIn
+	IDToken string // kept for the provider's end_session_endpoint; empty when it is not noted's own
+	spent   []byte // the token's hash: it counts once
 }
 
 // spentIDToken names an ID token by what was signed, so that another spelling of the signature
@@ -192,7 +189,7 @@ func addressOrNull(ip netip.Addr) *netip.Addr {
 }
 
 // saveClaims keeps, for those who run the place, what the last sign-in's token carried.
-func saveClaims(ctx context.Context, tx pgx.Tx, identity uuid.UUID, seen SeenClaims) error {
+func saveClaims(ctx context.Context, tx pgx.Tx, identity uuid.UUID, seen oidc.SeenClaims) error {
 	if _, err := tx.Exec(ctx, `update identities set claims = $2 where id = $1`, identity, seen); err != nil {
 		return fmt.Errorf("noting claims: %w", err)
 	}
@@ -213,7 +210,7 @@ func lockIdentity(ctx context.Context, tx pgx.Tx, issuer, subject string) error 
 // waits for the first on a lock named after the pair. It returns a *Failure for a locked
 // user, whose id it returns all the same. made tells whether the user is new. `noted dev`
 // makes its people by it.
-func SaveIdentity(ctx context.Context, tx pgx.Tx, in Identity, name string) (user, identity uuid.UUID, made bool, err error) {
+func SaveIdentity(ctx context.Context, tx pgx.Tx, in oidc.Identity, name string) (user, identity uuid.UUID, made bool, err error) {
 	if err = lockIdentity(ctx, tx, in.Issuer, in.Subject); err != nil {
 		return user, identity, made, err
 	}
@@ -396,10 +393,8 @@ func (s *Service) MoveIssuer(ctx context.Context, from, to string) error {
 
 // Issuer is that of a configured provider; empty when there is none of that id.
 func (s *Service) Issuer(provider string) string {
-	for _, p := range s.config.Providers {
-		if p.ID == provider {
-			return p.Issuer
-		}
+	if p := s.config.Providers.ByID(provider); p != nil {
+		return p.Issuer
 	}
 	return ""
 }

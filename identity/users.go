@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"noted/authz"
+	"noted/identity/oidc"
 	"noted/internal/audit"
 	"noted/internal/page"
 	"noted/internal/problem"
@@ -35,11 +36,11 @@ type UserDetail struct {
 
 // UserIdentity is one of an account's identities.
 type UserIdentity struct {
-	ID           uuid.UUID  `json:"id"`
-	Issuer       string     `json:"issuer"`
-	Subject      string     `json:"subject"`
-	LastSignInAt time.Time  `json:"last_sign_in_at"`
-	Claims       SeenClaims `json:"claims" doc:"Of the ID token of the last sign-in"`
+	ID           uuid.UUID       `json:"id"`
+	Issuer       string          `json:"issuer"`
+	Subject      string          `json:"subject"`
+	LastSignInAt time.Time       `json:"last_sign_in_at"`
+	Claims       oidc.SeenClaims `json:"claims" doc:"Of the ID token of the last sign-in"`
 }
 
 // IdentitiesOf are those of an account, the oldest first.
@@ -50,7 +51,7 @@ func (s *Service) IdentitiesOf(ctx context.Context, user uuid.UUID) ([]UserIdent
 		return nil, fmt.Errorf("listing identities: %w", err)
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (UserIdentity, error) {
-		one := UserIdentity{Claims: SeenClaims{Names: []string{}, Values: map[string]any{}}}
+		one := UserIdentity{Claims: oidc.SeenClaims{Names: []string{}, Values: map[string]any{}}}
 		err := row.Scan(&one.ID, &one.Issuer, &one.Subject, &one.LastSignInAt, &one.Claims)
 		one.LastSignInAt = one.LastSignInAt.UTC()
 		return one, err
@@ -110,7 +111,7 @@ func (s *Service) VerifiedEmails(ctx context.Context, tx pgx.Tx, user uuid.UUID)
 	found, err := pgx.CollectRows(rows, pgx.RowTo[string])
 	emails := []string{}
 	for _, email := range found {
-		if IsPlainEmail(email) {
+		if oidc.IsPlainEmail(email) {
 			emails = append(emails, strings.ToLower(email))
 		}
 	}
@@ -125,7 +126,7 @@ func (s *Service) CalledBy(ctx context.Context, names []string) ([]uuid.UUID, er
 	for _, name := range names {
 		provider, rest, _ := strings.Cut(name, ":")
 		switch {
-		case strings.Contains(name, "@") && IsPlainEmail(name):
+		case strings.Contains(name, "@") && oidc.IsPlainEmail(name):
 			emails = append(emails, name)
 		case provider == "group":
 			_, group, _ := strings.Cut(rest, ":")

@@ -27,6 +27,7 @@ import (
 	"noted/admin"
 	"noted/authz"
 	"noted/identity"
+	"noted/identity/oidc"
 	"noted/internal/audit"
 	"noted/internal/migrate"
 	"noted/internal/problem"
@@ -40,7 +41,7 @@ import (
 // Options is what a server is made from.
 type Options struct {
 	Settings  Settings // checked
-	Providers []*identity.Provider
+	Providers oidc.Providers
 	Policy    *authz.InForce
 	// Reload asks for the policy to be loaded again, by a signal or by a change of its files.
 	Reload  <-chan struct{}
@@ -264,7 +265,7 @@ func (s *Server) Run(ctx context.Context, listener, metricsListener net.Listener
 	s.work.run(workContext, s.Failures.Run)
 	s.work.run(workContext, s.rest)
 	s.work.run(workContext, s.keepPolicy)
-	s.work.run(workContext, func(ctx context.Context) { s.Identity.TryDiscovery(ctx, s.options.Log) })
+	s.work.run(workContext, func(ctx context.Context) { s.options.Providers.TryDiscovery(ctx, s.options.Log) })
 	s.work.run(workContext, func(ctx context.Context) { s.Identity.Listen(ctx, s.options.Log) })
 
 	servers := []*http.Server{s.httpServer(s.router)}

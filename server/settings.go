@@ -20,7 +20,7 @@ import (
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
 
-	"noted/identity"
+	"noted/identity/oidc"
 	"noted/internal/duration"
 	"noted/internal/nearest"
 	"noted/orgs"
@@ -284,8 +284,8 @@ var reservedIDs = []string{"dev", "group", "email", "key", "service"}
 
 // Providers checks the entries and makes providers of them. Errors name the entry, the
 // member and what to write.
-func Providers(entries []ProviderSettings) ([]*identity.Provider, error) {
-	var providers []*identity.Provider
+func Providers(entries []ProviderSettings) (oidc.Providers, error) {
+	var providers oidc.Providers
 	var errs []error
 	ids, issuers := map[string]bool{}, map[string]bool{}
 	for i, entry := range entries {
@@ -308,7 +308,7 @@ func Providers(entries []ProviderSettings) ([]*identity.Provider, error) {
 // fault is what is wrong with one member, and what to write.
 type fault struct{ member, text string }
 
-func (p ProviderSettings) provider() (provider *identity.Provider, faults []fault) {
+func (p ProviderSettings) provider() (provider *oidc.Provider, faults []fault) {
 	fail := func(member, format string, args ...any) {
 		faults = append(faults, fault{member, fmt.Sprintf(format, args...)})
 	}
@@ -355,7 +355,7 @@ func (p ProviderSettings) provider() (provider *identity.Provider, faults []faul
 	if !slices.Contains(scopes, "openid") {
 		fail("scopes", "openid must be among them")
 	}
-	return &identity.Provider{
+	return &oidc.Provider{
 		ID: p.ID, Name: name, Issuer: p.Issuer, ClientID: p.ClientID, ClientSecret: secret, Scopes: scopes,
 		EmailDomains: lower(p.EmailDomains), GroupsClaims: p.GroupsClaims, AllowedEmailDomains: lower(p.AllowedEmailDomains),
 		AllowedGroups: p.AllowedGroups, HostedDomains: lower(p.HostedDomains),
