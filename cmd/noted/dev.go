@@ -39,7 +39,7 @@ var (
 type devPerson struct{ name, role string }
 
 const (
-	devProvider = "dev"
+	devProvider = server.DevProvider
 	devKeyName  = "noted dev" // each start revokes the last start's key of this name
 	devKeyRole  = "key-admin"
 )
