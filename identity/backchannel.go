@@ -1,13 +1,10 @@
 package identity
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"net/http"
 
 	"github.com/go-chi/chi/v5"
-	"github.com/jackc/pgx/v5"
 
 	"noted/identity/oidc"
 	"noted/internal/problem"
@@ -54,64 +51,4 @@ func (s *Service) logoutOf(r *http.Request, provider *oidc.Provider) (oidc.Logou
 	}
 	asked, err := provider.VerifyLogout(r.Context(), form.Get("logout_token"))
 	return asked, atProvider(err)
-}
-
-// logOutAtProvider ends the sessions of one sign-in, by sid, or of an identity, by sub. With both, sid
-// selects, sub must match, and what was exchanged for that identity's tokens without a sid ends too:
-// nobody can tell of which sign-in they were. Devices approved from those sessions, and sessions
-// exchanged with their tokens, have the same identity and sid, and end with them. ID tokens of what
-// was ended begin nothing any more.
-func (s *Service) logOutAtProvider(ctx context.Context, l oidc.Logout) error {
-	return s.Write(ctx, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, `
-			insert into spent_tokens (hash, forget_at) values ($1, now() + $2::interval)
-			on conflict (hash) do nothing`, spentHash("logout", l.Issuer, l.TokenID), spentFor)
-		if err != nil {
-			return fmt.Errorf("spending a logout token: %w", err)
-		}
-		if tag.RowsAffected() == 0 {
-			return &Failure{Reason: ReasonReplay}
-		}
-		// In the order of spend.
-		sid, subject := spentHash("sid", l.Issuer, l.SessionID), spentHash("sub", l.Issuer, l.Subject)
-		var locked, ended [][]byte
-		if l.SessionID != "" {
-			locked, ended = append(locked, sid), append(ended, sid)
-		}
-		if l.Subject != "" {
-			locked = append(locked, subject)
-			if l.SessionID != "" {
-				subject = spentHash("sub without sid", l.Issuer, l.Subject)
-			}
-			ended = append(ended, subject)
-		}
-		for _, hash := range locked {
-			if err := lockToken(ctx, tx, hash); err != nil {
-				return err
-			}
-		}
-		var other bool
-		err = tx.QueryRow(ctx, `
-			select exists (
-				select 1 from sessions s join identities i on i.id = s.identity_id
-				where i.issuer = $1 and s.provider_sid = $2 and i.subject <> $3 and $3 <> '')`, l.Issuer, l.SessionID, l.Subject).Scan(&other)
-		if err != nil {
-			return fmt.Errorf("comparing sid and sub: %w", err)
-		}
-		if other {
-			return &Failure{Reason: ReasonLogoutToken, Err: errors.New("sid is of another sub")}
-		}
-		_, err = tx.Exec(ctx, `
-			insert into spent_tokens (hash, issued_at, forget_at) select unnest($1::bytea[]), $2::timestamptz, now() + $3::interval
-			on conflict (hash) do update set issued_at = greatest(spent_tokens.issued_at, excluded.issued_at), forget_at = excluded.forget_at`,
-			ended, l.IssuedAt, spentFor)
-		if err != nil {
-			return fmt.Errorf("noting a logout: %w", err)
-		}
-		_, err = endSessions(ctx, tx, "signed out at "+l.Issuer,
-			`i.issuer = $1 and case when $2 = '' then i.subject = $3
-				else s.provider_sid = $2 or s.provider_sid is null and s.origin = $4 and i.subject = $3 end`,
-			l.Issuer, l.SessionID, l.Subject, originExchange)
-		return err
-	})
 }

@@ -787,7 +787,7 @@ func attacks() []attack {
 			want(t, http.StatusOK, sendLogout(t, s.Env, logoutToken(t, s.Env, map[string]any{"sid": "over"})))
 			return newIDToken(t, s.Env, "alice", map[string]any{"sid": "over"})
 		}, "signed_out_at_provider", ""),
-		refused("somebody who is locked", "OIDC Core 3.1.2.6", "identity/store.go SaveIdentity: locked", func(t *testing.T, s *stage) answers {
+		refused("somebody who is locked", "OIDC Core 3.1.2.6", "identity/store_users.go SaveIdentity: locked", func(t *testing.T, s *stage) answers {
 			s.lie(claim("sub", "locked"))
 			s.signIn(t)
 			s.Exec(t, `update users set locked_at = now() where id = $1`, user(t, s.Env, "locked"))
@@ -933,7 +933,7 @@ func attacks() []attack {
 			},
 		},
 		{
-			name: "somebody else confirms a link", section: "RFC 6749 10.12", check: "identity/link.go makeLink: the session that began", status: http.StatusConflict, stage: twoProviders,
+			name: "somebody else confirms a link", section: "RFC 6749 10.12", check: "identity/store_links.go makeLink: the session that began", status: http.StatusConflict, stage: twoProviders,
 			run: linking(func(t *testing.T, s *stage, _, other, code string) servertest.Answer {
 				return confirmLink(t, s.Env, other, code)
 			}),
@@ -951,7 +951,7 @@ func attacks() []attack {
 			}),
 		},
 		{
-			name: "a wrong code confirms a link", section: "RFC 6749 10.12", check: "identity/link.go makeLink: the code of the page", status: http.StatusConflict, stage: twoProviders,
+			name: "a wrong code confirms a link", section: "RFC 6749 10.12", check: "identity/store_links.go makeLink: the code of the page", status: http.StatusConflict, stage: twoProviders,
 			run: linking(func(t *testing.T, s *stage, mine, _, code string) servertest.Answer {
 				return confirmLink(t, s.Env, mine, "x"+code[1:])
 			}),

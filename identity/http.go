@@ -71,6 +71,14 @@ func (s *Service) Providers() []ProviderItem {
 	return items
 }
 
+// Issuer is that of a configured provider; empty when there is none of that id.
+func (s *Service) Issuer(provider string) string {
+	if p := s.config.Providers.ByID(provider); p != nil {
+		return p.Issuer
+	}
+	return ""
+}
+
 // providerID is the id of the configured provider with the issuer, nil if there is none any more.
 func (s *Service) providerID(issuer string) *string {
 	if p := s.config.Providers.ByIssuer(issuer); p != nil {
@@ -155,7 +163,7 @@ func (s *Service) sessions(ctx context.Context, in *struct{ page.Query }) (*sess
 
 func (s *Service) endOne(ctx context.Context, _ *struct{}, found authz.Found[uuid.UUID]) (*struct{}, error) {
 	return nil, s.actAlone(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		ended, err := endSessions(ctx, tx, "", `s.user_id = $1 and s.id = $2 and s.expires_at > now()`, authz.From(ctx).ID, found.Thing)
+		ended, err := endOwnSession(ctx, tx, authz.From(ctx), found.Thing)
 		if err == nil && ended == 0 { // another request ended it meanwhile
 			err = errNoSession
 		}
@@ -165,8 +173,6 @@ func (s *Service) endOne(ctx context.Context, _ *struct{}, found authz.Found[uui
 
 func (s *Service) endOthers(ctx context.Context, _ *struct{}) (*struct{}, error) {
 	return nil, s.actAlone(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		caller := authz.From(ctx)
-		_, err := endSessions(ctx, tx, "", `s.user_id = $1 and s.id <> $2 and s.expires_at > now()`, caller.ID, caller.Session)
-		return err
+		return endOtherSessions(ctx, tx, authz.From(ctx))
 	})
 }

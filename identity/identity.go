@@ -4,8 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"errors"
-	"fmt"
 	"strings"
 	"time"
 
@@ -186,13 +184,9 @@ type NameInPolicy struct {
 
 // NamesInPolicy are those of a user, with those that have aged; 404 when there is no such user.
 func (s *Service) NamesInPolicy(ctx context.Context, user uuid.UUID) ([]NameInPolicy, error) {
-	var identities []Identity
-	err := s.pool.QueryRow(ctx, `select identities from people where user_id = $1`, user).Scan(&identities)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, errNoUser
-	}
+	identities, err := s.identitiesOf(ctx, user)
 	if err != nil {
-		return nil, fmt.Errorf("finding a user's names: %w", err)
+		return nil, err
 	}
 	names := []NameInPolicy{}
 	for _, identity := range identities {
