@@ -5,7 +5,6 @@ import (
 	"net/http"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
@@ -13,7 +12,7 @@ import (
 	"noted/internal/page"
 )
 
-// Register declares the operations of /v1/me and, public, the list of providers.
+// Register declares the operations of /v1/me.
 func (s *Service) Register(api *authz.API) {
 	authz.Register(api, huma.Operation{
 		OperationID: "get-me", Method: http.MethodGet, Path: "/v1/me", Summary: "Who is calling", Tags: []string{"Me"},
@@ -30,30 +29,6 @@ func (s *Service) Register(api *authz.API) {
 		DefaultStatus: http.StatusNoContent,
 	}, "session", "delete", s.findOwnSession, s.endOne)
 	s.registerIdentities(api)
-}
-
-// RegisterPages declares the pages and forms for people whose session began in a browser: a device's, and the
-// form that confirms a link.
-func (s *Service) RegisterPages(api *authz.API, router chi.Router) {
-	pages := router.With(s.SignedIn)
-	for _, one := range []struct {
-		method, path string
-		handler      http.HandlerFunc
-	}{
-		{http.MethodGet, "/auth/device", s.ShowDevice},
-		{http.MethodPost, "/auth/device/confirm", s.ConfirmDevice},
-		{http.MethodPost, "/auth/link/confirm", s.ConfirmLink},
-	} {
-		api.DeclarePage(one.method, one.path, writeIdentity)
-		pages.Method(one.method, one.path, byBrowser(writeIdentity, s.Forms(one.handler).ServeHTTP))
-	}
-}
-
-// RegisterPublic declares GET /auth/providers, which reads no credential.
-func (s *Service) RegisterPublic(api huma.API) {
-	huma.Register(api, huma.Operation{
-		OperationID: "list-providers", Method: http.MethodGet, Path: "/auth/providers", Summary: "Where people may sign in", Tags: []string{"Signing in"},
-	}, s.providers)
 }
 
 // ProviderItem is one provider, as the sign-in links show it.
