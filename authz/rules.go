@@ -3,7 +3,6 @@ package authz
 import (
 	"fmt"
 	"net/mail"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -219,12 +218,6 @@ func (r *rules) grouping(l line) {
 	}
 }
 
-// providerID is what a provider may be called in a configuration.
-var providerID = regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
-
-// nobody are prefixes that are no provider's and no group's.
-var nobody = []string{"email", "key", "service"}
-
 // name checks that a g line's person or group is one that somebody can turn out to be.
 func (r *rules) name(l line) {
 	who := l.at(0)
@@ -234,12 +227,12 @@ func (r *rules) name(l line) {
 		r.fault(l, l.fields[0], "names-nobody", "a name that begins with %s: names nobody; write PROVIDER:SUBJECT, an e-mail, or group:PROVIDER:VALUE", prefix)
 	case colon && prefix == "group":
 		provider, value, _ := strings.Cut(rest, ":")
-		if value == "" || !providerID.MatchString(provider) {
+		if value == "" || !IsProviderID(provider) {
 			r.fault(l, l.fields[0], "group-name", "%q names no group; write group:PROVIDER:VALUE, such as group:keycloak:/noted/admins", who)
 		}
 	case colon && !strings.Contains(prefix, "@"):
 		switch {
-		case !providerID.MatchString(prefix), strings.HasPrefix(rest, "//"):
+		case !IsProviderID(prefix), strings.HasPrefix(rest, "//"):
 			r.fault(l, l.fields[0], "provider-name", "%q is no provider's id and subject; write PROVIDER:SUBJECT with the id of the configuration, lower-case letters, digits and hyphens", who)
 		case rest == "" || len(rest) > 255 || !isASCII(rest):
 			r.fault(l, l.fields[0], "subject", "a subject is 1 to 255 ASCII characters; write %s:SUBJECT as GET /v1/admin/users/{id} shows it", prefix)

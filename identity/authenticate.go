@@ -245,15 +245,6 @@ func (s *Service) actAlone(ctx context.Context, work func(context.Context, pgx.T
 	})
 }
 
-// lockUsers locks the rows of users for the rest of tx, in one order: before Confirm, which shares
-// the caller's.
-func lockUsers(ctx context.Context, tx pgx.Tx, users ...uuid.UUID) error {
-	if _, err := tx.Exec(ctx, `select from users where id = any($1) order by id for update`, users); err != nil {
-		return fmt.Errorf("locking users: %w", err)
-	}
-	return nil
-}
-
 // Confirm decides on the caller anew, in the transaction that writes: a request may have waited for its
 // body while its session was ended, the secret that it brought replaced, its user locked, a sign-in
 // unlinked, a name aged out, the policy changed. The credential that was presented must still
@@ -282,9 +273,7 @@ func (s *Service) confirm(ctx context.Context, tx pgx.Tx, caller *authz.Principa
 		reason, err := s.confirmKey(ctx, tx, caller)
 		return authz.NewPrincipal(*caller, s.policy(), nil), reason, err
 	}
-	// Whatever changes somebody's identities locks their row.
-	var lives bool
-	err := tx.QueryRow(ctx, `select locked_at is null from users where id = $1 for share`, caller.ID).Scan(&lives)
+	lives, err := userLives(ctx, tx, caller.ID)
 	if err != nil {
 		return nil, "", err
 	}
@@ -296,19 +285,14 @@ func (s *Service) confirm(ctx context.Context, tx pgx.Tx, caller *authz.Principa
 			return nil, reason, err
 		}
 	} else {
-		err = tx.QueryRow(ctx, `
-			select ended_at is null and expires_at > now() and last_used_at > now() - $2::interval
-			from sessions where id = $1 for share`, caller.Session, s.config.SessionIdle).Scan(&lives)
-		if err != nil {
+		if lives, err = s.sessionLives(ctx, tx, caller.Session); err != nil {
 			return nil, "", err
 		}
 		if !lives {
 			return nil, ReasonEndedSession, nil
 		}
 	}
-	person := Person{ID: caller.ID}
-	err = tx.QueryRow(ctx, `select name, coalesce(email, ''), identities from people where user_id = $1`, caller.ID).
-		Scan(&person.Name, &person.Email, &person.Identities)
+	person, err := personIn(ctx, tx, caller.ID)
 	return s.principal(person, *caller, s.policy()), "", err
 }
 

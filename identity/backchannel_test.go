@@ -13,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"noted/identity"
+	"noted/identity/oidc"
 	"noted/internal/devidp"
 	"noted/server"
 	"noted/server/servertest"
@@ -117,7 +117,7 @@ func withSecondIssuer(t testing.TB) (change func(*server.Options), sign func(cla
 		t.Fatal(err)
 	}
 	change = func(o *server.Options) {
-		o.Providers = append(o.Providers, &identity.Provider{
+		o.Providers = append(o.Providers, &oidc.Provider{
 			ID: "other", Name: "other", Issuer: issuer, ClientID: "noted", ClientSecret: "s", Scopes: []string{"openid"},
 			Transport: inProcess{"other.example": other},
 		})

@@ -3,8 +3,6 @@ package identity
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -16,9 +14,10 @@ import (
 )
 
 const (
-	// rememberedFor is how long a credential that held is believed without asking the database:
-	// the longest that a replica which hears of nothing goes on accepting one that ended.
-	rememberedFor = time.Second
+	// RememberedFor is how long a credential that held is believed without asking the database:
+	// the longest that a replica which hears of nothing goes on accepting one that ended. One that ends by
+	// itself within it is not remembered.
+	RememberedFor = time.Second
 	// rememberedAtMost bounds the memory; what does not fit is asked for each time.
 	rememberedAtMost = 10_000
 )
@@ -65,7 +64,7 @@ func (r *remembered) keep(token [sha256.Size]byte, principal *authz.Principal, p
 	if r.of != epoch || r.callers == nil || len(r.callers) >= rememberedAtMost {
 		r.of, r.callers = epoch, map[[sha256.Size]byte]caller{}
 	}
-	r.callers[token] = caller{principal, policy, asked.Add(rememberedFor)}
+	r.callers[token] = caller{principal, policy, asked.Add(RememberedFor)}
 }
 
 // Forget makes this replica ask the database again for every credential. Others hear of a change
@@ -93,23 +92,6 @@ func (s *Service) Listen(ctx context.Context, log *slog.Logger) {
 		case <-ctx.Done():
 			return
 		case <-time.After(time.Second):
-		}
-	}
-}
-
-func (s *Service) listen(ctx context.Context) error {
-	conn, err := pgx.ConnectConfig(ctx, s.pool.Config().ConnConfig)
-	if err != nil {
-		return fmt.Errorf("connecting: %w", err)
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	if _, err := conn.Exec(ctx, `listen noted_credentials`); err != nil {
-		return fmt.Errorf("listening: %w", err)
-	}
-	for {
-		s.Forget() // also for what was missed before
-		if _, err := conn.WaitForNotification(ctx); err != nil {
-			return errors.Join(errors.New("waiting for a notification"), err)
 		}
 	}
 }

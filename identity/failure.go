@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgconn"
 
+	"noted/identity/oidc"
 	"noted/internal/audit"
 	"noted/internal/problem"
 	"noted/internal/request"
@@ -35,14 +36,14 @@ const (
 	ReasonRevokedKey     Reason = "revoked_key"
 	ReasonAbsentOwner    Reason = "absent_owner"
 	ReasonState          Reason = "state"
-	ReasonProvider       Reason = "provider_error"
-	ReasonCode           Reason = "code_exchange"
-	ReasonIDToken        Reason = "id_token"
+	ReasonProvider       Reason = oidc.StepProvider
+	ReasonCode           Reason = oidc.StepCode
+	ReasonIDToken        Reason = oidc.StepIDToken
 	ReasonGate           Reason = "gate"
 	ReasonReplay         Reason = "token_replayed"
 	ReasonLoggedOut      Reason = "signed_out_at_provider"
 	ReasonDeviceCode     Reason = "device_code"
-	ReasonLogoutToken    Reason = "logout_token"
+	ReasonLogoutToken    Reason = oidc.StepLogoutToken
 )
 
 // Reasons are all of them.
@@ -87,6 +88,15 @@ func (f *Failure) Error() string {
 // Unwrap gives the cause.
 func (f *Failure) Unwrap() error { return f.Err }
 
+// atProvider makes a *Failure of what went wrong with what a provider said. Other errors stay as they are.
+func atProvider(err error) error {
+	var wrong *oidc.Error
+	if errors.As(err, &wrong) {
+		return &Failure{Reason: Reason(wrong.Step), Err: wrong.Err}
+	}
+	return err
+}
+
 // fail is the one place where a failed authentication is answered. What is known of it goes
 // to log, metric and audit record; the caller gets the same bytes and headers whatever it
 // was, no sooner than the floor after the request came, and at a multiple of the floor when
@@ -128,7 +138,7 @@ func (s *Service) settled(w http.ResponseWriter, r *http.Request, failure *Failu
 
 // failPage is fail for a browser whose sign-in at the provider went wrong: a page with the same one
 // sentence, for whatever reason.
-func (s *Service) failPage(w http.ResponseWriter, r *http.Request, provider *Provider, err error) {
+func (s *Service) failPage(w http.ResponseWriter, r *http.Request, provider *oidc.Provider, err error) {
 	var failure *Failure
 	switch {
 	case !errors.As(err, &failure):
@@ -165,21 +175,13 @@ func (s *Service) writePage(w http.ResponseWriter, status int, body []byte) {
 	_, _ = w.Write(body)
 }
 
-// brief is an error for the log: go-oidc puts the whole answer of a provider into its own.
-func brief(err error) string {
-	if err == nil {
-		return ""
-	}
-	return request.Text(err.Error(), 600)
-}
-
 // note tells the log, the metric and, of a known user or key, the audit record. It comes before the
 // answer, so it waits for nothing that depends on who failed.
 func (s *Service) note(ctx context.Context, failure *Failure) {
 	info := request.From(ctx)
 	s.failed(string(failure.Reason))
 	info.Log().LogAttrs(ctx, slog.LevelWarn, "authentication failed",
-		slog.String("reason", string(failure.Reason)), slog.String("error", brief(failure.Err)),
+		slog.String("reason", string(failure.Reason)), slog.String("error", oidc.Brief(failure.Err)),
 		slog.String("ip", info.IP.String()), slog.String("object", failure.Object), slog.String("target", failure.Target))
 	if failure.Target != "" {
 		s.record.Note(ctx, audit.Event{

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"noted/identity"
+	"noted/identity/oidc"
 	"noted/internal/devidp"
 	"noted/server"
 	"noted/server/servertest"
@@ -44,7 +44,7 @@ type google struct {
 }
 
 // newGoogle starts one; change may alter what is configured of the provider.
-func newGoogle(t testing.TB, change func(*identity.Provider), options ...func(*server.Options)) *google {
+func newGoogle(t testing.TB, change func(*oidc.Provider), options ...func(*server.Options)) *google {
 	t.Helper()
 	g := &google{}
 	g.Env = servertest.New(t, append(options, func(o *server.Options) {
@@ -62,7 +62,7 @@ func newGoogle(t testing.TB, change func(*identity.Provider), options ...func(*s
 		}
 		// Its keys and its token endpoint are at other hosts.
 		g.hosts = inProcess{"accounts.google.com": g.idp, "www.googleapis.com": http.StripPrefix("/oauth2/v3", g.idp), "oauth2.googleapis.com": g.idp}
-		o.Providers = []*identity.Provider{{
+		o.Providers = oidc.Providers{{
 			ID: "google", Name: "Google", Issuer: googleAddress, ClientID: "id.apps.googleusercontent.com", ClientSecret: "s",
 			Scopes: []string{"openid", "email", "profile"}, Transport: g.hosts,
 		}}
@@ -202,7 +202,7 @@ func TestGoogleIsNobodyElse(t *testing.T) {
 
 func TestGoogleHostedDomainIsThatOfTheToken(t *testing.T) {
 	t.Parallel()
-	g := newGoogle(t, func(p *identity.Provider) { p.HostedDomains = []string{"corp.example"} })
+	g := newGoogle(t, func(p *oidc.Provider) { p.HostedDomains = []string{"corp.example"} })
 	authorize := location(t, newBrowser(t, g.Env).get(t, g.URL+"/auth/login"), http.StatusFound)
 	if got := authorize.Query()["hd"]; !slices.Equal(got, []string{"corp.example"}) {
 		t.Errorf("Google is asked for hd %q", got)
@@ -243,7 +243,7 @@ func TestGoogleHostedDomainIsThatOfTheToken(t *testing.T) {
 	}
 
 	// With several there is none to ask for.
-	g = newGoogle(t, func(p *identity.Provider) { p.HostedDomains = []string{"one.example", "two.example"} })
+	g = newGoogle(t, func(p *oidc.Provider) { p.HostedDomains = []string{"one.example", "two.example"} })
 	authorize = location(t, newBrowser(t, g.Env).get(t, g.URL+"/auth/login"), http.StatusFound)
 	if got := authorize.Query()["hd"]; len(got) != 0 {
 		t.Errorf("Google is asked for hd %q", got)
@@ -256,7 +256,7 @@ func TestGoogleHasNoGroupsAndTheLogSaysSo(t *testing.T) {
 	t.Parallel()
 	const warning = `msg="the ID token has no such groups claim, so it gives no group roles"`
 	policy := withPolicy(t, "g, group:google:staff, moderator\n")
-	g := newGoogle(t, func(p *identity.Provider) { p.GroupsClaims = []string{"groups", "realm_access.roles"} }, policy)
+	g := newGoogle(t, func(p *oidc.Provider) { p.GroupsClaims = []string{"groups", "realm_access.roles"} }, policy)
 	b := newBrowser(t, g.Env)
 	a := want(t, http.StatusSeeOther, g.callback(t, b, "alice@corp.example"))
 	if got := rolesOf(t, g.Env, b.session()); !slices.Equal(got, []string{"user"}) {
@@ -278,7 +278,7 @@ func TestGoogleHasNoGroupsAndTheLogSaysSo(t *testing.T) {
 	}
 
 	// A gate on groups lets nobody in.
-	g = newGoogle(t, func(p *identity.Provider) { p.GroupsClaims, p.AllowedGroups = []string{"groups"}, []string{"staff"} })
+	g = newGoogle(t, func(p *oidc.Provider) { p.GroupsClaims, p.AllowedGroups = []string{"groups"}, []string{"staff"} })
 	a = g.callback(t, newBrowser(t, g.Env), "alice@corp.example")
 	checkRefused(t, "a gate on groups", a)
 	if log := logOf(g.Env, a); !strings.Contains(log, "reason=gate ") || !strings.Contains(log, "claims=[groups]") {

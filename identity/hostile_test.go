@@ -22,7 +22,6 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
-	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -33,6 +32,7 @@ import (
 	"github.com/go-jose/go-jose/v4"
 
 	"noted/identity"
+	"noted/identity/oidc"
 	"noted/internal/devidp"
 	"noted/server"
 	"noted/server/servertest"
@@ -59,11 +59,12 @@ type answers struct{ browser, exchange *servertest.Answer }
 // signs by none and HS256 too, and promises userinfo at the attacker's.
 type stage struct {
 	*servertest.Env
-	provider *identity.Provider
+	provider *oidc.Provider
 	other    func(claims map[string]any) string // signs tokens of another configured provider
 	trap     *httptest.Server                   // the attacker's
 	trapped  atomic.Int32                       // requests that came there
 	fetched  atomic.Int32                       // times that the keys were
+	later    atomic.Int64                       // how far the provider's time is ahead for noted, a time.Duration
 	google   *google                            // in place of the dev provider
 	jwks     []byte
 
@@ -79,6 +80,7 @@ func newStage(t *testing.T, change ...func(*server.Options)) *stage {
 	s.Env = servertest.New(t, append([]func(*server.Options){second, func(o *server.Options) {
 		s.provider = o.Providers[0]
 		s.provider.AllowedAudiences = []string{"mobile"}
+		s.provider.Now = func() time.Time { return time.Now().Add(time.Duration(s.later.Load())) }
 	}}, change...)...)
 	s.publish(t)
 	s.lie(devidp.Lie{})
@@ -94,7 +96,7 @@ func on(change ...func(*server.Options)) func(*testing.T) *stage {
 }
 
 // with is on, with the provider so configured.
-func with(change func(*identity.Provider)) func(*testing.T) *stage {
+func with(change func(*oidc.Provider)) func(*testing.T) *stage {
 	return on(func(o *server.Options) { change(o.Providers[0]) })
 }
 
@@ -320,12 +322,12 @@ func answer(a servertest.Answer) answers { return answers{browser: &a} }
 func attacks() []attack {
 	const (
 		allowed   = "go-jose ParseSigned: the algorithms that discovery lists and go-oidc supports"
-		signature = "identity/keyset.go VerifySignature: a key that the provider publishes"
-		spelling  = "identity/provider.go canonical"
-		endpoint  = "identity/provider.go checkEndpoint"
+		signature = "identity/oidc/keyset.go VerifySignature: a key that the provider publishes"
+		spelling  = "identity/oidc/token.go canonical"
+		endpoint  = "identity/oidc/discovery.go checkEndpoint"
 		origin    = "server/middleware.go sameOrigin"
 		path      = "identity/signin.go LocalPath"
-		verify    = "identity/provider.go verify"
+		verify    = "identity/oidc/token.go verify"
 		expiry    = "go-oidc IDTokenVerifier.Verify: exp"
 		types     = "go-oidc idToken: types of the claims"
 	)
@@ -341,12 +343,12 @@ func attacks() []attack {
 	returning := func(name, to string) attack {
 		return attack{name: "return to " + name, section: "RFC 9700 4.11.1", check: path, run: returnTo(to), status: http.StatusSeeOther}
 	}
-	gated := func(name, section, check string, gate func(*identity.Provider), run func(*testing.T, *stage) answers, says string) attack {
+	gated := func(name, section, check string, gate func(*oidc.Provider), run func(*testing.T, *stage) answers, says string) attack {
 		return attack{name: name, section: section, check: check, run: run, status: http.StatusUnauthorized, reason: "gate", says: says, stage: with(gate)}
 	}
 	// shownAs is a claim that is only shown and is no string: as if it were not there.
 	shownAs := func(name, claimed string, value any) attack {
-		return attack{name: name, section: "OIDC Core 5.1", check: "identity/provider.go text", status: http.StatusSeeOther, run: func(t *testing.T, s *stage) answers {
+		return attack{name: name, section: "OIDC Core 5.1", check: "identity/oidc/claims.go text", status: http.StatusSeeOther, run: func(t *testing.T, s *stage) answers {
 			a := changed(func(c map[string]any) { c["sub"], c[claimed] = "odd "+name, value })(t, s)
 			got := number(t, s.Env, `select count(*) from users u join identities i on i.user_id = u.id
 				where i.subject = $1 and u.name <> '' and u.name !~ '[{\[7]' and (($2 = 'email') = (u.email is null)) and (($2 = 'email') = (i.email is null))`, "odd "+name, claimed)
@@ -356,8 +358,8 @@ func attacks() []attack {
 			return a
 		}}
 	}
-	domain := func(p *identity.Provider) { p.AllowedEmailDomains = []string{"dev.example", "kelvin.example"} }
-	staff := func(p *identity.Provider) { p.AllowedGroups = []string{"staff"} }
+	domain := func(p *oidc.Provider) { p.AllowedEmailDomains = []string{"dev.example", "kelvin.example"} }
+	staff := func(p *oidc.Provider) { p.AllowedGroups = []string{"staff"} }
 	rows := []attack{
 		// Signatures.
 		badToken("alg none", "RFC 8725 3.2", allowed, jws(`{"alg":"none"}`, nil), "unexpected signature algorithm"),
@@ -373,10 +375,10 @@ func attacks() []attack {
 		badToken("RS1", "RFC 8725 3.2", allowed, jws(`{"alg":"RS1","kid":"rsa"}`, rs(ring.rsa, crypto.SHA1)), "unexpected signature algorithm"),
 		badToken("PS256, which discovery does not list", "OIDC Core 3.1.3.7 (7)", allowed, jws(`{"alg":"PS256","kid":"rsa"}`, ps256(ring.rsa)), "unexpected signature algorithm"),
 		badToken("ES256 by the id of an RSA key", "RFC 8725 3.1", signature, jws(`{"alg":"ES256","kid":"rsa"}`, es256(ring.strangerEC)), "none of the provider's keys has signed it"),
-		badToken("RS512 by a key for RS256", "RFC 8725 3.1", "identity/keyset.go verifyBy: alg of the key", jws(`{"alg":"RS512","kid":"rsa"}`, rs(ring.rsa, crypto.SHA512)), "none of the provider's keys has signed it"),
-		badToken("a key for encryption", "RFC 7517 4.2", "identity/keyset.go readKeys: use of the key", jws(`{"alg":"RS256","kid":"enc without alg"}`, rs256(ring.enc)), "none of the provider's keys has signed it"),
-		badToken("a key for encryption by RSA-OAEP", "RFC 7517 4.4", "identity/keyset.go readKeys: alg of the key", jws(`{"alg":"RS256","kid":"enc"}`, rs256(ring.enc)), "none of the provider's keys has signed it"),
-		badToken("a key of 1024 bits", "RFC 7518 3.3", "identity/keyset.go readKeys: 2048 bits", jws(`{"alg":"RS256","kid":"short"}`, rs256(ring.short)), "none of the provider's keys has signed it"),
+		badToken("RS512 by a key for RS256", "RFC 8725 3.1", "identity/oidc/keyset.go verifyBy: alg of the key", jws(`{"alg":"RS512","kid":"rsa"}`, rs(ring.rsa, crypto.SHA512)), "none of the provider's keys has signed it"),
+		badToken("a key for encryption", "RFC 7517 4.2", "identity/oidc/keyset.go readKeys: use of the key", jws(`{"alg":"RS256","kid":"enc without alg"}`, rs256(ring.enc)), "none of the provider's keys has signed it"),
+		badToken("a key for encryption by RSA-OAEP", "RFC 7517 4.4", "identity/oidc/keyset.go readKeys: alg of the key", jws(`{"alg":"RS256","kid":"enc"}`, rs256(ring.enc)), "none of the provider's keys has signed it"),
+		badToken("a key of 1024 bits", "RFC 7518 3.3", "identity/oidc/keyset.go readKeys: 2048 bits", jws(`{"alg":"RS256","kid":"short"}`, rs256(ring.short)), "none of the provider's keys has signed it"),
 		badToken("a key id that is not published", "OIDC Core 10.1", signature, jws(`{"alg":"RS256","kid":"evil"}`, rs256(ring.stranger)), "none of the provider's keys has signed it"),
 		badToken("no key id", "OIDC Core 10.1", signature, jws(`{"alg":"RS256"}`, rs256(ring.stranger)), "none of the provider's keys has signed it"),
 		badToken("another key by a published id", "OIDC Core 3.1.3.7 (6)", signature, jws(`{"alg":"RS256","kid":"rsa"}`, rs256(ring.stranger)), "none of the provider's keys has signed it"),
@@ -392,11 +394,11 @@ func attacks() []attack {
 			der, _ := x509.CreateCertificate(rand.Reader, template, template, &ring.stranger.PublicKey, ring.stranger)
 			return signed(honest, `{"alg":"RS256","kid":"evil","x5u":"`+s.trap.URL+`/x5u","x5c":["`+base64.StdEncoding.EncodeToString(der)+`"]}`, rs256(ring.stranger))
 		}), "none of the provider's keys has signed it"),
-		badToken("a critical extension", "RFC 7515 4.1.11", "identity/provider.go headerType: crit", jws(`{"alg":"RS256","kid":"rsa","crit":["evil"],"evil":1}`, rs256(ring.rsa)), "crit asks for an extension"),
-		badToken("an unencoded payload", "RFC 7797 7", "identity/provider.go headerType: crit", jws(`{"alg":"RS256","kid":"rsa","crit":["b64"],"b64":false}`, rs256(ring.rsa)), "crit asks for an extension"),
-		badToken("an access token by its typ", "RFC 9068 4", "identity/provider.go verify: typ of the header", jws(`{"alg":"RS256","kid":"rsa","typ":"at+jwt"}`, rs256(ring.rsa)), "is no ID token's"),
-		badToken("an access token by its typ, and TYP besides", "RFC 7515 4", "identity/provider.go headerType: names in another case", jws(`{"alg":"RS256","kid":"rsa","typ":"at+jwt","TYP":"JWT"}`, rs256(ring.rsa)), "is no ID token's"),
-		badToken("a logout token by its typ", "RFC 8725 3.11", "identity/provider.go verify: typ of the header", jws(`{"alg":"RS256","kid":"rsa","typ":"logout+jwt"}`, rs256(ring.rsa)), "is no ID token's"),
+		badToken("a critical extension", "RFC 7515 4.1.11", "identity/oidc/token.go headerType: crit", jws(`{"alg":"RS256","kid":"rsa","crit":["evil"],"evil":1}`, rs256(ring.rsa)), "crit asks for an extension"),
+		badToken("an unencoded payload", "RFC 7797 7", "identity/oidc/token.go headerType: crit", jws(`{"alg":"RS256","kid":"rsa","crit":["b64"],"b64":false}`, rs256(ring.rsa)), "crit asks for an extension"),
+		badToken("an access token by its typ", "RFC 9068 4", "identity/oidc/token.go verify: typ of the header", jws(`{"alg":"RS256","kid":"rsa","typ":"at+jwt"}`, rs256(ring.rsa)), "is no ID token's"),
+		badToken("an access token by its typ, and TYP besides", "RFC 7515 4", "identity/oidc/token.go headerType: names in another case", jws(`{"alg":"RS256","kid":"rsa","typ":"at+jwt","TYP":"JWT"}`, rs256(ring.rsa)), "is no ID token's"),
+		badToken("a logout token by its typ", "RFC 8725 3.11", "identity/oidc/token.go verify: typ of the header", jws(`{"alg":"RS256","kid":"rsa","typ":"logout+jwt"}`, rs256(ring.rsa)), "is no ID token's"),
 		badToken("another's claims under a good signature", "OIDC Core 3.1.3.7 (6)", signature, token(func(_ *stage, honest string) string {
 			parts := strings.Split(honest, ".")
 			parts[1] = base64.RawURLEncoding.EncodeToString([]byte(strings.Replace(payload(honest), `"alice"`, `"ada"`, 1)))
@@ -419,9 +421,9 @@ func attacks() []attack {
 			return more(honest, `"x":`+strings.Repeat("[", 40_000)+strings.Repeat("]", 40_000))
 		}), "exceeded max depth"),
 		badToken("claims that are a list", "RFC 7519 7.2", types, token(func(*stage, string) string { return claiming(`["alice"]`) }), "failed to unmarshal claims"),
-		badToken("SUB besides sub", "RFC 7519 4", "identity/provider.go checkClaims: names in another case", saying("SUB", "ada"), `claim \"SUB\" is not \"sub\"`),
-		badToken("Aud besides aud", "RFC 7519 4", "identity/provider.go checkClaims: names in another case", saying("Aud", "somebody"), `claim \"Aud\" is not \"aud\"`),
-		badToken("the long s besides sub", "RFC 7519 4", "identity/provider.go checkClaims: names in another case", saying("\u017fub", "ada"), `is not \"sub\"`),
+		badToken("SUB besides sub", "RFC 7519 4", "identity/oidc/token.go checkClaims: names in another case", saying("SUB", "ada"), `claim \"SUB\" is not \"sub\"`),
+		badToken("Aud besides aud", "RFC 7519 4", "identity/oidc/token.go checkClaims: names in another case", saying("Aud", "somebody"), `claim \"Aud\" is not \"aud\"`),
+		badToken("the long s besides sub", "RFC 7519 4", "identity/oidc/token.go checkClaims: names in another case", saying("\u017fub", "ada"), `is not \"sub\"`),
 		{
 			name: "sub twice", section: "RFC 7519 4", check: "encoding/json: the last of two", status: http.StatusSeeOther,
 			run: func(t *testing.T, s *stage) answers {
@@ -433,7 +435,7 @@ func attacks() []attack {
 				return answer(a)
 			},
 		},
-		unexchanged("sub twice, exchanged", "RFC 7519 4", "identity/token.go providerOf: a claim once", func(t *testing.T, s *stage) string {
+		unexchanged("sub twice, exchanged", "RFC 7519 4", "identity/oidc/token.go IssuerOf: a claim once", func(t *testing.T, s *stage) string {
 			return more(newIDToken(t, s.Env, "alice", nil), `"sub":"bob"`)
 		}, "id_token", "the payload is no JSON object"),
 
@@ -442,7 +444,7 @@ func attacks() []attack {
 		badToken("no issuer", "OIDC Core 2", "go-oidc IDTokenVerifier.Verify: iss", saying("iss", nil), "issued by a different provider"),
 		badToken("two issuers", "OIDC Core 2", types, saying("iss", []string{"https://evil.example"}), "failed to unmarshal claims"),
 		badToken("another configured provider's name", "RFC 8725 3.8", "go-oidc IDTokenVerifier.Verify: iss", saying("iss", "https://other.example"), "issued by a different provider"),
-		unexchanged("an issuer that is not configured", "RFC 8693 2.1", "identity/token.go providerOf", func(t *testing.T, s *stage) string {
+		unexchanged("an issuer that is not configured", "RFC 8693 2.1", "identity/token.go exchange: issuer", func(t *testing.T, s *stage) string {
 			return newIDToken(t, s.Env, "alice", map[string]any{"iss": s.Issuer + "/"})
 		}, "id_token", "is not a configured one"),
 		unexchanged("a provider's token in another's name", "RFC 8725 3.8", "identity/token.go exchange: the keys of the issuer", func(_ *testing.T, s *stage) string {
@@ -453,9 +455,9 @@ func attacks() []attack {
 		badToken("an audience of another beside ours", "OIDC Core 3.1.3.7 (3)", verify+": every audience is ours", changed(func(c map[string]any) { c["aud"], c["azp"] = []string{"noted", "somebody"}, "noted" }), "not noted's alone"),
 		badToken("several audiences and no azp", "OIDC Core 3.1.3.7 (4)", verify+": every audience is ours", saying("aud", []string{"somebody", "noted"}), "not noted's alone"),
 		badToken("azp of another", "OIDC Core 3.1.3.7 (5)", verify+": azp", saying("azp", "somebody"), `azp \"somebody\" is not noted`),
-		badToken("azp that is a list", "OIDC Core 2", "identity/provider.go checkClaims: strings", saying("azp", []string{"noted"}), "claim azp is no string"),
-		badToken("another client's token in a browser", "OIDC Core 3.1.3.7 (3)", "identity/provider.go own", browsing(claim("aud", "mobile")), "not for noted"),
-		badToken("another client's azp in a browser", "OIDC Core 3.1.3.7 (5)", "identity/provider.go own", browsing(claim("azp", "mobile")), "not for noted"),
+		badToken("azp that is a list", "OIDC Core 2", "identity/oidc/token.go checkClaims: strings", saying("azp", []string{"noted"}), "claim azp is no string"),
+		badToken("another client's token in a browser", "OIDC Core 3.1.3.7 (3)", "identity/oidc/token.go own", browsing(claim("aud", "mobile")), "not for noted"),
+		badToken("another client's azp in a browser", "OIDC Core 3.1.3.7 (5)", "identity/oidc/token.go own", browsing(claim("azp", "mobile")), "not for noted"),
 		badToken("Keycloak's access token", "RFC 8725 3.12", verify+": typ of the claims", saying("typ", "Bearer"), "the claim typ says"),
 		badToken("a logout token", "Back-Channel Logout 1.0 2.4", verify+": events", saying("events", map[string]any{logoutEvent: map[string]any{}}), "a logout token is no ID token"),
 
@@ -465,12 +467,12 @@ func attacks() []attack {
 		badToken("an expiry before the clock began", "RFC 7519 2", expiry, saying("exp", -1), "token is expired"),
 		badToken("an expiry past all clocks", "RFC 7519 2", expiry, saying("exp", int64(math.MaxInt64)), "token is expired"),
 		badToken("an expiry that is no number of Go's", "RFC 7519 2", types, saying("exp", json.Number("1e400")), "failed to unmarshal claims"),
-		badToken("an expiry in a string", "RFC 7519 2", "identity/provider.go checkClaims: numbers", saying("exp", "4102444800"), "claim exp is no number"),
+		badToken("an expiry in a string", "RFC 7519 2", "identity/oidc/token.go checkClaims: numbers", saying("exp", "4102444800"), "claim exp is no number"),
 		badToken("not valid yet", "RFC 7519 4.1.5", "go-oidc IDTokenVerifier.Verify: nbf", changed(func(c map[string]any) { c["nbf"] = later(6 * time.Minute) }), "before the nbf"),
 		badToken("issued in the future", "OIDC Core 3.1.3.7 (10)", verify+": iat to come", changed(func(c map[string]any) { c["iat"] = later(62 * time.Second) }), "is in the future"),
-		badToken("issued past all clocks", "RFC 7519 2", "identity/provider.go checkClaims: a time is one", saying("iat", int64(math.MaxInt64)), "claim iat is no time"),
+		badToken("issued past all clocks", "RFC 7519 2", "identity/oidc/token.go checkClaims: a time is one", saying("iat", int64(math.MaxInt64)), "claim iat is no time"),
 		badToken("issued never", "OIDC Core 2", verify+": iat", saying("iat", nil), "iat is missing"),
-		unexchanged("good for ten years, and kept for five minutes", "OIDC Core 3.1.3.7 (10)", "identity/token.go exchange: age", func(t *testing.T, s *stage) string {
+		unexchanged("good for ten years, and kept for five minutes", "OIDC Core 3.1.3.7 (10)", "identity/oidc/token.go VerifyIDToken: age", func(t *testing.T, s *stage) string {
 			now := time.Now()
 			return newIDToken(t, s.Env, "alice", map[string]any{"iat": now.Add(-301 * time.Second).Unix(), "exp": now.AddDate(10, 0, 0).Unix()})
 		}, "id_token", "ago"),
@@ -493,10 +495,10 @@ func attacks() []attack {
 		badToken("no subject", "OIDC Core 2", verify+": sub", saying("sub", nil), "sub is not 1 to 255"),
 		badToken("an empty subject", "OIDC Core 2", verify+": sub", saying("sub", ""), "sub is not 1 to 255"),
 		badToken("a subject that is a number", "OIDC Core 2", types, saying("sub", 7), "failed to unmarshal claims"),
-		badToken("a subject of 256 bytes", "OIDC Core 2", "identity/provider.go isSubject: length", saying("sub", strings.Repeat("a", 256)), "sub is not 1 to 255"),
-		badToken("a subject with a line end", "OIDC Core 2", "identity/provider.go isSubject: printable ASCII", saying("sub", "alice\n"), "sub is not 1 to 255"),
-		badToken("a subject that looks like another", "OIDC Core 2", "identity/provider.go isSubject: printable ASCII", saying("sub", "\u0430lice"), "sub is not 1 to 255"),
-		badToken("an sid that is a number", "Front-Channel Logout 1.0 3", "identity/provider.go checkClaims: strings", saying("sid", 7), "claim sid is no string"),
+		badToken("a subject of 256 bytes", "OIDC Core 2", "identity/oidc/claims.go isSubject: length", saying("sub", strings.Repeat("a", 256)), "sub is not 1 to 255"),
+		badToken("a subject with a line end", "OIDC Core 2", "identity/oidc/claims.go isSubject: printable ASCII", saying("sub", "alice\n"), "sub is not 1 to 255"),
+		badToken("a subject that looks like another", "OIDC Core 2", "identity/oidc/claims.go isSubject: printable ASCII", saying("sub", "\u0430lice"), "sub is not 1 to 255"),
+		badToken("an sid that is a number", "Front-Channel Logout 1.0 3", "identity/oidc/token.go checkClaims: strings", saying("sid", 7), "claim sid is no string"),
 		badToken("a nonce that is a list", "OIDC Core 2", types, saying("nonce", []string{"x"}), "failed to unmarshal claims"),
 		shownAs("an e-mail that is a list", "email", []string{"ada@dev.example"}),
 		shownAs("an e-mail that is a number", "email", 7),
@@ -507,7 +509,7 @@ func attacks() []attack {
 		shownAs("a name that is a list", "name", []string{"ada"}),
 		shownAs("a preferred_username that is a number", "preferred_username", 7),
 		{
-			name: "a name of 50 KiB and an e-mail of 400 bytes", section: "OIDC Core 5.1", check: "identity/provider.go text: length", status: http.StatusSeeOther,
+			name: "a name of 50 KiB and an e-mail of 400 bytes", section: "OIDC Core 5.1", check: "identity/oidc/claims.go text: length", status: http.StatusSeeOther,
 			run: func(t *testing.T, s *stage) answers {
 				s.lie(devidp.Lie{Claims: func(c map[string]any) {
 					c["sub"], c["name"], c["email"] = "gigantic", strings.Repeat("n", 50<<10), strings.Repeat("e", 388)+"@dev.example"
@@ -520,7 +522,7 @@ func attacks() []attack {
 			},
 		},
 		{
-			name: "NUL in a name, an e-mail and a group", section: "RFC 8725 3.7", check: "identity/provider.go text: control characters", status: http.StatusSeeOther,
+			name: "NUL in a name, an e-mail and a group", section: "RFC 8725 3.7", check: "identity/oidc/claims.go text: control characters", status: http.StatusSeeOther,
 			run: func(t *testing.T, s *stage) answers {
 				s.lie(devidp.Lie{Claims: func(c map[string]any) {
 					c["sub"], c["name"], c["email"], c["groups"] = "nul", "al\x00ice", "alice@dev.example\x00.evil.example", []string{"staff\x00"}
@@ -533,13 +535,13 @@ func attacks() []attack {
 			},
 		},
 		{
-			name: "claims to be fetched elsewhere", section: "OIDC Core 5.6.2", check: "identity/provider.go verify: the token's own claims alone",
+			name: "claims to be fetched elsewhere", section: "OIDC Core 5.6.2", check: "identity/oidc/token.go verify: the token's own claims alone",
 			run: both(devidp.Lie{Claims: func(c map[string]any) {
 				c["_claim_names"], c["_claim_sources"] = map[string]any{"groups": "evil"}, map[string]any{"evil": map[string]any{"endpoint": "http://127.0.0.1:1/groups"}}
 			}}), status: http.StatusUnauthorized, reason: "gate", says: "allowed_groups", stage: with(staff),
 		},
 		{
-			name: "userinfo of somebody else", section: "OIDC Core 5.3.2", check: "identity/signin.go exchangeCode: the ID token alone", status: http.StatusSeeOther,
+			name: "userinfo of somebody else", section: "OIDC Core 5.3.2", check: "identity/oidc/flow.go exchangeCode: the ID token alone", status: http.StatusSeeOther,
 			run: func(t *testing.T, s *stage) answers {
 				s.lie(devidp.Lie{})
 				a, session := s.signIn(t)
@@ -551,36 +553,36 @@ func attacks() []attack {
 		},
 
 		// Gates.
-		gated("an e-mail that is not verified", "OIDC Core 5.1", "identity/provider.go admit: email_verified", domain, saying("email_verified", false), "the e-mail is not verified"),
-		gated("an e-mail verified by a word", "OIDC Core 5.1", "identity/provider.go signInOf: email_verified is true itself", domain, saying("email_verified", "true"), "the e-mail is not verified"),
-		gated("an e-mail in a list", "OIDC Core 5.1", "identity/provider.go domainOf: no e-mail", domain, saying("email", []string{"alice@dev.example"}), "of another domain"),
-		gated("an e-mail of another domain", "OIDC Core 5.7", "identity/provider.go admit: domain", domain, saying("email", "alice@evil-dev.example"), "of another domain"),
-		gated("the Kelvin sign in an e-mail", "RFC 8725 3.7", "identity/identity.go IsPlainEmail", domain, saying("email", "mike@\u212aelvin.example"), "of another domain"),
-		gated("two @, the domain first", "RFC 5322 3.4.1", "identity/provider.go domainOf: the last @", domain, saying("email", "alice@dev.example@evil.example"), "of another domain"),
-		gated("two @, the domain last", "RFC 5322 3.4.1", "identity/provider.go domainOf: one @", domain, saying("email", "alice@evil.example@dev.example"), "of another domain"),
-		gated("an e-mail that would be allowed when cut", "RFC 5321 4.5.3.1", "identity/provider.go text: dropped, not cut", domain, saying("email", strings.Repeat("e", 308)+"@dev.example.evil.example"), "of another domain"),
-		gated("a domain of the token's e-mail in place of hd", "OIDC Core 5.1.2", "identity/provider.go admit: hosted domain", func(p *identity.Provider) { p.HostedDomains = []string{"dev.example"} }, saying("hd", "evil.example"), "hd is another one or missing"),
-		gated("groups that are an object", "OIDC Core 5.1.2", "identity/provider.go stringsAt", staff, saying("groups", map[string]any{"staff": true}), "allowed_groups"),
-		gated("a group in a list of lists", "OIDC Core 5.1.2", "identity/provider.go stringsAt", staff, saying("groups", [][]string{{"staff"}}), "allowed_groups"),
-		gated("a group that would be allowed when cut", "OIDC Core 5.1.2", "identity/provider.go text: dropped, not cut",
-			func(p *identity.Provider) { p.AllowedGroups = []string{strings.Repeat("g", 255)} }, saying("groups", []string{strings.Repeat("g", 256)}), "allowed_groups"),
+		gated("an e-mail that is not verified", "OIDC Core 5.1", "identity/oidc/oidc.go Admit: email_verified", domain, saying("email_verified", false), "the e-mail is not verified"),
+		gated("an e-mail verified by a word", "OIDC Core 5.1", "identity/oidc/claims.go signInOf: email_verified is true itself", domain, saying("email_verified", "true"), "the e-mail is not verified"),
+		gated("an e-mail in a list", "OIDC Core 5.1", "identity/oidc/claims.go domainOf: no e-mail", domain, saying("email", []string{"alice@dev.example"}), "of another domain"),
+		gated("an e-mail of another domain", "OIDC Core 5.7", "identity/oidc/oidc.go Admit: domain", domain, saying("email", "alice@evil-dev.example"), "of another domain"),
+		gated("the Kelvin sign in an e-mail", "RFC 8725 3.7", "identity/oidc/claims.go IsPlainEmail", domain, saying("email", "mike@\u212aelvin.example"), "of another domain"),
+		gated("two @, the domain first", "RFC 5322 3.4.1", "identity/oidc/claims.go domainOf: the last @", domain, saying("email", "alice@dev.example@evil.example"), "of another domain"),
+		gated("two @, the domain last", "RFC 5322 3.4.1", "identity/oidc/claims.go domainOf: one @", domain, saying("email", "alice@evil.example@dev.example"), "of another domain"),
+		gated("an e-mail that would be allowed when cut", "RFC 5321 4.5.3.1", "identity/oidc/claims.go text: dropped, not cut", domain, saying("email", strings.Repeat("e", 308)+"@dev.example.evil.example"), "of another domain"),
+		gated("a domain of the token's e-mail in place of hd", "OIDC Core 5.1.2", "identity/oidc/oidc.go Admit: hosted domain", func(p *oidc.Provider) { p.HostedDomains = []string{"dev.example"} }, saying("hd", "evil.example"), "hd is another one or missing"),
+		gated("groups that are an object", "OIDC Core 5.1.2", "identity/oidc/claims.go stringsAt", staff, saying("groups", map[string]any{"staff": true}), "allowed_groups"),
+		gated("a group in a list of lists", "OIDC Core 5.1.2", "identity/oidc/claims.go stringsAt", staff, saying("groups", [][]string{{"staff"}}), "allowed_groups"),
+		gated("a group that would be allowed when cut", "OIDC Core 5.1.2", "identity/oidc/claims.go text: dropped, not cut",
+			func(p *oidc.Provider) { p.AllowedGroups = []string{strings.Repeat("g", 255)} }, saying("groups", []string{strings.Repeat("g", 256)}), "allowed_groups"),
 
 		// The flow.
-		badToken("at_hash of another access token", "OIDC Core 3.1.3.8", "identity/provider.go checkHashes", browsing(claim("at_hash", leftHalf("another"))), "at_hash is of another"),
-		badToken("at_hash cut short", "OIDC Core 3.1.3.8", "identity/provider.go checkHashes", browsing(devidp.Lie{Claims: func(c map[string]any) { c["at_hash"] = c["at_hash"].(string)[:10] }}), "at_hash is of another"),
-		badToken("an empty at_hash", "OIDC Core 3.1.3.8", "identity/provider.go checkHashes", browsing(claim("at_hash", "")), "at_hash is of another"),
+		badToken("at_hash of another access token", "OIDC Core 3.1.3.8", "identity/oidc/token.go checkHashes", browsing(claim("at_hash", leftHalf("another"))), "at_hash is of another"),
+		badToken("at_hash cut short", "OIDC Core 3.1.3.8", "identity/oidc/token.go checkHashes", browsing(devidp.Lie{Claims: func(c map[string]any) { c["at_hash"] = c["at_hash"].(string)[:10] }}), "at_hash is of another"),
+		badToken("an empty at_hash", "OIDC Core 3.1.3.8", "identity/oidc/token.go checkHashes", browsing(claim("at_hash", "")), "at_hash is of another"),
 		badToken("at_hash that is a number", "OIDC Core 3.1.3.6", types, saying("at_hash", 7), "failed to unmarshal claims"),
-		badToken("AT_HASH besides at_hash", "RFC 7519 4", "identity/provider.go checkClaims: names in another case", saying("AT_HASH", "x"), `claim \"AT_HASH\" is not`),
-		badToken("c_hash of another code", "OIDC Core 3.3.2.11", "identity/provider.go checkHashes", browsing(claim("c_hash", leftHalf("another"))), "c_hash is of another"),
-		badToken("c_hash of the access token", "OIDC Core 3.3.2.11", "identity/provider.go checkHashes", browsing(devidp.Lie{Claims: func(c map[string]any) { c["c_hash"] = c["at_hash"] }}), "c_hash is of another"),
-		badToken("an empty c_hash", "OIDC Core 3.3.2.11", "identity/provider.go checkHashes", browsing(claim("c_hash", "")), "c_hash is of another"),
-		badToken("c_hash that is a list", "OIDC Core 3.3.2.11", "identity/provider.go checkClaims: strings", saying("c_hash", []string{"x"}), "claim c_hash is no string"),
+		badToken("AT_HASH besides at_hash", "RFC 7519 4", "identity/oidc/token.go checkClaims: names in another case", saying("AT_HASH", "x"), `claim \"AT_HASH\" is not`),
+		badToken("c_hash of another code", "OIDC Core 3.3.2.11", "identity/oidc/token.go checkHashes", browsing(claim("c_hash", leftHalf("another"))), "c_hash is of another"),
+		badToken("c_hash of the access token", "OIDC Core 3.3.2.11", "identity/oidc/token.go checkHashes", browsing(devidp.Lie{Claims: func(c map[string]any) { c["c_hash"] = c["at_hash"] }}), "c_hash is of another"),
+		badToken("an empty c_hash", "OIDC Core 3.3.2.11", "identity/oidc/token.go checkHashes", browsing(claim("c_hash", "")), "c_hash is of another"),
+		badToken("c_hash that is a list", "OIDC Core 3.3.2.11", "identity/oidc/token.go checkClaims: strings", saying("c_hash", []string{"x"}), "claim c_hash is no string"),
 		{
-			name: "no hashes", section: "OIDC Core 3.1.3.6", check: "identity/provider.go checkHashes: optional", status: http.StatusSeeOther,
+			name: "no hashes", section: "OIDC Core 3.1.3.6", check: "identity/oidc/token.go checkHashes: optional", status: http.StatusSeeOther,
 			run: browsing(devidp.Lie{Claims: func(c map[string]any) { delete(c, "at_hash"); delete(c, "c_hash") }}),
 		},
 		{
-			name: "right hashes", section: "OIDC Core 3.1.3.6", check: "identity/provider.go checkHashes", status: http.StatusSeeOther,
+			name: "right hashes", section: "OIDC Core 3.1.3.6", check: "identity/oidc/token.go checkHashes", status: http.StatusSeeOther,
 			run: func(t *testing.T, s *stage) answers {
 				there := 0
 				a := browsing(devidp.Lie{Claims: func(c map[string]any) {
@@ -602,15 +604,15 @@ func attacks() []attack {
 				return newIDToken(t, s.Env, "alice", map[string]any{"at_hash": leftHalf("another"), "c_hash": leftHalf("another")})
 			}),
 		},
-		badToken("no nonce", "OIDC Core 3.1.3.7 (11)", "identity/signin.go exchangeCode: nonce", browsing(claim("nonce", nil)), "nonce does not match"),
-		badToken("another nonce", "OIDC Core 3.1.3.7 (11)", "identity/signin.go exchangeCode: nonce", browsing(claim("nonce", "x")), "nonce does not match"),
-		badToken("the nonce of another flow", "RFC 9700 4.5.3.2", "identity/signin.go exchangeCode: nonce", func(t *testing.T, s *stage) answers {
+		badToken("no nonce", "OIDC Core 3.1.3.7 (11)", "identity/oidc/flow.go exchangeCode: nonce", browsing(claim("nonce", nil)), "nonce does not match"),
+		badToken("another nonce", "OIDC Core 3.1.3.7 (11)", "identity/oidc/flow.go exchangeCode: nonce", browsing(claim("nonce", "x")), "nonce does not match"),
+		badToken("the nonce of another flow", "RFC 9700 4.5.3.2", "identity/oidc/flow.go exchangeCode: nonce", func(t *testing.T, s *stage) answers {
 			return browsing(claim("nonce", newBrowser(t, s.Env).begin(t, "alice").Query().Get("nonce")))(t, s)
 		}, "nonce does not match"),
 		refused("no state", "RFC 6749 10.12", "identity/signin.go flowOf: a state", browsing(devidp.Lie{}, query("state", "")), "state", "no state"),
 		refused("another state", "RFC 6749 10.12", "identity/signin.go flowOf: a cookie of that state", browsing(devidp.Lie{}, query("state", "x")), "state", "began no such sign-in"),
-		refused("a second state behind", "RFC 6749 3.1", "identity/signin.go exchangeCode: each parameter once", browsing(devidp.Lie{}, func(u *url.URL) { u.RawQuery += "&state=x" }), "provider_error", "the response has state twice"),
-		refused("a second code behind", "RFC 6749 3.1", "identity/signin.go exchangeCode: each parameter once", browsing(devidp.Lie{}, func(u *url.URL) { u.RawQuery += "&code=x" }), "provider_error", "the response has code twice"),
+		refused("a second state behind", "RFC 6749 3.1", "identity/oidc/flow.go exchangeCode: each parameter once", browsing(devidp.Lie{}, func(u *url.URL) { u.RawQuery += "&state=x" }), "provider_error", "the response has state twice"),
+		refused("a second code behind", "RFC 6749 3.1", "identity/oidc/flow.go exchangeCode: each parameter once", browsing(devidp.Lie{}, func(u *url.URL) { u.RawQuery += "&code=x" }), "provider_error", "the response has code twice"),
 		refused("two states", "RFC 6749 3.1", "identity/signin.go flowOf: a cookie of that state", browsing(devidp.Lie{}, func(u *url.URL) { u.RawQuery = "state=x&" + u.RawQuery }), "state", "began no such sign-in"),
 		refused("a callback stolen from another browser", "RFC 9700 4.5", "identity/signin.go flowOf: a cookie of that state", func(t *testing.T, s *stage) answers {
 			s.lie(devidp.Lie{})
@@ -646,7 +648,7 @@ func attacks() []attack {
 			s.before(t)
 			return answer(thief.get(t, back))
 		}, "code_exchange", "invalid_grant"),
-		refused("the code of another flow", "RFC 7636 4.6", "identity/signin.go exchangeCode: code_verifier", func(t *testing.T, s *stage) answers {
+		refused("the code of another flow", "RFC 7636 4.6", "identity/oidc/flow.go exchangeCode: code_verifier", func(t *testing.T, s *stage) answers {
 			s.lie(devidp.Lie{})
 			victim, stolen := newBrowser(t, s.Env), newBrowser(t, s.Env).callback(t, "bob").Query().Get("code")
 			back := victim.callback(t, "alice")
@@ -678,17 +680,17 @@ func attacks() []attack {
 			},
 		},
 		refused("a code of one provider at another's callback", "RFC 9700 4.4", "identity/signin.go flowOf: the flow's provider", browsing(devidp.Lie{}, func(u *url.URL) { u.Path = "/auth/callback/other" }), "state", "began at provider"),
-		refused("no iss though it is promised", "RFC 9207 2.4", "identity/signin.go exchangeCode: iss is promised", browsing(response("iss", "")), "provider_error", "iss"),
-		refused("iss of the attacker", "RFC 9207 2.4", "identity/signin.go exchangeCode: iss", browsing(response("iss", "https://evil.example")), "provider_error", "is not the provider's"),
-		refused("iss of another configured provider", "RFC 9700 4.4.2.1", "identity/signin.go exchangeCode: iss", browsing(response("iss", "https://other.example")), "provider_error", "is not the provider's"),
+		refused("no iss though it is promised", "RFC 9207 2.4", "identity/oidc/flow.go exchangeCode: iss is promised", browsing(response("iss", "")), "provider_error", "iss"),
+		refused("iss of the attacker", "RFC 9207 2.4", "identity/oidc/flow.go exchangeCode: iss", browsing(response("iss", "https://evil.example")), "provider_error", "is not the provider's"),
+		refused("iss of another configured provider", "RFC 9700 4.4.2.1", "identity/oidc/flow.go exchangeCode: iss", browsing(response("iss", "https://other.example")), "provider_error", "is not the provider's"),
 		{
-			name: "iss of the attacker though none is promised", section: "RFC 9207 2.4", check: "identity/signin.go exchangeCode: iss", status: http.StatusUnauthorized, reason: "provider_error", says: "is not the provider's", stage: on(),
+			name: "iss of the attacker though none is promised", section: "RFC 9207 2.4", check: "identity/oidc/flow.go exchangeCode: iss", status: http.StatusUnauthorized, reason: "provider_error", says: "is not the provider's", stage: on(),
 			run: browsing(devidp.Lie{
 				Discovery: func(doc map[string]any) { delete(doc, "authorization_response_iss_parameter_supported") },
 				Response:  response("iss", "https://evil.example").Response,
 			}),
 		},
-		refused("an error and a code", "RFC 6749 4.1.2.1", "identity/signin.go exchangeCode: error", browsing(response("error", "server_error")), "provider_error", "the provider says"),
+		refused("an error and a code", "RFC 6749 4.1.2.1", "identity/oidc/flow.go exchangeCode: error", browsing(response("error", "server_error")), "provider_error", "the provider says"),
 		refused("an error that is a script", "RFC 6749 4.1.2.1", "identity/signin.go Callback: one page", func(t *testing.T, s *stage) answers {
 			const script = "<script>alert(1)</script>"
 			s.lie(devidp.Lie{Response: func(v url.Values) {
@@ -703,7 +705,7 @@ func attacks() []attack {
 			}
 			return answer(a)
 		}, "provider_error", "the provider says"),
-		refused("an error that forges a line of the log", "RFC 6749 4.1.2.1", "identity/failure.go brief", func(t *testing.T, s *stage) answers {
+		refused("an error that forges a line of the log", "RFC 6749 4.1.2.1", "identity/oidc/oidc.go Brief", func(t *testing.T, s *stage) answers {
 			const forged = "\ntime=2026-01-01T00:00:00Z level=INFO msg=forged"
 			got := browsing(devidp.Lie{Response: func(v url.Values) { v.Set("error", "x"+forged) }})(t, s)
 			if strings.Contains(s.Log.String(), forged) {
@@ -711,7 +713,7 @@ func attacks() []attack {
 			}
 			return got
 		}, "provider_error", "the provider says"),
-		refused("an ID token in the address, and no code", "RFC 9700 2.1.2", "identity/signin.go exchangeCode: the code alone", func(t *testing.T, s *stage) answers {
+		refused("an ID token in the address, and no code", "RFC 9700 2.1.2", "identity/oidc/flow.go exchangeCode: the code alone", func(t *testing.T, s *stage) answers {
 			return browsing(response("code", ""), query("id_token", newIDToken(t, s.Env, "alice", nil)))(t, s)
 		}, "code_exchange", "invalid_request"),
 		{
@@ -733,7 +735,7 @@ func attacks() []attack {
 			},
 		},
 		{
-			name: "plain PKCE", section: "RFC 7636 7.2", check: "identity/signin.go authorizeURL: S256", status: http.StatusFound, stage: on(),
+			name: "plain PKCE", section: "RFC 7636 7.2", check: "identity/oidc/flow.go authorizeURL: S256", status: http.StatusFound, stage: on(),
 			run: func(t *testing.T, s *stage) answers {
 				s.lie(devidp.Lie{Discovery: func(doc map[string]any) { doc["code_challenge_methods_supported"] = []string{"plain"} }})
 				a := newBrowser(t, s.Env).get(t, s.URL+"/auth/login?provider=dev")
@@ -746,11 +748,11 @@ func attacks() []attack {
 
 		// The token endpoint's answer.
 		badToken("no ID token", "OIDC Core 3.1.3.3", spelling, browsing(tokenJSON(`{"access_token":"x","token_type":"Bearer"}`)), "not three parts"),
-		badToken("an ID token that is an object", "OIDC Core 3.1.3.3", "identity/signin.go exchangeCode: a string", browsing(tokenJSON(`{"access_token":"x","token_type":"Bearer","id_token":{"sub":"alice"}}`)), "not three parts"),
+		badToken("an ID token that is an object", "OIDC Core 3.1.3.3", "identity/oidc/flow.go exchangeCode: a string", browsing(tokenJSON(`{"access_token":"x","token_type":"Bearer","id_token":{"sub":"alice"}}`)), "not three parts"),
 		refused("no access token", "RFC 6749 5.1", "oauth2 doTokenRoundTrip: access_token", answering(`{"token_type":"Bearer","id_token":%q}`), "code_exchange", "missing access_token"),
 		refused("an error with the status of success", "RFC 6749 5.2", "oauth2 doTokenRoundTrip: error", answering(`{"access_token":"x","token_type":"Bearer","id_token":%q,"error":"invalid_grant"}`), "code_exchange", "invalid_grant"),
 		{
-			name: "a token_type that nobody knows", section: "RFC 6749 7.1", check: "identity/signin.go exchangeCode: the access token is not used",
+			name: "a token_type that nobody knows", section: "RFC 6749 7.1", check: "identity/oidc/flow.go exchangeCode: the access token is not used",
 			run: answering(`{"access_token":"x","token_type":"evil","id_token":%q}`), status: http.StatusSeeOther,
 		},
 
@@ -785,7 +787,7 @@ func attacks() []attack {
 			want(t, http.StatusOK, sendLogout(t, s.Env, logoutToken(t, s.Env, map[string]any{"sid": "over"})))
 			return newIDToken(t, s.Env, "alice", map[string]any{"sid": "over"})
 		}, "signed_out_at_provider", ""),
-		refused("somebody who is locked", "OIDC Core 3.1.2.6", "identity/store.go SaveIdentity: locked", func(t *testing.T, s *stage) answers {
+		refused("somebody who is locked", "OIDC Core 3.1.2.6", "identity/store_users.go SaveIdentity: locked", func(t *testing.T, s *stage) answers {
 			s.lie(claim("sub", "locked"))
 			s.signIn(t)
 			s.Exec(t, `update users set locked_at = now() where id = $1`, user(t, s.Env, "locked"))
@@ -809,7 +811,7 @@ func attacks() []attack {
 
 		// Keys that change.
 		{
-			name: "the key changes in the middle of a flow", section: "OIDC Core 10.1.1", check: "identity/keyset.go VerifySignature: an unknown key id", status: http.StatusSeeOther, stage: on(),
+			name: "the key changes in the middle of a flow", section: "OIDC Core 10.1.1", check: "identity/oidc/keyset.go VerifySignature: an unknown key id", status: http.StatusSeeOther, stage: on(),
 			run: func(t *testing.T, s *stage) answers {
 				s.Provider.SetLie(devidp.Lie{})
 				s.SignIn(t, "bob")
@@ -821,7 +823,7 @@ func attacks() []attack {
 			},
 		},
 		{
-			name: "a key that was withdrawn", section: "OIDC Core 10.1.1", check: "identity/keyset.go fetch: the keys of now alone", status: http.StatusBadRequest, reason: "id_token", says: "none of the provider's keys has signed it", stage: on(),
+			name: "a key that was withdrawn", section: "OIDC Core 10.1.1", check: "identity/oidc/keyset.go fetch: the keys of now alone", status: http.StatusBadRequest, reason: "id_token", says: "none of the provider's keys has signed it", stage: on(),
 			run: func(t *testing.T, s *stage) answers {
 				s.Provider.SetLie(devidp.Lie{})
 				s.SignIn(t, "bob")
@@ -834,7 +836,7 @@ func attacks() []attack {
 			},
 		},
 		{
-			name: "twenty unknown key ids", section: "RFC 8725 3.10", check: "identity/keyset.go fetch: once in ten seconds", status: http.StatusBadRequest, reason: "id_token", says: "none of the provider's keys has signed it", stage: on(),
+			name: "twenty unknown key ids", section: "RFC 8725 3.10", check: "identity/oidc/keyset.go fetch: once in ten seconds", status: http.StatusBadRequest, reason: "id_token", says: "none of the provider's keys has signed it", stage: on(),
 			run: func(t *testing.T, s *stage) answers {
 				want(t, http.StatusOK, exchange(t, s.Env, newIDToken(t, s.Env, "alice", nil)))
 				s.before(t)
@@ -875,7 +877,7 @@ func attacks() []attack {
 		returning("a header of the attacker's", "/\r\nSet-Cookie: noted_session=x"),
 		returning("a script", "javascript:alert(1)"),
 		{
-			name: "parameters in login_hint", section: "RFC 6749 10.14", check: "identity/signin.go authorizeURL: encoded", status: http.StatusFound,
+			name: "parameters in login_hint", section: "RFC 6749 10.14", check: "identity/oidc/flow.go authorizeURL: encoded", status: http.StatusFound,
 			run: func(t *testing.T, s *stage) answers {
 				a := newBrowser(t, s.Env).get(t, s.URL+"/auth/login?provider=dev&login_hint="+url.QueryEscape("alice\r\nX: y&redirect_uri=https://evil.example#"))
 				s.checkAuthorize(t, a, "aliceX: y&redirect_uri=https://evil.example#")
@@ -883,7 +885,7 @@ func attacks() []attack {
 			},
 		},
 		{
-			name: "the provider's parameters at /auth/login", section: "RFC 6749 4.1.1", check: "identity/signin.go authorizeURL: nothing is passed on", status: http.StatusFound,
+			name: "the provider's parameters at /auth/login", section: "RFC 6749 4.1.1", check: "identity/oidc/flow.go authorizeURL: nothing is passed on", status: http.StatusFound,
 			run: func(t *testing.T, s *stage) answers {
 				a := newBrowser(t, s.Env).get(t, s.URL+"/auth/login?provider=dev&login_hint=alice&redirect_uri=https://evil.example&client_id=evil&scope=admin&response_type=token&response_mode=fragment"+
 					"&state=x&nonce=x&code_challenge=x&code_challenge_method=plain&prompt=none&request_uri=https://evil.example&request=x&hd=x&claims=x")
@@ -931,7 +933,7 @@ func attacks() []attack {
 			},
 		},
 		{
-			name: "somebody else confirms a link", section: "RFC 6749 10.12", check: "identity/link.go makeLink: the session that began", status: http.StatusConflict, stage: twoProviders,
+			name: "somebody else confirms a link", section: "RFC 6749 10.12", check: "identity/store_links.go makeLink: the session that began", status: http.StatusConflict, stage: twoProviders,
 			run: linking(func(t *testing.T, s *stage, _, other, code string) servertest.Answer {
 				return confirmLink(t, s.Env, other, code)
 			}),
@@ -949,7 +951,7 @@ func attacks() []attack {
 			}),
 		},
 		{
-			name: "a wrong code confirms a link", section: "RFC 6749 10.12", check: "identity/link.go makeLink: the code of the page", status: http.StatusConflict, stage: twoProviders,
+			name: "a wrong code confirms a link", section: "RFC 6749 10.12", check: "identity/store_links.go makeLink: the code of the page", status: http.StatusConflict, stage: twoProviders,
 			run: linking(func(t *testing.T, s *stage, mine, _, code string) servertest.Answer {
 				return confirmLink(t, s.Env, mine, "x"+code[1:])
 			}),
@@ -974,7 +976,7 @@ func attacks() []attack {
 			}),
 		},
 		{
-			name: "another issuer an hour later", section: "OIDC Discovery 4.3", check: "identity/provider.go discover: what was found before stands", status: http.StatusSeeOther, stage: on(),
+			name: "another issuer an hour later", section: "OIDC Discovery 4.3", check: "identity/oidc/discovery.go discover: what was found before stands", status: http.StatusSeeOther, stage: on(),
 			run: func(t *testing.T, s *stage) answers {
 				s.signIn(t)
 				s.before(t)
@@ -983,9 +985,10 @@ func attacks() []attack {
 					asked++
 					doc["issuer"], doc["token_endpoint"], doc["jwks_uri"] = "https://evil.example", s.trap.URL+"/token", s.trap.URL+"/jwks"
 				}})
-				// Nobody waits an hour for what is asked for anew after one.
-				found := reflect.ValueOf(s.provider).Elem().FieldByName("found")
-				*(*time.Time)(found.Addr().UnsafePointer()) = time.Now().Add(-time.Hour - time.Minute)
+				// It is an hour later while somebody is sent there; a token of today would have expired then.
+				s.later.Store(int64(time.Hour + time.Minute))
+				want(t, http.StatusFound, s.Do(t, http.MethodGet, "/auth/login?provider=dev", "", nil))
+				s.later.Store(0)
 				a, session := s.signIn(t)
 				if me := s.who(t, session); me.Subject != "alice" || asked == 0 || !strings.Contains(s.Log.String(), "what was found before stands") {
 					t.Errorf("signed in as %+v, after discovery was asked %d times", me, asked)
@@ -1003,7 +1006,7 @@ func attacks() []attack {
 
 // brokenEndpoints are answers that are none, at each endpoint that noted asks.
 func brokenEndpoints() (rows []attack) {
-	const noRedirect, noBody, headers = "identity/provider.go httpClient: redirects", "identity/provider.go Read", "identity/provider.go httpClient: headers"
+	const noRedirect, noBody, headers = "identity/oidc/discovery.go httpClient: redirects", "identity/oidc/discovery.go Read", "identity/oidc/discovery.go httpClient: headers"
 	type stop struct{ section, check, says string } // as attack has it
 	for _, c := range []struct {
 		name                   string
@@ -1034,22 +1037,22 @@ func brokenEndpoints() (rows []attack) {
 		{"half an answer", func(s *stage, w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Length", "1000")
 			_, _ = w.Write(s.jwks[:500])
-		}, stop{"RFC 9112 8", "go-oidc NewProvider: the whole body", "unexpected EOF"}, stop{"RFC 9112 8", "identity/keyset.go fetchKeys: the whole body", "unexpected EOF"}, stop{"RFC 9112 8", "oauth2 doTokenRoundTrip: the whole body", "unexpected EOF"}},
+		}, stop{"RFC 9112 8", "go-oidc NewProvider: the whole body", "unexpected EOF"}, stop{"RFC 9112 8", "identity/oidc/keyset.go fetchKeys: the whole body", "unexpected EOF"}, stop{"RFC 9112 8", "oauth2 doTokenRoundTrip: the whole body", "unexpected EOF"}},
 		{"broken JSON", func(_ *stage, w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "application/json")
 			_, _ = w.Write([]byte(`{"keys":[{"kty":"RSA"`))
-		}, stop{"OIDC Discovery 4.2", "go-oidc NewProvider: JSON", "failed to decode provider discovery object"}, stop{"RFC 7517 5", "identity/keyset.go readKeys: JSON", "reading the keys"}, stop{"RFC 6749 5.1", "oauth2 doTokenRoundTrip: JSON", "cannot parse json"}},
+		}, stop{"OIDC Discovery 4.2", "go-oidc NewProvider: JSON", "failed to decode provider discovery object"}, stop{"RFC 7517 5", "identity/oidc/keyset.go readKeys: JSON", "reading the keys"}, stop{"RFC 6749 5.1", "oauth2 doTokenRoundTrip: JSON", "cannot parse json"}},
 		{"a page", func(_ *stage, w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", "text/html")
 			_, _ = w.Write([]byte(`<script>alert(1)</script>`))
-		}, stop{"OIDC Discovery 4.2", "go-oidc NewProvider: JSON", "failed to decode provider discovery object"}, stop{"RFC 7517 5", "identity/keyset.go readKeys: JSON", "reading the keys"}, stop{"RFC 6749 5.1", "oauth2 doTokenRoundTrip: JSON", "cannot parse json"}},
+		}, stop{"OIDC Discovery 4.2", "go-oidc NewProvider: JSON", "failed to decode provider discovery object"}, stop{"RFC 7517 5", "identity/oidc/keyset.go readKeys: JSON", "reading the keys"}, stop{"RFC 6749 5.1", "oauth2 doTokenRoundTrip: JSON", "cannot parse json"}},
 		{"500", func(s *stage, w http.ResponseWriter, _ *http.Request) {
 			w.WriteHeader(http.StatusInternalServerError)
 			_, _ = w.Write(s.jwks)
-		}, stop{"OIDC Discovery 4.2", "go-oidc NewProvider: status", "500 Internal Server Error"}, stop{"RFC 9110 15.6", "identity/keyset.go fetchKeys: status", "500 Internal Server Error"}, stop{"RFC 6749 5.2", "oauth2 doTokenRoundTrip: status", "500 Internal Server Error"}},
+		}, stop{"OIDC Discovery 4.2", "go-oidc NewProvider: status", "500 Internal Server Error"}, stop{"RFC 9110 15.6", "identity/oidc/keyset.go fetchKeys: status", "500 Internal Server Error"}, stop{"RFC 6749 5.2", "oauth2 doTokenRoundTrip: status", "500 Internal Server Error"}},
 		{"nothing for too long", func(_ *stage, _ http.ResponseWriter, r *http.Request) {
 			<-r.Context().Done()
-		}, stop{}, stop{}, stop{"RFC 9112 9.5", "identity/provider.go httpClient: time", "exceeded"}},
+		}, stop{}, stop{}, stop{"RFC 9112 9.5", "identity/oidc/discovery.go httpClient: time", "exceeded"}},
 	} {
 		at := func(s *stage) http.HandlerFunc {
 			return func(w http.ResponseWriter, r *http.Request) { c.answer(s, w, r) }
@@ -1171,7 +1174,7 @@ func discovering(name, section, check, member, value, says string) attack {
 
 // overHTTPS is discovering with an issuer that has https.
 func overHTTPS(member, value string) attack {
-	row := discovering(member+" "+value+", of an https issuer", "OIDC Discovery 3", "identity/provider.go checkEndpoint: https", member, value, member)
+	row := discovering(member+" "+value+", of an https issuer", "OIDC Discovery 3", "identity/oidc/discovery.go checkEndpoint: https", member, value, member)
 	row.stage = func(t *testing.T) *stage {
 		t.Helper()
 		s := &stage{google: newGoogle(t, nil)}
@@ -1444,8 +1447,7 @@ func TestAProviderThatHangsAtRediscoveryHoldsUpNobodyElse(t *testing.T) {
 		}
 		return false
 	}})
-	found := reflect.ValueOf(s.provider).Elem().FieldByName("found")
-	*(*time.Time)(found.Addr().UnsafePointer()) = time.Now().Add(-2 * time.Hour)
+	s.later.Store(int64(2 * time.Hour))
 	first := make(chan int)
 	go func() {
 		client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}

@@ -3,10 +3,8 @@ package identity
 import (
 	"context"
 	"net/http"
-	"slices"
 
 	"github.com/danielgtaylor/huma/v2"
-	"github.com/go-chi/chi/v5"
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
@@ -14,7 +12,7 @@ import (
 	"noted/internal/page"
 )
 
-// Register declares the operations of /v1/me and, public, the list of providers.
+// Register declares the operations of /v1/me.
 func (s *Service) Register(api *authz.API) {
 	authz.Register(api, huma.Operation{
 		OperationID: "get-me", Method: http.MethodGet, Path: "/v1/me", Summary: "Who is calling", Tags: []string{"Me"},
@@ -33,30 +31,6 @@ func (s *Service) Register(api *authz.API) {
 	s.registerIdentities(api)
 }
 
-// RegisterPages declares the pages and forms for people whose session began in a browser: a device's, and the
-// form that confirms a link.
-func (s *Service) RegisterPages(api *authz.API, router chi.Router) {
-	pages := router.With(s.SignedIn)
-	for _, one := range []struct {
-		method, path string
-		handler      http.HandlerFunc
-	}{
-		{http.MethodGet, "/auth/device", s.ShowDevice},
-		{http.MethodPost, "/auth/device/confirm", s.ConfirmDevice},
-		{http.MethodPost, "/auth/link/confirm", s.ConfirmLink},
-	} {
-		api.DeclarePage(one.method, one.path, writeIdentity)
-		pages.Method(one.method, one.path, byBrowser(writeIdentity, s.Forms(one.handler).ServeHTTP))
-	}
-}
-
-// RegisterPublic declares GET /auth/providers, which reads no credential.
-func (s *Service) RegisterPublic(api huma.API) {
-	huma.Register(api, huma.Operation{
-		OperationID: "list-providers", Method: http.MethodGet, Path: "/auth/providers", Summary: "Where people may sign in", Tags: []string{"Signing in"},
-	}, s.providers)
-}
-
 // ProviderItem is one provider, as the sign-in links show it.
 type ProviderItem struct {
 	ID   string `json:"id"`
@@ -70,6 +44,22 @@ func (s *Service) Providers() []ProviderItem {
 		items = append(items, ProviderItem{p.ID, p.Name})
 	}
 	return items
+}
+
+// Issuer is that of a configured provider; empty when there is none of that id.
+func (s *Service) Issuer(provider string) string {
+	if p := s.config.Providers.ByID(provider); p != nil {
+		return p.Issuer
+	}
+	return ""
+}
+
+// providerID is the id of the configured provider with the issuer, nil if there is none any more.
+func (s *Service) providerID(issuer string) *string {
+	if p := s.config.Providers.ByIssuer(issuer); p != nil {
+		return &p.ID
+	}
+	return nil
 }
 
 // ProviderList is the answer of /auth/providers.
@@ -139,9 +129,7 @@ func (s *Service) sessions(ctx context.Context, in *struct{ page.Query }) (*sess
 		return nil, err
 	}
 	for i := range rows {
-		if j := slices.IndexFunc(s.config.Providers, func(p *Provider) bool { return p.Issuer == rows[i].issuer }); j >= 0 {
-			rows[i].Provider = &s.config.Providers[j].ID
-		}
+		rows[i].Provider = s.providerID(rows[i].issuer)
 	}
 	return &sessionsOutput{page.Make(rows, in.Limit, list, func(one Session) page.Position {
 		return page.Position{At: one.CreatedAt, ID: one.ID}
@@ -150,7 +138,7 @@ func (s *Service) sessions(ctx context.Context, in *struct{ page.Query }) (*sess
 
 func (s *Service) endOne(ctx context.Context, _ *struct{}, found authz.Found[uuid.UUID]) (*struct{}, error) {
 	return nil, s.actAlone(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		ended, err := endSessions(ctx, tx, "", `s.user_id = $1 and s.id = $2 and s.expires_at > now()`, authz.From(ctx).ID, found.Thing)
+		ended, err := endOwnSession(ctx, tx, authz.From(ctx), found.Thing)
 		if err == nil && ended == 0 { // another request ended it meanwhile
 			err = errNoSession
 		}
@@ -160,8 +148,6 @@ func (s *Service) endOne(ctx context.Context, _ *struct{}, found authz.Found[uui
 
 func (s *Service) endOthers(ctx context.Context, _ *struct{}) (*struct{}, error) {
 	return nil, s.actAlone(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		caller := authz.From(ctx)
-		_, err := endSessions(ctx, tx, "", `s.user_id = $1 and s.id <> $2 and s.expires_at > now()`, caller.ID, caller.Session)
-		return err
+		return endOtherSessions(ctx, tx, authz.From(ctx))
 	})
 }

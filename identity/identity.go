@@ -4,9 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"errors"
-	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -15,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"noted/authz"
+	"noted/identity/oidc"
 	"noted/internal/audit"
 	"noted/internal/base62"
 	"noted/internal/bodies"
@@ -23,7 +21,7 @@ import (
 
 // Config is what identity needs to know. Durations are positive.
 type Config struct {
-	Providers []*Provider
+	Providers oidc.Providers
 	// PublicURL is the address people see, without a slash at its end:
 	// https://notes.example or http://127.0.0.1:8080.
 	PublicURL string
@@ -129,12 +127,8 @@ type Person struct {
 // Identity is one (issuer, subject) pair of a person, with what its last sign-in showed.
 // The JSON is that of the view `people`.
 type Identity struct {
-	Issuer        string   `json:"issuer"`
-	Subject       string   `json:"subject"`
-	Email         string   `json:"email"`
-	EmailVerified bool     `json:"email_verified"`
-	Groups        []string `json:"groups"`
-	AgeSeconds    float64  `json:"age_seconds"` // since that sign-in, by the database's clock
+	oidc.Identity
+	AgeSeconds float64 `json:"age_seconds"` // since that sign-in, by the database's clock
 }
 
 // New makes the room. policy is the one in force, which may be another at each call; record hears of
@@ -153,9 +147,8 @@ func New(pool *pgxpool.Pool, policy func() *authz.Policy, keys KeyVerifier, conf
 // Policy is the policy in force.
 func (s *Service) Policy() *authz.Policy { return s.policy() }
 
-// Names are what policy.csv may call a person: provider:subject always; a verified e-mail,
-// from a provider that is authoritative for its domain, and group:provider:value, for
-// GroupMaxAge after the sign-in that showed them. An identity of a provider that is not
+// Names are what policy.csv may call a person: those that their providers give (oidc.Provider.Names), the
+// aging ones for GroupMaxAge after the sign-in that showed them. An identity of a provider that is not
 // configured any more gives no name.
 func (s *Service) Names(identities []Identity) []string {
 	var names []string
@@ -171,19 +164,11 @@ func (s *Service) Names(identities []Identity) []string {
 
 // namesOf are the names that an identity gives always, and those that it gives until it ages.
 func (s *Service) namesOf(identity Identity) (always, aging []string) {
-	i := slices.IndexFunc(s.config.Providers, func(p *Provider) bool { return p.Issuer == identity.Issuer })
-	if i < 0 {
+	provider := s.config.Providers.ByIssuer(identity.Issuer)
+	if provider == nil {
 		return nil, nil
 	}
-	provider := s.config.Providers[i]
-	// Plain ASCII first: lowering makes an ASCII k of the Kelvin sign, and so another's name.
-	if identity.EmailVerified && IsPlainEmail(identity.Email) && provider.isAuthoritativeFor(identity.Email) {
-		aging = append(aging, strings.ToLower(identity.Email))
-	}
-	for _, group := range identity.Groups {
-		aging = append(aging, "group:"+provider.ID+":"+group)
-	}
-	return []string{provider.ID + ":" + identity.Subject}, aging
+	return provider.Names(identity.Identity)
 }
 
 func (s *Service) aged(identity Identity) bool {
@@ -199,13 +184,9 @@ type NameInPolicy struct {
 
 // NamesInPolicy are those of a user, with those that have aged; 404 when there is no such user.
 func (s *Service) NamesInPolicy(ctx context.Context, user uuid.UUID) ([]NameInPolicy, error) {
-	var identities []Identity
-	err := s.pool.QueryRow(ctx, `select identities from people where user_id = $1`, user).Scan(&identities)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, errNoUser
-	}
+	identities, err := s.identitiesOf(ctx, user)
 	if err != nil {
-		return nil, fmt.Errorf("finding a user's names: %w", err)
+		return nil, err
 	}
 	names := []NameInPolicy{}
 	for _, identity := range identities {
@@ -278,14 +259,3 @@ func ActorOf(p *authz.Principal) *audit.Actor {
 
 // errNoSession is 404 for a session that is not the caller's, or has ended.
 var errNoSession = problem.NotFound("session")
-
-// IsPlainEmail holds for printable ASCII with one @ and no colon: no e-mail may read like a
-// provider's or a group's name, and two readers must not find two domains in it.
-func IsPlainEmail(s string) bool {
-	for i := range len(s) {
-		if s[i] <= ' ' || s[i] > '~' || s[i] == ':' {
-			return false
-		}
-	}
-	return strings.Count(s, "@") == 1
-}

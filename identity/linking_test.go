@@ -9,7 +9,7 @@ import (
 	"sync"
 	"testing"
 
-	"noted/identity"
+	"noted/identity/oidc"
 	"noted/internal/devidp"
 	"noted/server"
 	"noted/server/servertest"
@@ -22,7 +22,7 @@ func newTwoProviders(t *testing.T, change ...func(*server.Options)) *servertest.
 	srv := httptest.NewUnstartedServer(nil)
 	issuer := "http://" + srv.Listener.Addr().String()
 	env := servertest.New(t, append(change, func(o *server.Options) {
-		o.Providers = append(o.Providers, &identity.Provider{
+		o.Providers = append(o.Providers, &oidc.Provider{
 			ID: "corp", Name: "The company", Issuer: issuer, ClientID: "noted", ClientSecret: "s", Scopes: []string{"openid", "email", "profile"},
 		})
 		corp, err := devidp.New(devidp.Config{

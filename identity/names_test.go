@@ -8,19 +8,20 @@ import (
 	"noted"
 	"noted/authz"
 	"noted/identity"
+	"noted/identity/oidc"
 	"noted/internal/devidp"
 	"noted/server"
 	"noted/server/servertest"
 )
 
 func TestNamesForThePolicyAreOnlyWhatTheProviderMaySay(t *testing.T) {
-	providers := []*identity.Provider{
+	providers := oidc.Providers{
 		{ID: "corp", Issuer: "https://corp.example", EmailDomains: []string{"corp.example"}},
 		{ID: "public", Issuer: "https://public.example"},
 	}
 	s := identity.New(nil, nil, nil, identity.Config{Providers: providers, GroupMaxAge: time.Hour}, nil, nil)
 	corp := func(change func(*identity.Identity)) identity.Identity {
-		i := identity.Identity{Issuer: "https://corp.example", Subject: "s", Email: "Ada@Corp.example", EmailVerified: true, Groups: []string{"/staff", "a:b"}}
+		i := identity.Identity{Identity: oidc.Identity{Issuer: "https://corp.example", Subject: "s", Email: "Ada@Corp.example", EmailVerified: true, Groups: []string{"/staff", "a:b"}}}
 		if change != nil {
 			change(&i)
 		}
@@ -44,15 +45,15 @@ func TestNamesForThePolicyAreOnlyWhatTheProviderMaySay(t *testing.T) {
 		{"the Kelvin sign for k", corp(func(i *identity.Identity) { i.Email = "\u212Aate@corp.example" }), []string{"corp:s", "group:corp:/staff", "group:corp:a:b"}},
 		{"no @", corp(func(i *identity.Identity) { i.Email = "corp.example" }), []string{"corp:s", "group:corp:/staff", "group:corp:a:b"}},
 		{"the domain alone", corp(func(i *identity.Identity) { i.Email = "@corp.example" }), []string{"corp:s", "group:corp:/staff", "group:corp:a:b"}},
-		{"a provider authoritative for nothing", identity.Identity{Issuer: "https://public.example", Subject: "s", Email: "ada@corp.example", EmailVerified: true}, []string{"public:s"}},
-		{"an issuer that is not configured", identity.Identity{Issuer: "https://gone.example", Subject: "s", Email: "ada@corp.example", EmailVerified: true, Groups: []string{"x"}}, nil},
-		{"an issuer that ends alike", identity.Identity{Issuer: "https://corp.example/", Subject: "s"}, nil},
+		{"a provider authoritative for nothing", identity.Identity{Identity: oidc.Identity{Issuer: "https://public.example", Subject: "s", Email: "ada@corp.example", EmailVerified: true}}, []string{"public:s"}},
+		{"an issuer that is not configured", identity.Identity{Identity: oidc.Identity{Issuer: "https://gone.example", Subject: "s", Email: "ada@corp.example", EmailVerified: true, Groups: []string{"x"}}}, nil},
+		{"an issuer that ends alike", identity.Identity{Identity: oidc.Identity{Issuer: "https://corp.example/", Subject: "s"}}, nil},
 	} {
 		if got := s.Names([]identity.Identity{c.from}); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
 		}
 	}
-	both := s.Names([]identity.Identity{{Issuer: "https://public.example", Subject: "p"}, {Issuer: "https://corp.example", Subject: "c"}})
+	both := s.Names([]identity.Identity{{Identity: oidc.Identity{Issuer: "https://public.example", Subject: "p"}}, {Identity: oidc.Identity{Issuer: "https://corp.example", Subject: "c"}}})
 	if !slices.Equal(both, []string{"public:p", "corp:c"}) {
 		t.Errorf("two identities: %q", both)
 	}

@@ -12,15 +12,13 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
-	"github.com/coreos/go-oidc/v3/oidc"
 	"github.com/go-chi/chi/v5"
 	"github.com/go-json-experiment/json"
-	"golang.org/x/oauth2"
 
+	"noted/identity/oidc"
 	"noted/internal/problem"
 	"noted/internal/request"
 )
@@ -29,10 +27,8 @@ import (
 // binds state and nonce to that browser (OpenID Connect Core, 3.1.2.1 and 15.5.2) with no
 // table for strangers to fill. Nothing in it is worth more than the browser's own sign-in.
 type flow struct {
+	oidc.Flow
 	Provider string `json:"p"`
-	State    string `json:"s"`
-	Nonce    string `json:"n"`
-	Verifier string `json:"v"` // PKCE (RFC 7636, 4.1)
 	ReturnTo string `json:"r"`
 }
 
@@ -58,14 +54,15 @@ func (s *Service) Login(w http.ResponseWriter, r *http.Request) {
 		problem.Write(w, r, err)
 		return
 	}
-	e, err := s.reach(r.Context(), provider)
+	prompt := query.Get("prompt")
+	if prompt != selectAccount { // like every other parameter that is not ours to pass on
+		prompt = ""
+	}
+	f := flow{Flow: oidc.NewFlow(), Provider: provider.ID, ReturnTo: LocalPath(query.Get("return_to"))}
+	address, err := s.toProvider(r.Context(), provider, f.Flow, request.Text(query.Get("login_hint"), 255), prompt)
 	if err != nil {
 		problem.Write(w, r, err)
 		return
-	}
-	f := flow{
-		Provider: provider.ID, State: random(), Nonce: random(),
-		Verifier: oauth2.GenerateVerifier(), ReturnTo: LocalPath(query.Get("return_to")),
 	}
 	if len(f.ReturnTo) > maxReturnTo {
 		f.ReturnTo = "/"
@@ -75,13 +72,9 @@ func (s *Service) Login(w http.ResponseWriter, r *http.Request) {
 		problem.Write(w, r, err)
 		return
 	}
-	prompt := query.Get("prompt")
-	if prompt != selectAccount { // like every other parameter that is not ours to pass on
-		prompt = ""
-	}
 	s.dropOldFlows(w, r)
 	s.cookies.set(w, s.cookies.signIn+shortState(f.State), base64.RawURLEncoding.EncodeToString(value), flowLife)
-	redirect(w, http.StatusFound, e.authorizeURL(provider, f, request.Text(query.Get("login_hint"), 255), prompt))
+	redirect(w, http.StatusFound, address)
 }
 
 // dropOldFlows makes room for one more sign-in under way. Browsers send the oldest cookie first
@@ -98,30 +91,14 @@ func (s *Service) dropOldFlows(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// reach is discover for somebody who is to be sent to the provider: 503 while it is away.
-func (s *Service) reach(ctx context.Context, provider *Provider) (*endpoints, error) {
-	e, err := provider.discover(ctx, s.redirectURL(provider))
+// toProvider is where a browser goes to sign in: 503 while the provider is away. loginHint and prompt may be empty.
+func (s *Service) toProvider(ctx context.Context, provider *oidc.Provider, f oidc.Flow, loginHint, prompt string) (string, error) {
+	address, err := provider.AuthorizeURL(ctx, s.redirectURL(provider), f, loginHint, prompt)
 	if err != nil {
-		request.From(ctx).Log().LogAttrs(ctx, slog.LevelError, "provider unreachable", slog.String("provider", provider.ID), slog.String("error", brief(err)))
-		return nil, problem.New(http.StatusServiceUnavailable, "The provider %s cannot be reached now; try again in a moment", provider.ID).With("Retry-After", "2")
+		request.From(ctx).Log().LogAttrs(ctx, slog.LevelError, "provider unreachable", slog.String("provider", provider.ID), slog.String("error", oidc.Brief(err)))
+		return "", problem.New(http.StatusServiceUnavailable, "The provider %s cannot be reached now; try again in a moment", provider.ID).With("Retry-After", "2")
 	}
-	return e, nil
-}
-
-// authorizeURL is where the browser goes to sign in (Core, 3.1.2.1; RFC 7636, 4.3).
-// loginHint and prompt may be empty.
-func (e *endpoints) authorizeURL(provider *Provider, f flow, loginHint, prompt string) string {
-	options := []oauth2.AuthCodeOption{oidc.Nonce(f.Nonce), oauth2.S256ChallengeOption(f.Verifier)}
-	if loginHint != "" {
-		options = append(options, oauth2.SetAuthURLParam("login_hint", loginHint))
-	}
-	if prompt != "" {
-		options = append(options, oauth2.SetAuthURLParam("prompt", prompt))
-	}
-	if len(provider.HostedDomains) == 1 {
-		options = append(options, oauth2.SetAuthURLParam("hd", provider.HostedDomains[0]))
-	}
-	return e.oauth.AuthCodeURL(f.State, options...)
+	return address, nil
 }
 
 // Callback takes the browser back from the provider, verifies what it brings and begins a
@@ -154,13 +131,13 @@ func (s *Service) Callback(w http.ResponseWriter, r *http.Request) {
 
 // finish is the callback's work. What is wrong with the sign-in is a *Failure; any other error is a
 // fault here.
-func (s *Service) finish(r *http.Request, provider *Provider) (f flow, token Token, expires time.Time, err error) {
+func (s *Service) finish(r *http.Request, provider *oidc.Provider) (f flow, token Token, expires time.Time, err error) {
 	ctx := r.Context()
 	f, err = s.flowOf(r, provider, r.URL.Query().Get("state"))
 	if err != nil {
 		return f, "", expires, &Failure{Reason: ReasonState, Err: err}
 	}
-	in, err := s.redeem(r, provider, f)
+	in, err := s.redeem(r, provider, f.Flow)
 	if err != nil {
 		return f, "", expires, err
 	}
@@ -168,82 +145,33 @@ func (s *Service) finish(r *http.Request, provider *Provider) (f flow, token Tok
 	return f, token, expires, err
 }
 
-// redeem is exchangeCode for a sign-in, with the gates.
-func (s *Service) redeem(r *http.Request, provider *Provider, f flow) (in signIn, err error) {
-	e, err := provider.discover(r.Context(), s.redirectURL(provider))
+// redeem takes what the provider sent by the browser, and asks the gates.
+func (s *Service) redeem(r *http.Request, provider *oidc.Provider, f oidc.Flow) (in signIn, err error) {
+	raw, said, err := provider.Redeem(r.Context(), s.redirectURL(provider), r.URL.Query(), f)
 	if err != nil {
-		return in, &Failure{Reason: ReasonProvider, Err: err}
+		return in, atProvider(err)
 	}
-	raw, t, err := provider.exchangeCode(r.Context(), e, r.URL.Query(), f)
-	if err != nil {
-		return in, err
-	}
-	in, err = s.welcome(r.Context(), provider, raw, t)
+	in, err = welcome(r.Context(), provider, raw, said)
 	in.IDToken = raw
 	return in, err
 }
 
-// exchangeCode exchanges the code that the browser brought for an ID token, and verifies it for the
-// flow. The error is a *Failure.
-func (p *Provider) exchangeCode(ctx context.Context, e *endpoints, query url.Values, f flow) (raw string, t signed, err error) {
-	for _, name := range []string{"state", "code", "iss", "error"} { // RFC 6749, 3.1
-		if len(query[name]) > 1 {
-			return "", t, &Failure{Reason: ReasonProvider, Err: fmt.Errorf("the response has %s twice", name)}
-		}
-	}
-	// RFC 9207, 2.4: an answer of another provider is not for this flow.
-	if iss := query.Get("iss"); (iss != "" || e.sendsIssuer) && iss != p.Issuer {
-		return "", t, &Failure{Reason: ReasonProvider, Err: fmt.Errorf("iss %.100q of the response is not the provider's", iss)}
-	}
-	if code := query.Get("error"); code != "" {
-		return "", t, &Failure{Reason: ReasonProvider, Err: fmt.Errorf("the provider says %.100q: %.200q", code, query.Get("error_description"))}
-	}
-	answer, err := e.oauth.Exchange(oidc.ClientContext(ctx, e.client), query.Get("code"), oauth2.VerifierOption(f.Verifier))
-	if err != nil {
-		return "", t, &Failure{Reason: ReasonCode, Err: withoutBody(err)}
-	}
-	raw, _ = answer.Extra("id_token").(string)
-	t, err = p.verify(ctx, e, raw, time.Now())
-	if err == nil && (f.Nonce == "" || t.Nonce != f.Nonce) {
-		err = errors.New("nonce does not match")
-	}
-	if err == nil {
-		err = p.own(t)
-	}
-	if err == nil {
-		err = t.checkHashes(answer.AccessToken, query.Get("code"))
-	}
-	if err != nil {
-		return "", t, &Failure{Reason: ReasonIDToken, Err: err}
-	}
-	return raw, t, nil
-}
-
 // welcome asks the gates about whom a verified token names, and warns of groups claims that are
 // not there.
-func (s *Service) welcome(ctx context.Context, provider *Provider, raw string, t signed) (signIn, error) {
-	in, claims := provider.signInOf(raw, t)
-	if len(claims.MissingGroups) > 0 {
+func welcome(ctx context.Context, provider *oidc.Provider, raw string, said oidc.SignIn) (signIn, error) {
+	in := signIn{SignIn: said, spent: spentIDToken(raw)}
+	if len(said.MissingGroups) > 0 {
 		request.From(ctx).Log().LogAttrs(ctx, slog.LevelWarn, "the ID token has no such groups claim, so it gives no group roles",
-			slog.String("provider", provider.ID), slog.Any("claims", claims.MissingGroups))
+			slog.String("provider", provider.ID), slog.Any("claims", said.MissingGroups))
 	}
-	if err := provider.admit(in, claims); err != nil {
+	if err := provider.Admit(said); err != nil {
 		return in, &Failure{Reason: ReasonGate, Err: err}
 	}
 	return in, nil
 }
 
-// withoutBody keeps a provider's answer, which may hold a token, out of the log.
-func withoutBody(err error) error {
-	var retrieve *oauth2.RetrieveError
-	if errors.As(err, &retrieve) {
-		return fmt.Errorf("the token endpoint answered %s %.100q", retrieve.Response.Status, retrieve.ErrorCode)
-	}
-	return err
-}
-
 // flowOf finds the flow that this browser began with this state, for this provider.
-func (s *Service) flowOf(r *http.Request, provider *Provider, state string) (flow, error) {
+func (s *Service) flowOf(r *http.Request, provider *oidc.Provider, state string) (flow, error) {
 	var f flow
 	if state == "" {
 		return f, errors.New("no state")
@@ -290,37 +218,22 @@ func (s *Service) Logout(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// endSessionURL is where the browser ends its session at the provider; empty where the
-// provider has no such place, or is not reached: signing out here must not wait for it.
+// endSessionURL is where a browser ends its session at the provider; empty where it cannot.
 func (s *Service) endSessionURL(r *http.Request, issuer, idToken string) string {
-	i := slices.IndexFunc(s.config.Providers, func(p *Provider) bool { return p.Issuer == issuer })
-	if i < 0 || idToken == "" || !request.AcceptsHTML(r) {
+	provider := s.config.Providers.ByIssuer(issuer)
+	if provider == nil || idToken == "" || !request.AcceptsHTML(r) {
 		return ""
 	}
-	e, err := s.config.Providers[i].discover(r.Context(), s.redirectURL(s.config.Providers[i]))
-	if err != nil || e.endSession == "" {
-		return ""
-	}
-	end, err := url.Parse(e.endSession)
-	if err != nil {
-		return ""
-	}
-	query := end.Query()
-	query.Set("id_token_hint", idToken)
-	query.Set("post_logout_redirect_uri", s.config.PublicURL+"/")
-	end.RawQuery = query.Encode()
-	return end.String()
+	return provider.EndSessionURL(r.Context(), idToken, s.config.PublicURL+"/")
 }
 
 // provider finds a configured provider; with one alone its id may be left out.
-func (s *Service) provider(id string) (*Provider, error) {
+func (s *Service) provider(id string) (*oidc.Provider, error) {
 	if id == "" && len(s.config.Providers) == 1 {
 		return s.config.Providers[0], nil
 	}
-	for _, p := range s.config.Providers {
-		if p.ID == id {
-			return p, nil
-		}
+	if p := s.config.Providers.ByID(id); p != nil {
+		return p, nil
 	}
 	if id == "" {
 		return nil, problem.New(http.StatusNotFound, "Say which provider: /auth/providers lists them")
@@ -328,7 +241,7 @@ func (s *Service) provider(id string) (*Provider, error) {
 	return nil, problem.New(http.StatusNotFound, "There is no such provider; /auth/providers lists them")
 }
 
-func (s *Service) redirectURL(p *Provider) string {
+func (s *Service) redirectURL(p *oidc.Provider) string {
 	return s.config.PublicURL + "/auth/callback/" + p.ID
 }
 
@@ -354,7 +267,7 @@ func redirect(w http.ResponseWriter, status int, location string) {
 	w.WriteHeader(status)
 }
 
-// random is 256 bits for state and nonce.
+// random is 256 bits that nobody can guess.
 func random() string {
 	var b [32]byte
 	_, _ = rand.Read(b[:])

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"noted/identity"
+	"noted/identity/oidc"
 	"noted/internal/devidp"
 	"noted/server"
 	"noted/server/servertest"
@@ -173,7 +174,7 @@ func TestEveryWrongSignInIsTheOneAnswer(t *testing.T) {
 	}))
 	defer trap.Close()
 	env := servertest.New(t, func(o *server.Options) {
-		o.Providers = append(o.Providers, &identity.Provider{ID: "other", Name: "other", Issuer: "http://127.0.0.1:1", ClientID: "noted"})
+		o.Providers = append(o.Providers, &oidc.Provider{ID: "other", Name: "other", Issuer: "http://127.0.0.1:1", ClientID: "noted"})
 	})
 	// Discovery is asked once: this one promises userinfo, for the whole test.
 	userinfo := func(doc map[string]any) { doc["userinfo_endpoint"] = trap.URL + "/userinfo" }
@@ -497,7 +498,7 @@ func TestASlowlyDrippingTokenEndpointEndsToo(t *testing.T) {
 
 func TestAnUnknownProviderIs404AndOneThatIsDownIs503(t *testing.T) {
 	env := servertest.New(t, func(o *server.Options) {
-		o.Providers = append(o.Providers, &identity.Provider{ID: "down", Name: "down", Issuer: "http://127.0.0.1:1", ClientID: "noted"})
+		o.Providers = append(o.Providers, &oidc.Provider{ID: "down", Name: "down", Issuer: "http://127.0.0.1:1", ClientID: "noted"})
 	})
 	for _, path := range []string{"/auth/login?provider=none", "/auth/login?provider=DEV", "/auth/login", "/auth/callback/none?code=x&state=y", "/auth/callback/DEV"} {
 		a := want(t, 404, env.Do(t, "GET", path, "", nil))
@@ -533,37 +534,37 @@ func TestGatesLetInWhoPassesAllOfThem(t *testing.T) {
 	type person = map[string]any
 	for _, c := range []struct {
 		name   string
-		set    func(*identity.Provider)
+		set    func(*oidc.Provider)
 		claims person
 		pass   bool
 	}{
-		{"domain", func(p *identity.Provider) { p.AllowedEmailDomains = []string{"dev.example"} }, person{}, true},
-		{"domain in upper case", func(p *identity.Provider) { p.AllowedEmailDomains = []string{"dev.example"} }, person{"email": "Alice@DEV.example"}, true},
-		{"domain unverified", func(p *identity.Provider) { p.AllowedEmailDomains = []string{"dev.example"} }, person{"email_verified": false}, false},
-		{"domain verified by a word", func(p *identity.Provider) { p.AllowedEmailDomains = []string{"dev.example"} }, person{"email_verified": "true"}, false},
-		{"domain verified by a number", func(p *identity.Provider) { p.AllowedEmailDomains = []string{"dev.example"} }, person{"email_verified": 1}, false},
-		{"domain with nothing said", func(p *identity.Provider) { p.AllowedEmailDomains = []string{"dev.example"} }, person{"email_verified": nil}, false},
-		{"another domain", func(p *identity.Provider) { p.AllowedEmailDomains = []string{"corp.example"} }, person{}, false},
-		{"a domain that ends alike", func(p *identity.Provider) { p.AllowedEmailDomains = []string{"dev.example"} }, person{"email": "a@evil-dev.example"}, false},
-		{"a subdomain", func(p *identity.Provider) { p.AllowedEmailDomains = []string{"dev.example"} }, person{"email": "a@x.dev.example"}, false},
-		{"a domain that begins alike", func(p *identity.Provider) { p.AllowedEmailDomains = []string{"dev.example"} }, person{"email": "a@dev.example.evil.example"}, false},
-		{"two @", func(p *identity.Provider) { p.AllowedEmailDomains = []string{"dev.example"} }, person{"email": "a@dev.example@evil.example"}, false},
-		{"the domain alone", func(p *identity.Provider) { p.AllowedEmailDomains = []string{"dev.example"} }, person{"email": "@dev.example"}, false},
-		{"no e-mail", func(p *identity.Provider) { p.AllowedEmailDomains = []string{"dev.example"} }, person{"email": nil}, false},
-		{"group", func(p *identity.Provider) { p.AllowedGroups = []string{"staff", "guests"} }, person{"groups": []string{"x", "guests"}}, true},
-		{"group at a path", func(p *identity.Provider) {
+		{"domain", func(p *oidc.Provider) { p.AllowedEmailDomains = []string{"dev.example"} }, person{}, true},
+		{"domain in upper case", func(p *oidc.Provider) { p.AllowedEmailDomains = []string{"dev.example"} }, person{"email": "Alice@DEV.example"}, true},
+		{"domain unverified", func(p *oidc.Provider) { p.AllowedEmailDomains = []string{"dev.example"} }, person{"email_verified": false}, false},
+		{"domain verified by a word", func(p *oidc.Provider) { p.AllowedEmailDomains = []string{"dev.example"} }, person{"email_verified": "true"}, false},
+		{"domain verified by a number", func(p *oidc.Provider) { p.AllowedEmailDomains = []string{"dev.example"} }, person{"email_verified": 1}, false},
+		{"domain with nothing said", func(p *oidc.Provider) { p.AllowedEmailDomains = []string{"dev.example"} }, person{"email_verified": nil}, false},
+		{"another domain", func(p *oidc.Provider) { p.AllowedEmailDomains = []string{"corp.example"} }, person{}, false},
+		{"a domain that ends alike", func(p *oidc.Provider) { p.AllowedEmailDomains = []string{"dev.example"} }, person{"email": "a@evil-dev.example"}, false},
+		{"a subdomain", func(p *oidc.Provider) { p.AllowedEmailDomains = []string{"dev.example"} }, person{"email": "a@x.dev.example"}, false},
+		{"a domain that begins alike", func(p *oidc.Provider) { p.AllowedEmailDomains = []string{"dev.example"} }, person{"email": "a@dev.example.evil.example"}, false},
+		{"two @", func(p *oidc.Provider) { p.AllowedEmailDomains = []string{"dev.example"} }, person{"email": "a@dev.example@evil.example"}, false},
+		{"the domain alone", func(p *oidc.Provider) { p.AllowedEmailDomains = []string{"dev.example"} }, person{"email": "@dev.example"}, false},
+		{"no e-mail", func(p *oidc.Provider) { p.AllowedEmailDomains = []string{"dev.example"} }, person{"email": nil}, false},
+		{"group", func(p *oidc.Provider) { p.AllowedGroups = []string{"staff", "guests"} }, person{"groups": []string{"x", "guests"}}, true},
+		{"group at a path", func(p *oidc.Provider) {
 			p.GroupsClaims, p.AllowedGroups = []string{"groups", "realm_access.roles"}, []string{"staff"}
 		}, person{"realm_access": map[string]any{"roles": []string{"staff"}}}, true},
-		{"another group", func(p *identity.Provider) { p.AllowedGroups = []string{"staff"} }, person{"groups": []string{"Staff", "staff2", "/staff"}}, false},
-		{"no group", func(p *identity.Provider) { p.AllowedGroups = []string{"staff"} }, person{}, false},
-		{"group in another claim", func(p *identity.Provider) { p.AllowedGroups = []string{"staff"} }, person{"roles": []string{"staff"}}, false},
-		{"hosted domain", func(p *identity.Provider) { p.HostedDomains = []string{"corp.example"} }, person{"hd": "Corp.example"}, true},
-		{"another hosted domain", func(p *identity.Provider) { p.HostedDomains = []string{"corp.example"} }, person{"hd": "evil.example"}, false},
-		{"no hosted domain", func(p *identity.Provider) { p.HostedDomains = []string{"corp.example"} }, person{}, false},
-		{"all three", func(p *identity.Provider) {
+		{"another group", func(p *oidc.Provider) { p.AllowedGroups = []string{"staff"} }, person{"groups": []string{"Staff", "staff2", "/staff"}}, false},
+		{"no group", func(p *oidc.Provider) { p.AllowedGroups = []string{"staff"} }, person{}, false},
+		{"group in another claim", func(p *oidc.Provider) { p.AllowedGroups = []string{"staff"} }, person{"roles": []string{"staff"}}, false},
+		{"hosted domain", func(p *oidc.Provider) { p.HostedDomains = []string{"corp.example"} }, person{"hd": "Corp.example"}, true},
+		{"another hosted domain", func(p *oidc.Provider) { p.HostedDomains = []string{"corp.example"} }, person{"hd": "evil.example"}, false},
+		{"no hosted domain", func(p *oidc.Provider) { p.HostedDomains = []string{"corp.example"} }, person{}, false},
+		{"all three", func(p *oidc.Provider) {
 			p.AllowedEmailDomains, p.AllowedGroups, p.HostedDomains = []string{"dev.example"}, []string{"staff"}, []string{"corp.example"}
 		}, person{"groups": []string{"staff"}, "hd": "corp.example"}, true},
-		{"two of three", func(p *identity.Provider) {
+		{"two of three", func(p *oidc.Provider) {
 			p.AllowedEmailDomains, p.AllowedGroups, p.HostedDomains = []string{"dev.example"}, []string{"staff"}, []string{"corp.example"}
 		}, person{"groups": []string{"staff"}}, false},
 	} {

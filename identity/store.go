@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"noted/authz"
+	"noted/identity/oidc"
 	"noted/internal/audit"
 	"noted/internal/page"
 	"noted/internal/request"
@@ -28,29 +29,41 @@ type credential struct {
 	unmarked bool   // its last use was written over a minute ago
 }
 
-// findSession looks a session up by its token's hash. Both ends are compared here, by the
-// database's clock: a session lives while now() is before its absolute end and before the
-// idle end. An ended or expired one is found too, with the reason, which goes to the log
-// alone. pgx.ErrNoRows when there never was one.
+// What the statements of this room mean by a session s that is still there, from the widest on. Time is the database's.
+const (
+	// notEnded: nobody has ended it. All of these can be ended, also those that only time has ended: a longer
+	// session_idle would let them live again.
+	notEnded = `s.ended_at is null`
+	// notOver: nor has its absolute end come. Its user can end it, and its device fetch its token, used lately or not.
+	notOver = notEnded + ` and s.expires_at > now()`
+)
+
+// liveAt: it lets somebody in at the moment, if nobody ends it before. It has been used within @idle, and its absolute
+// end has not come.
+func liveAt(moment string) string {
+	return notEnded + ` and s.expires_at > ` + moment + ` and s.last_used_at > ` + moment + ` - @idle::interval`
+}
+
+// findSession looks a session up by its token's hash. An ended or expired one is found too, with the reason, which
+// goes to the log alone. pgx.ErrNoRows when there never was one.
 func (s *Service) findSession(ctx context.Context, hash []byte) (credential, error) {
 	var c credential
 	err := s.pool.QueryRow(ctx, `
 		select s.id, s.origin,
 			case
-				when s.ended_at is not null then @ended
-				when s.expires_at <= now() then @expired
-				when s.last_used_at <= now() - @idle::interval then @expired
+				when not (`+notEnded+`) then @ended
+				when not (`+liveAt("now()")+`) then @expired
 				when p.locked then @locked
 				else ''
 			end,
 			s.last_used_at <= now() - interval '1 minute',
-			least(s.expires_at, s.last_used_at + @idle::interval) > now() + @remembered::interval,
+			`+liveAt("now() + @remembered::interval")+`,
 			p.user_id, p.name, p.email, p.locked, p.identities
 		from sessions s
 		join people p using (user_id)
 		where s.token_hash = @hash`,
 		pgx.NamedArgs{
-			"hash": hash, "idle": s.config.SessionIdle, "remembered": rememberedFor,
+			"hash": hash, "idle": s.config.SessionIdle, "remembered": RememberedFor,
 			"ended": ReasonEndedSession, "expired": ReasonExpiredSession, "locked": ReasonLocked,
 		}).
 		Scan(&c.session, &c.origin, &c.refused, &c.unmarked, &c.lasting,
@@ -61,20 +74,23 @@ func (s *Service) findSession(ctx context.Context, hash []byte) (credential, err
 // markUsed notes the use of a session, once a minute at most, so that a read is no write.
 func (s *Service) markUsed(ctx context.Context, session uuid.UUID) error {
 	_, err := s.pool.Exec(ctx, `
-		update sessions set last_used_at = now()
-		where id = $1 and ended_at is null and last_used_at <= now() - interval '1 minute'`, session)
+		update sessions s set last_used_at = now()
+		where s.id = $1 and `+notEnded+` and s.last_used_at <= now() - interval '1 minute'`, session)
 	return err
 }
 
-// signIn is a verified ID token's yield.
+// sessionLives reports whether a session lives. It holds it so until tx ends.
+func (s *Service) sessionLives(ctx context.Context, tx pgx.Tx, session uuid.UUID) (lives bool, err error) {
+	err = tx.QueryRow(ctx, `select `+liveAt("now()")+` from sessions s where s.id = @id for share`,
+		pgx.NamedArgs{"id": session, "idle": s.config.SessionIdle}).Scan(&lives)
+	return lives, err
+}
+
+// signIn is what a session begins with.
 type signIn struct {
-	Identity
-	Name      string
-	IDToken   string // kept for the provider's end_session_endpoint; empty when it is not noted's own
-	IssuedAt  time.Time
-	SessionID string // the provider's: sid
-	Claims    SeenClaims
-	spent     []byte // the token's hash: it counts once
+	oidc.SignIn
+	IDToken string // kept for the provider's end_session_endpoint; empty when it is not noted's own
+	spent   []byte // the token's hash: it counts once
 }
 
 // spentIDToken names an ID token by what was signed, so that another spelling of the signature
@@ -191,91 +207,17 @@ func addressOrNull(ip netip.Addr) *netip.Addr {
 	return &ip
 }
 
-// saveClaims keeps, for those who run the place, what the last sign-in's token carried.
-func saveClaims(ctx context.Context, tx pgx.Tx, identity uuid.UUID, seen SeenClaims) error {
-	if _, err := tx.Exec(ctx, `update identities set claims = $2 where id = $1`, identity, seen); err != nil {
-		return fmt.Errorf("noting claims: %w", err)
-	}
-	return nil
-}
-
-// lockIdentity serializes, for the rest of tx, whatever finds, makes, links or unlinks a pair.
-func lockIdentity(ctx context.Context, tx pgx.Tx, issuer, subject string) error {
-	_, err := tx.Exec(ctx, `select pg_advisory_xact_lock(hashtextextended($1 || ' ' || $2, 1))`, issuer, subject)
-	if err != nil {
-		return fmt.Errorf("locking an identity: %w", err)
-	}
-	return nil
-}
-
-// SaveIdentity finds the user of (issuer, subject), or makes one, and notes what was signed.
-// A user is found by nothing else. Two first sign-ins at once make one user: the second
-// waits for the first on a lock named after the pair. It returns a *Failure for a locked
-// user, whose id it returns all the same. made tells whether the user is new. `noted dev`
-// makes its people by it.
-func SaveIdentity(ctx context.Context, tx pgx.Tx, in Identity, name string) (user, identity uuid.UUID, made bool, err error) {
-	if err = lockIdentity(ctx, tx, in.Issuer, in.Subject); err != nil {
-		return user, identity, made, err
-	}
-	var locked bool
-	err = tx.QueryRow(ctx, `
-		select i.id, u.id, u.locked_at is not null
-		from identities i join users u on u.id = i.user_id
-		where i.issuer = $1 and i.subject = $2
-		for update of u`, in.Issuer, in.Subject).Scan(&identity, &user, &locked)
-	switch {
-	case errors.Is(err, pgx.ErrNoRows):
-		user, identity, made = uuid.Must(uuid.NewV7()), uuid.Must(uuid.NewV7()), true
-		if _, err = tx.Exec(ctx, `insert into users (id, name) values ($1, $2)`, user, name); err != nil {
-			return user, identity, made, fmt.Errorf("making a user: %w", err)
-		}
-		if _, err = tx.Exec(ctx, `insert into identities (id, user_id, issuer, subject) values ($1, $2, $3, $4)`,
-			identity, user, in.Issuer, in.Subject); err != nil {
-			return user, identity, made, fmt.Errorf("making an identity: %w", err)
-		}
-	case err != nil:
-		return user, identity, made, fmt.Errorf("finding an identity: %w", err)
-	case locked:
-		return user, identity, made, &Failure{Reason: ReasonLocked, Object: "user", Target: user.String(),
-			Actor: &audit.Actor{ID: user, Kind: "user", Name: name}}
-	}
-	if in.Groups == nil {
-		in.Groups = []string{}
-	}
-	if _, err = tx.Exec(ctx, `
-		update identities set email = nullif($2, ''), email_verified = $3, groups = $4, signed_in_at = now()
-		where id = $1`, identity, in.Email, in.EmailVerified, in.Groups); err != nil {
-		return user, identity, made, fmt.Errorf("noting a sign-in: %w", err)
-	}
-	if _, err = tx.Exec(ctx, `update users set name = $2, last_sign_in_at = now() where id = $1`, user, name); err != nil {
-		return user, identity, made, fmt.Errorf("noting a sign-in: %w", err)
-	}
-	return user, identity, made, noteEmail(ctx, tx, user)
-}
-
-// noteEmail keeps what others see of a user's e-mail in step with their identities: a verified one,
-// of the last sign-in that had one. A stranger may set any other.
-func noteEmail(ctx context.Context, tx pgx.Tx, user uuid.UUID) error {
-	_, err := tx.Exec(ctx, `
-		update users set email = (
-			select email from identities where user_id = $1 and email_verified and email is not null
-			order by signed_in_at desc, id desc limit 1)
-		where id = $1`, user)
-	if err != nil {
-		return fmt.Errorf("noting an e-mail: %w", err)
-	}
-	return nil
-}
-
 // listSessions returns up to limit live sessions of a user, the newest first, after the position.
 func (s *Service) listSessions(ctx context.Context, caller *authz.Principal, after page.Position, limit int) ([]Session, error) {
 	rows, err := s.pool.Query(ctx, `
-		select s.id, s.created_at, s.last_used_at, s.expires_at, host(s.ip), s.user_agent, s.id = $2, i.issuer
+		select s.id, s.created_at, s.last_used_at, s.expires_at, host(s.ip), s.user_agent, s.id = @current, i.issuer
 		from sessions s join identities i on i.id = s.identity_id
-		where s.user_id = $1 and s.ended_at is null and s.expires_at > now() and s.last_used_at > now() - $3::interval
-			and ($4::timestamptz is null or (s.created_at, s.id) < ($4, $5))
+		where s.user_id = @user and `+liveAt("now()")+`
+			and (@at::timestamptz is null or (s.created_at, s.id) < (@at, @id))
 		order by s.created_at desc, s.id desc
-		limit $6`, caller.ID, caller.Session, s.config.SessionIdle, after.TimeOrNull(), after.ID, limit)
+		limit @limit`, pgx.NamedArgs{
+		"user": caller.ID, "current": caller.Session, "idle": s.config.SessionIdle, "at": after.TimeOrNull(), "id": after.ID, "limit": limit,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("listing sessions: %w", err)
 	}
@@ -292,9 +234,8 @@ func (s *Service) findOwnSession(_ context.Context, caller *authz.Principal, at 
 	return authz.Mine, func(ctx context.Context) (uuid.UUID, error) {
 		var id uuid.UUID
 		err := s.pool.QueryRow(ctx, `
-			select id from sessions
-			where id = $1 and user_id = $2 and ended_at is null and expires_at > now()
-				and last_used_at > now() - $3::interval`, at.ID, caller.ID, s.config.SessionIdle).Scan(&id)
+			select s.id from sessions s where s.id = @id and s.user_id = @user and `+liveAt("now()"),
+			pgx.NamedArgs{"id": at.ID, "user": caller.ID, "idle": s.config.SessionIdle}).Scan(&id)
 		if errors.Is(err, pgx.ErrNoRows) {
 			err = errNoSession
 		}
@@ -302,7 +243,7 @@ func (s *Service) findOwnSession(_ context.Context, caller *authz.Principal, at 
 	}, nil
 }
 
-// endSessions ends the live sessions that the condition selects, records each end as their user's,
+// endSessions ends what the condition selects of the sessions that nobody has ended, records each end as their user's,
 // and returns how many there were. The condition names sessions s, identities i and users u. The
 // stored ID token goes with the session.
 //
@@ -310,14 +251,14 @@ func (s *Service) findOwnSession(_ context.Context, caller *authz.Principal, at 
 // row until the device's session stands, and only a statement that begins later sees that one.
 func endSessions(ctx context.Context, tx pgx.Tx, why, condition string, args ...any) (ended int, err error) {
 	from := ` from sessions s join identities i on i.id = s.identity_id join users u on u.id = s.user_id
-		where s.ended_at is null and (` + condition + `)`
+		where ` + notEnded + ` and (` + condition + `)`
 	if _, err := tx.Exec(ctx, `select`+from+` order by s.id for update of s`, args...); err != nil {
 		return 0, fmt.Errorf("taking sessions: %w", err)
 	}
 	rows, err := tx.Query(ctx, `
-		update sessions set ended_at = now(), id_token = null
+		update sessions s set ended_at = now(), id_token = null
 		from (select s.id as session, u.id as owner, u.name`+from+`) found
-		where id = session and ended_at is null
+		where s.id = session and `+notEnded+`
 		returning session, owner, name`, args...)
 	if err != nil {
 		return 0, fmt.Errorf("ending sessions: %w", err)
@@ -334,14 +275,25 @@ func endSessions(ctx context.Context, tx pgx.Tx, why, condition string, args ...
 	return len(events), audit.Record(ctx, tx, events...)
 }
 
-// logOut ends the live session that hash belongs to, if there is one, and returns what the
+// endOwnSession ends one of the caller's sessions, and returns how many that were: none or one.
+func endOwnSession(ctx context.Context, tx pgx.Tx, caller *authz.Principal, session uuid.UUID) (ended int, err error) {
+	return endSessions(ctx, tx, "", `s.user_id = $1 and s.id = $2 and `+notOver, caller.ID, session)
+}
+
+// endOtherSessions ends all of the caller's but the one that they come by.
+func endOtherSessions(ctx context.Context, tx pgx.Tx, caller *authz.Principal) error {
+	_, err := endSessions(ctx, tx, "", `s.user_id = $1 and s.id <> $2 and `+notOver, caller.ID, caller.Session)
+	return err
+}
+
+// logOut ends the session that hash belongs to, if there is one, and returns what the
 // provider needs to end its own: the configured issuer and the ID token.
 func (s *Service) logOut(ctx context.Context, hash []byte) (issuer, idToken string, err error) {
 	var session, user uuid.UUID
 	err = s.pool.QueryRow(ctx, `
 		select s.id, s.user_id, i.issuer, coalesce(s.id_token, '')
 		from sessions s join identities i on i.id = s.identity_id
-		where s.token_hash = $1 and s.ended_at is null and s.expires_at > now()`, hash).
+		where s.token_hash = $1 and `+notOver, hash).
 		Scan(&session, &user, &issuer, &idToken)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return "", "", nil
@@ -351,10 +303,70 @@ func (s *Service) logOut(ctx context.Context, hash []byte) (issuer, idToken stri
 	}
 	request.From(ctx).Credential = request.Credential{Kind: string(authz.ViaSession), ID: session, Holder: user}
 	err = s.Write(ctx, func(tx pgx.Tx) error {
-		_, err := endSessions(ctx, tx, "", `s.id = $1 and s.expires_at > now()`, session)
+		_, err := endSessions(ctx, tx, "", `s.id = $1 and `+notOver, session)
 		return err
 	})
 	return issuer, idToken, err
+}
+
+// logOutAtProvider ends the sessions of one sign-in, by sid, or of an identity, by sub. With both, sid
+// selects, sub must match, and what was exchanged for that identity's tokens without a sid ends too:
+// nobody can tell of which sign-in they were. Devices approved from those sessions, and sessions
+// exchanged with their tokens, have the same identity and sid, and end with them. ID tokens of what
+// was ended begin nothing any more.
+func (s *Service) logOutAtProvider(ctx context.Context, l oidc.Logout) error {
+	return s.Write(ctx, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `
+			insert into spent_tokens (hash, forget_at) values ($1, now() + $2::interval)
+			on conflict (hash) do nothing`, spentHash("logout", l.Issuer, l.TokenID), spentFor)
+		if err != nil {
+			return fmt.Errorf("spending a logout token: %w", err)
+		}
+		if tag.RowsAffected() == 0 {
+			return &Failure{Reason: ReasonReplay}
+		}
+		// In the order of spend.
+		sid, subject := spentHash("sid", l.Issuer, l.SessionID), spentHash("sub", l.Issuer, l.Subject)
+		var locked, ended [][]byte
+		if l.SessionID != "" {
+			locked, ended = append(locked, sid), append(ended, sid)
+		}
+		if l.Subject != "" {
+			locked = append(locked, subject)
+			if l.SessionID != "" {
+				subject = spentHash("sub without sid", l.Issuer, l.Subject)
+			}
+			ended = append(ended, subject)
+		}
+		for _, hash := range locked {
+			if err := lockToken(ctx, tx, hash); err != nil {
+				return err
+			}
+		}
+		var other bool
+		err = tx.QueryRow(ctx, `
+			select exists (
+				select 1 from sessions s join identities i on i.id = s.identity_id
+				where i.issuer = $1 and s.provider_sid = $2 and i.subject <> $3 and $3 <> '')`, l.Issuer, l.SessionID, l.Subject).Scan(&other)
+		if err != nil {
+			return fmt.Errorf("comparing sid and sub: %w", err)
+		}
+		if other {
+			return &Failure{Reason: ReasonLogoutToken, Err: errors.New("sid is of another sub")}
+		}
+		_, err = tx.Exec(ctx, `
+			insert into spent_tokens (hash, issued_at, forget_at) select unnest($1::bytea[]), $2::timestamptz, now() + $3::interval
+			on conflict (hash) do update set issued_at = greatest(spent_tokens.issued_at, excluded.issued_at), forget_at = excluded.forget_at`,
+			ended, l.IssuedAt, spentFor)
+		if err != nil {
+			return fmt.Errorf("noting a logout: %w", err)
+		}
+		_, err = endSessions(ctx, tx, "signed out at "+l.Issuer,
+			`i.issuer = $1 and case when $2 = '' then i.subject = $3
+				else s.provider_sid = $2 or s.provider_sid is null and s.origin = $4 and i.subject = $3 end`,
+			l.Issuer, l.SessionID, l.Subject, originExchange)
+		return err
+	})
 }
 
 // Tidy deletes sessions a day after their absolute end, forgets when failures older than a day
@@ -383,23 +395,20 @@ func (s *Service) Tidy(ctx context.Context, batch int64) error {
 	return nil
 }
 
-// MoveIssuer makes the identities of one issuer those of another: the dev provider when its
-// port was taken. Real providers never move.
-func (s *Service) MoveIssuer(ctx context.Context, from, to string) error {
-	defer s.Forget()
-	_, err := s.pool.Exec(ctx, `update identities set issuer = $2 where issuer = $1`, from, to)
+// listen is Listen on one connection, until that ends.
+func (s *Service) listen(ctx context.Context) error {
+	conn, err := pgx.ConnectConfig(ctx, s.pool.Config().ConnConfig)
 	if err != nil {
-		return fmt.Errorf("moving identities from %s to %s: %w", from, to, err)
+		return fmt.Errorf("connecting: %w", err)
 	}
-	return nil
-}
-
-// Issuer is that of a configured provider; empty when there is none of that id.
-func (s *Service) Issuer(provider string) string {
-	for _, p := range s.config.Providers {
-		if p.ID == provider {
-			return p.Issuer
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	if _, err := conn.Exec(ctx, `listen noted_credentials`); err != nil {
+		return fmt.Errorf("listening: %w", err)
+	}
+	for {
+		s.Forget() // also for what was missed before
+		if _, err := conn.WaitForNotification(ctx); err != nil {
+			return errors.Join(errors.New("waiting for a notification"), err)
 		}
 	}
-	return ""
 }

@@ -2,19 +2,18 @@ package identity
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
 	"mime"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
 
 	"noted/authz"
+	"noted/identity/oidc"
 	"noted/internal/bodies"
 	"noted/internal/problem"
 	"noted/internal/request"
@@ -28,11 +27,8 @@ const (
 	typeAccessToken = "urn:ietf:params:oauth:token-type:access_token" //nolint:gosec // a name
 )
 
-// exchangeAge is how old an ID token may be that is exchanged.
-const exchangeAge = 5 * time.Minute
-
 // formLimit is how large a form may be: one token and a little more.
-const formLimit = idTokenLimit + 16<<10
+const formLimit = oidc.TokenLimit + 16<<10
 
 // TokenAnswer is the answer of POST /auth/token (RFC 6749, 5.1; RFC 8693, 2.2.1).
 type TokenAnswer struct {
@@ -191,23 +187,19 @@ func (s *Service) exchange(ctx context.Context, form url.Values) (TokenAnswer, e
 	if wanted := form.Get("requested_token_type"); wanted != "" && wanted != typeAccessToken {
 		return TokenAnswer{}, tokenError("invalid_request")
 	}
-	provider, err := s.providerOf(raw)
+	issuer, err := oidc.IssuerOf(raw)
 	if err != nil {
 		return TokenAnswer{}, &Failure{Reason: ReasonIDToken, Err: err}
 	}
-	e, err := provider.discover(ctx, s.redirectURL(provider))
+	provider := s.config.Providers.ByIssuer(issuer)
+	if provider == nil {
+		return TokenAnswer{}, &Failure{Reason: ReasonIDToken, Err: fmt.Errorf("issuer %.200q is not a configured one", issuer)}
+	}
+	said, err := provider.VerifyIDToken(ctx, raw)
 	if err != nil {
-		return TokenAnswer{}, &Failure{Reason: ReasonProvider, Err: err}
+		return TokenAnswer{}, atProvider(err)
 	}
-	now := time.Now()
-	t, err := provider.verify(ctx, e, raw, now)
-	if err != nil {
-		return TokenAnswer{}, &Failure{Reason: ReasonIDToken, Err: err}
-	}
-	if now.Sub(t.IssuedAt) > exchangeAge {
-		return TokenAnswer{}, &Failure{Reason: ReasonIDToken, Err: fmt.Errorf("iat %v is over %v ago", t.IssuedAt, exchangeAge)}
-	}
-	in, err := s.welcome(ctx, provider, raw, t)
+	in, err := welcome(ctx, provider, raw, said)
 	if err != nil {
 		return TokenAnswer{}, err
 	}
@@ -216,33 +208,4 @@ func (s *Service) exchange(ctx context.Context, form url.Values) (TokenAnswer, e
 		return TokenAnswer{}, err
 	}
 	return TokenAnswer{string(token), typeAccessToken, "Bearer", int(time.Until(expires).Round(time.Second).Seconds())}, nil
-}
-
-// googleWithoutScheme is how Google's ID tokens may spell their issuer.
-const googleIssuer, googleWithoutScheme = "https://accounts.google.com", "accounts.google.com"
-
-// providerOf finds whose a token says it is. Nothing of that is verified yet.
-func (s *Service) providerOf(raw string) (*Provider, error) {
-	if !canonical(raw) {
-		return nil, errors.New("not three parts in base64url, or too long")
-	}
-	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(raw, ".")[1])
-	if err != nil {
-		return nil, err
-	}
-	var claims struct {
-		Issuer string `json:"iss"`
-	}
-	if err := json.Unmarshal(payload, &claims); err != nil {
-		return nil, errors.New("the payload is no JSON object")
-	}
-	if claims.Issuer == googleWithoutScheme {
-		claims.Issuer = googleIssuer
-	}
-	for _, p := range s.config.Providers {
-		if p.Issuer == claims.Issuer {
-			return p, nil
-		}
-	}
-	return nil, fmt.Errorf("issuer %.200q is not a configured one", claims.Issuer)
 }

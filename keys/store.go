@@ -44,11 +44,11 @@ func (s *Service) VerifyKey(ctx context.Context, token string) (identity.KeyCred
 		select k.id, k.role, k.name, k.revoked_at is not null, coalesce(p.seen_at <= now() - $2::interval, false),
 			k.last_used_at is null or k.last_used_at <= now() - interval '1 minute',
 			p.user_id, coalesce(p.name, ''), coalesce(p.email, ''), coalesce(p.locked, false), p.identities,
-			k.org_id, coalesce(k.org_role, ''), x.id, x.hash, x.expires_at <= now(), least(x.expires_at, p.seen_at + $2::interval) > now() + interval '1 second'
+			k.org_id, coalesce(k.org_role, ''), x.id, x.hash, x.expires_at <= now(), least(x.expires_at, p.seen_at + $2::interval) > now() + $3::interval
 		from keys k
 		left join people p using (user_id)
 		join key_secrets x on x.key_id = k.id
-		where k.id = $1`, id, s.config.OwnerMaxAbsence)
+		where k.id = $1`, id, s.config.OwnerMaxAbsence, identity.RememberedFor)
 	if err != nil {
 		return c, fmt.Errorf("finding a key: %w", err)
 	}

@@ -13,6 +13,7 @@ import (
 
 	"noted/authz"
 	"noted/identity"
+	"noted/identity/oidc"
 	"noted/internal/base62"
 	"noted/internal/problem"
 	"noted/keys"
@@ -108,7 +109,7 @@ func (s *Service) link(token Token) string {
 // plainEmail is an e-mail in lower case, as invitations compare it.
 func plainEmail(email string) (string, error) {
 	local, domain, _ := strings.Cut(email, "@")
-	if !identity.IsPlainEmail(email) || local == "" || domain == "" {
+	if !oidc.IsPlainEmail(email) || local == "" || domain == "" {
 		return "", problem.Invalid("body.email", "is no e-mail address such as ada@example.com, in ASCII")
 	}
 	return strings.ToLower(email), nil

@@ -48,7 +48,7 @@ func listPackages(t *testing.T) []listed {
 // line do not import each other. What is under internal/ stands below them all.
 var storeys = [][]string{
 	{"noted/bench/...", "noted/cmd/noted", "noted/e2e"}, {"noted/server"}, {"noted/web"}, {"noted/admin"}, {"noted/notes"}, {"noted/orgs"},
-	{"noted/keys"}, {"noted/identity"}, {"noted/authz"}, {"noted/internal/..."},
+	{"noted/keys"}, {"noted/identity"}, {"noted/identity/oidc"}, {"noted/authz"}, {"noted/internal/..."},
 }
 
 // storeyOf is the number of a package's storey, 0 for the roof; -1 for a package that has none.
@@ -94,7 +94,7 @@ func isTestSupport(path string) bool {
 }
 
 // noDatabase are the packages that must not know one.
-var noDatabase = []string{"noted/authz"}
+var noDatabase = []string{"noted/authz", "noted/identity/oidc"}
 
 // violations says what is wrong with the edges; nil when they all point the right way.
 func violations(edges []edge) []string {
@@ -184,6 +184,8 @@ func TestTheCheckOfImportsFindsEachKindOfViolation(t *testing.T) {
 		"a room imports the command":              {"noted/web", "noted/cmd/noted", false},
 		"authz imports pgx":                       {"noted/authz", "github.com/jackc/pgx/v5", false},
 		"authz imports a pool":                    {"noted/authz", "github.com/jackc/pgx/v5/pgxpool", false},
+		"oidc imports identity":                   {"noted/identity/oidc", "noted/identity", false},
+		"oidc imports pgx":                        {"noted/identity/oidc", "github.com/jackc/pgx/v5", false},
 		"a room imports the embedded policy":      {"noted/authz", "noted", false},
 		"a measurement is imported":               {"noted/server", "noted/bench/load", true},
 		"the embedded policy imports a room":      {"noted", "noted/authz", false},

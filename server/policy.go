@@ -11,7 +11,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"noted/authz"
-	"noted/identity"
 	"noted/internal/audit"
 )
 
@@ -59,7 +58,7 @@ func (h policyHash) Collect(to chan<- prometheus.Metric) {
 
 // warn tells of the warnings about the policy in force.
 func (s *Server) warn(ctx context.Context) {
-	warnings := s.options.Policy.Policy().Warnings(identity.InPolicy(s.options.Providers))
+	warnings := s.options.Policy.Policy().Warnings(s.options.Providers.InPolicy())
 	s.policyMetrics.warnings.Set(float64(len(warnings)))
 	for _, one := range warnings {
 		s.options.Log.LogAttrs(ctx, slog.LevelWarn, "policy", slog.String("warning", one.String()))

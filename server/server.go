@@ -27,6 +27,7 @@ import (
 	"noted/admin"
 	"noted/authz"
 	"noted/identity"
+	"noted/identity/oidc"
 	"noted/internal/audit"
 	"noted/internal/migrate"
 	"noted/internal/problem"
@@ -40,7 +41,7 @@ import (
 // Options is what a server is made from.
 type Options struct {
 	Settings  Settings // checked
-	Providers []*identity.Provider
+	Providers oidc.Providers
 	Policy    *authz.InForce
 	// Reload asks for the policy to be loaded again, by a signal or by a change of its files.
 	Reload  <-chan struct{}
@@ -173,19 +174,12 @@ func (s *Server) wire() error {
 	s.openapi = config.OpenAPI
 	public := humachi.New(router, config)
 	s.registerPublic(public)
-	s.Identity.RegisterPublic(public)
-	router.Get("/auth/login", s.Identity.Login)
-	router.Get("/auth/callback/{provider}", s.Identity.Callback)
-	router.Post("/auth/logout", s.Identity.Logout)
-	forms := router.With(s.Identity.Forms)
-	forms.Post("/auth/token", s.Identity.Token)
-	forms.Post("/auth/device", s.Identity.StartDevice)
-	forms.Post("/auth/backchannel-logout/{provider}", s.Identity.BackchannelLogout)
+	s.Identity.RegisterPublic(public, router)
 
 	api := authz.NewAPI(humachi.New(router.With(s.Identity.Authenticate), config), callers)
 	web.Mount(router, api, s.Identity, s.Orgs)
 	s.Identity.Register(api)
-	s.Identity.RegisterPages(api, router)
+	s.Identity.RegisterPages(api, s.openapi, router)
 	s.Keys.Register(api, s.Identity)
 	s.Orgs.Register(api, s.Notes.EndOf)
 	s.Notes.Register(api)
@@ -264,7 +258,7 @@ func (s *Server) Run(ctx context.Context, listener, metricsListener net.Listener
 	s.work.run(workContext, s.Failures.Run)
 	s.work.run(workContext, s.rest)
 	s.work.run(workContext, s.keepPolicy)
-	s.work.run(workContext, func(ctx context.Context) { s.Identity.TryDiscovery(ctx, s.options.Log) })
+	s.work.run(workContext, func(ctx context.Context) { s.options.Providers.TryDiscovery(ctx, s.options.Log) })
 	s.work.run(workContext, func(ctx context.Context) { s.Identity.Listen(ctx, s.options.Log) })
 
 	servers := []*http.Server{s.httpServer(s.router)}

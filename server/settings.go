@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"os"
 	"reflect"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -20,7 +19,8 @@ import (
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/parser"
 
-	"noted/identity"
+	"noted/authz"
+	"noted/identity/oidc"
 	"noted/internal/duration"
 	"noted/internal/nearest"
 	"noted/orgs"
@@ -277,15 +277,13 @@ func located(name string, err error) error {
 	return fmt.Errorf("%s: %w", name, err)
 }
 
-var providerID = regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
-
-// reservedIDs mean something else in a policy, or belong to `noted dev`.
-var reservedIDs = []string{"dev", "group", "email", "key", "service"}
+// DevProvider is the id of the provider of `noted dev`; no other may have it.
+const DevProvider = "dev"
 
 // Providers checks the entries and makes providers of them. Errors name the entry, the
 // member and what to write.
-func Providers(entries []ProviderSettings) ([]*identity.Provider, error) {
-	var providers []*identity.Provider
+func Providers(entries []ProviderSettings) (oidc.Providers, error) {
+	var providers oidc.Providers
 	var errs []error
 	ids, issuers := map[string]bool{}, map[string]bool{}
 	for i, entry := range entries {
@@ -308,14 +306,14 @@ func Providers(entries []ProviderSettings) ([]*identity.Provider, error) {
 // fault is what is wrong with one member, and what to write.
 type fault struct{ member, text string }
 
-func (p ProviderSettings) provider() (provider *identity.Provider, faults []fault) {
+func (p ProviderSettings) provider() (provider *oidc.Provider, faults []fault) {
 	fail := func(member, format string, args ...any) {
 		faults = append(faults, fault{member, fmt.Sprintf(format, args...)})
 	}
-	if !providerID.MatchString(p.ID) {
+	if !authz.IsProviderID(p.ID) {
 		fail("id", "write lower-case letters, digits and hyphens, a letter first")
 	}
-	if slices.Contains(reservedIDs, p.ID) {
+	if authz.IsReserved(p.ID) || p.ID == DevProvider {
 		fail("id", "%s is reserved; take another", p.ID)
 	}
 	if wrong := checkIssuer(p.Issuer); wrong != "" {
@@ -355,7 +353,7 @@ func (p ProviderSettings) provider() (provider *identity.Provider, faults []faul
 	if !slices.Contains(scopes, "openid") {
 		fail("scopes", "openid must be among them")
 	}
-	return &identity.Provider{
+	return &oidc.Provider{
 		ID: p.ID, Name: name, Issuer: p.Issuer, ClientID: p.ClientID, ClientSecret: secret, Scopes: scopes,
 		EmailDomains: lower(p.EmailDomains), GroupsClaims: p.GroupsClaims, AllowedEmailDomains: lower(p.AllowedEmailDomains),
 		AllowedGroups: p.AllowedGroups, HostedDomains: lower(p.HostedDomains),
@@ -399,7 +397,7 @@ func checkIssuer(issuer string) string {
 	switch {
 	case err != nil || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
 		return "write the provider's address as its discovery document has it, such as https://accounts.google.com"
-	case u.Scheme == "https", u.Scheme == "http" && isLoopback(u.Hostname()):
+	case u.Scheme == "https", u.Scheme == "http" && IsLoopback(u.Hostname()):
 		return ""
 	}
 	return "must be https; http is for a loopback address alone"
@@ -462,7 +460,7 @@ func (s *Settings) Check() error {
 	switch {
 	case err != nil || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "":
 		fail("public_url: write the address people open, with no path: https://notes.example")
-	case u.Scheme != "https" && (u.Scheme != "http" || !isLoopback(u.Hostname())):
+	case u.Scheme != "https" && (u.Scheme != "http" || !IsLoopback(u.Hostname())):
 		fail("public_url: must be https; http is for a loopback address alone")
 	}
 	if _, err := s.mailer(); err != nil {
@@ -471,13 +469,10 @@ func (s *Settings) Check() error {
 	return errors.Join(errs...)
 }
 
-// isLoopback holds for localhost and for addresses of this machine alone.
-func isLoopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
+// IsLoopback holds for localhost and for addresses of this machine alone.
+func IsLoopback(host string) bool {
 	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.IsLoopback()
+	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 // mailer is what sends invitations; nil when no mail server is set.
@@ -500,7 +495,7 @@ func CheckLoopback(listen string) error {
 	if err != nil {
 		return fmt.Errorf("listen: write host:port, such as 127.0.0.1:8080: %w", err)
 	}
-	if !isLoopback(host) {
+	if !IsLoopback(host) {
 		return fmt.Errorf("listen: %s is reachable from other machines, and noted dev lets anybody sign in; use 127.0.0.1, or noted serve", listen)
 	}
 	return nil

@@ -24,6 +24,7 @@ import (
 	"noted"
 	"noted/authz"
 	"noted/identity"
+	"noted/identity/oidc"
 	"noted/internal/devidp"
 	"noted/internal/localpg/pgtest"
 	"noted/server"
@@ -933,7 +934,7 @@ func TestSessionsAndKeysWorkWhileTheProviderIsDown(t *testing.T) {
 	}})
 	// One server knew the provider before it went down; the other starts now.
 	late := servertest.NewOn(t, database, func(o *server.Options) {
-		o.Providers = []*identity.Provider{{
+		o.Providers = oidc.Providers{{
 			ID: "dev", Name: "dev", Issuer: env.Issuer, ClientID: "noted", ClientSecret: "for this test", Scopes: []string{"openid", "email", "profile"},
 		}}
 	})

@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	"noted"
-	"noted/identity"
+	"noted/identity/oidc"
 	"noted/server"
 	"noted/server/servertest"
 )
@@ -115,7 +115,7 @@ func TestDocsNeedNoOutsideNetwork(t *testing.T) {
 const linkButton = `data-link="dev"`
 
 func TestLinkingIsOfferedOnlyWhereItCanSucceed(t *testing.T) {
-	var provider *identity.Provider
+	var provider *oidc.Provider
 	policy := `nobody may link`
 	env := servertest.New(t, func(o *server.Options) { provider = o.Providers[0] })
 	alice := env.SignIn(t, "alice")

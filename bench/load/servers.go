@@ -23,7 +23,7 @@ import (
 
 	"noted"
 	"noted/authz"
-	"noted/identity"
+	"noted/identity/oidc"
 	"noted/internal/devidp"
 	"noted/server"
 )
@@ -73,7 +73,7 @@ func serveNoted(ctx context.Context, args []string, out io.Writer) error {
 	srv, err := server.Open(ctx, server.Options{
 		Settings: c.Settings, Policy: policy, Version: "load", Dev: true,
 		Log: server.NewLogger(sink, "info", true),
-		Providers: []*identity.Provider{{
+		Providers: oidc.Providers{{
 			ID: "corp", Name: "corp", Issuer: issuer, ClientID: "noted", ClientSecret: "for this run",
 			Scopes: []string{"openid", "email", "profile"}, EmailDomains: []string{"corp.example"},
 		}},

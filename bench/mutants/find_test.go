@@ -88,7 +88,7 @@ func TestWhatDecidesInTheProgramIsFound(t *testing.T) {
 		names = append(names, p.name)
 	}
 	for _, want := range []string{
-		"notes/http.go:checkMove:Require#2", "notes/http.go:writeDead:DecideOn", "orgs/http.go:revokeInvitation:DecideIn", "identity/device.go:decide:Confirm left out",
+		"notes/http.go:checkMove:Require#2", "notes/http.go:writeDead:DecideOn", "orgs/http.go:revokeInvitation:DecideIn", "identity/store_devices.go:decide:Confirm left out",
 		"orgs/http.go:createInvitation:Change is Write", "orgs/store.go:transact:hold left out", "notes/store.go:lock:for update left out", "orgs/store.go:Change:for no key update left out",
 		"authz/operation.go:locate:on", "authz/operation.go:register:check", "identity/authenticate.go:BySession:check",
 		"orgs/store.go:standing:caller.Org == org is true", "notes/grants.go:onNote:r.standing.Org != org is false", "authz/standing.go:inOrganization:!s.Restricted is true",

@@ -23,6 +23,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"noted/internal/problem"
+	"noted/server"
 )
 
 const (
@@ -111,7 +112,7 @@ func parseServer(text string) (string, error) {
 	switch scheme {
 	case "https":
 	case "http":
-		if !isLoopback(host) {
+		if !server.IsLoopback(host) {
 			return "", fmt.Errorf("http would send your session to %s in clear; write https://%[1]s (http is for 127.0.0.1, [::1] and localhost alone)", address)
 		}
 	default:
@@ -127,12 +128,6 @@ func parseServer(text string) (string, error) {
 		}
 	}
 	return scheme + "://" + address, nil
-}
-
-// isLoopback holds for localhost and for addresses of this machine alone.
-func isLoopback(host string) bool {
-	ip, err := netip.ParseAddr(host)
-	return host == "localhost" || (err == nil && ip.IsLoopback())
 }
 
 // client talks to one server. It trusts it with its own credential and with nothing else: not with the

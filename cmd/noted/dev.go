@@ -20,6 +20,7 @@ import (
 
 	"noted/authz"
 	"noted/identity"
+	"noted/identity/oidc"
 	"noted/internal/audit"
 	"noted/internal/devidp"
 	"noted/internal/localpg"
@@ -38,7 +39,7 @@ var (
 type devPerson struct{ name, role string }
 
 const (
-	devProvider = "dev"
+	devProvider = server.DevProvider
 	devKeyName  = "noted dev" // each start revokes the last start's key of this name
 	devKeyRole  = "key-admin"
 )
@@ -91,7 +92,7 @@ func (c *devCommand) Run(ctx context.Context, to streams) error {
 		return err
 	}
 	srv, err := server.Open(ctx, server.Options{
-		Settings: c.Settings, Providers: append([]*identity.Provider{provider}, providers...), Policy: policy, Reload: reload,
+		Settings: c.Settings, Providers: append(oidc.Providers{provider}, providers...), Policy: policy, Reload: reload,
 		Log: server.NewLogger(to.err, c.LogLevel, false), Version: version, Dev: true,
 		Migrate: func(ctx context.Context, url string) error { return migrate.UpDev(ctx, url, c.own) },
 		Hosts:   server.LoopbackHosts(listener.Addr()),
@@ -212,7 +213,7 @@ func dataFolder() (string, error) {
 // returns how noted knows it, and under which other issuers it was known at earlier starts.
 // They stand in the data folder, the last one last: a start that is killed half way leaves
 // nobody behind at an issuer that is forgotten.
-func (c *devCommand) startProvider(ctx context.Context) (provider *identity.Provider, old []string, err error) {
+func (c *devCommand) startProvider(ctx context.Context) (provider *oidc.Provider, old []string, err error) {
 	note := filepath.Join(c.Data, "dev-issuer")
 	text, err := os.ReadFile(note) //nolint:gosec // in our own data folder
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -249,7 +250,7 @@ func (c *devCommand) startProvider(ctx context.Context) (provider *identity.Prov
 	if err := os.WriteFile(note, []byte(strings.Join(append(slices.Clone(old), issuer), "\n")+"\n"), 0o600); err != nil { //nolint:gosec // in our own data folder
 		return nil, nil, fmt.Errorf("data: %w", err)
 	}
-	return &identity.Provider{
+	return &oidc.Provider{
 		ID: devProvider, Name: "dev", Issuer: issuer, ClientID: "noted", ClientSecret: secret,
 		Scopes: []string{"openid", "email", "profile"}, EmailDomains: []string{"dev.example"}, GroupsClaims: []string{"groups"},
 		Subjects: c.subjects(),
@@ -293,7 +294,7 @@ func (c *devCommand) meetPeople(ctx context.Context, srv *server.Server, oldIssu
 		err := pgx.BeginFunc(ctx, srv.Pool, func(tx pgx.Tx) error {
 			var made bool
 			var err error
-			user, _, made, err = identity.SaveIdentity(ctx, tx, identity.Identity{
+			user, _, made, err = identity.SaveIdentity(ctx, tx, oidc.Identity{
 				Issuer: issuer, Subject: p.name, Email: devEmail(p.name), EmailVerified: true,
 			}, p.name)
 			first = first || made && i < len(devPeople)

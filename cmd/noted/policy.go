@@ -12,7 +12,6 @@ import (
 
 	"noted"
 	"noted/authz"
-	"noted/identity"
 )
 
 type policyCommand struct {
@@ -80,7 +79,7 @@ func (c *policyCheckCommand) Run(to streams) error {
 		}
 	} else {
 		result.OK, result.Hash = true, policy.Hash
-		result.Warnings = append(result.Warnings, policy.Warnings(identity.InPolicy(providers))...)
+		result.Warnings = append(result.Warnings, policy.Warnings(providers.InPolicy())...)
 	}
 	if c.JSON {
 		if err := c.printJSON(to.out, result); err != nil {

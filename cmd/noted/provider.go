@@ -11,7 +11,7 @@ import (
 	"strings"
 	"time"
 
-	"noted/identity"
+	"noted/identity/oidc"
 	"noted/server"
 )
 
@@ -32,11 +32,10 @@ func (c *checkProviderCommand) Run(ctx context.Context, to streams) error {
 	if err != nil {
 		return fmt.Errorf("the configuration cannot work:\n%w", err)
 	}
-	i := slices.IndexFunc(providers, func(p *identity.Provider) bool { return p.ID == c.Provider })
-	if i < 0 {
+	provider := providers.ByID(c.Provider)
+	if provider == nil {
 		return fmt.Errorf("%s has no provider with the id %q", c.Config, c.Provider)
 	}
-	provider := providers[i]
 	found, err := provider.Examine(ctx)
 	if err != nil {
 		return err
@@ -72,19 +71,19 @@ func (c *checkProviderCommand) Run(ctx context.Context, to streams) error {
 }
 
 // trial waits for one sign-in, on the very address that the provider sends browsers to.
-func (c *checkProviderCommand) trial(ctx context.Context, to streams, provider *identity.Provider, callback string) (identity.TrialResult, error) {
+func (c *checkProviderCommand) trial(ctx context.Context, to streams, provider *oidc.Provider, callback string) (oidc.TrialResult, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, trialTime, errors.New("nobody signed in within 10 minutes"))
 	defer cancel()
 	trial, err := provider.NewTrial(ctx, callback)
 	if err != nil {
-		return identity.TrialResult{}, err
+		return oidc.TrialResult{}, err
 	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", c.Listen)
 	if err != nil {
-		return identity.TrialResult{}, fmt.Errorf("listen: %w; the server must be stopped for a trial", err)
+		return oidc.TrialResult{}, fmt.Errorf("listen: %w; the server must be stopped for a trial", err)
 	}
 	type outcome struct {
-		result identity.TrialResult
+		result oidc.TrialResult
 		err    error
 	}
 	done := make(chan outcome, 1)
@@ -113,7 +112,7 @@ func (c *checkProviderCommand) trial(ctx context.Context, to streams, provider *
 	_, _ = fmt.Fprintf(to.err, "\nOpen this address and sign in; nothing is stored:\n\n  %s\n\n", trial.URL())
 	select {
 	case <-ctx.Done():
-		return identity.TrialResult{}, context.Cause(ctx)
+		return oidc.TrialResult{}, context.Cause(ctx)
 	case got := <-done:
 		if got.err != nil {
 			return got.result, fmt.Errorf("the sign-in failed: %w", got.err)
@@ -122,7 +121,7 @@ func (c *checkProviderCommand) trial(ctx context.Context, to streams, provider *
 	}
 }
 
-func (c *checkProviderCommand) show(say func(string, ...any), provider *identity.Provider, result identity.TrialResult) error {
+func (c *checkProviderCommand) show(say func(string, ...any), provider *oidc.Provider, result oidc.TrialResult) error {
 	say("trial sign-in     ok: %s, subject %s", result.Name, result.Subject)
 	say("claims seen       %s", strings.Join(result.Claims.Names, " "))
 	for _, name := range slices.Sorted(maps.Keys(result.Claims.Values)) {

@@ -11,7 +11,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
-	"noted/identity"
+	"noted/identity/oidc"
 	"noted/server"
 )
 
@@ -41,7 +41,7 @@ func (configFile) BeforeResolve(ctx *kong.Context, trace *kong.Path) error {
 }
 
 // providers are those of the file, if one is named.
-func (f configFile) providers() ([]*identity.Provider, error) {
+func (f configFile) providers() (oidc.Providers, error) {
 	if f == "" {
 		return nil, nil
 	}
@@ -70,7 +70,7 @@ func (c *serveCommand) Run(ctx context.Context, to streams) error {
 		return fmt.Errorf("the configuration cannot work:\n%w", err)
 	}
 	policy, reload, err := policyFiles{
-		model: c.Model, policy: c.Policy, needsAdmin: !c.AllowNoAdmin, providers: identity.InPolicy(providers),
+		model: c.Model, policy: c.Policy, needsAdmin: !c.AllowNoAdmin, providers: providers.InPolicy(),
 	}.keep(ctx, syscall.SIGHUP)
 	if err != nil {
 		return err

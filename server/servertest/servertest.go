@@ -20,7 +20,7 @@ import (
 
 	"noted"
 	"noted/authz"
-	"noted/identity"
+	"noted/identity/oidc"
 	"noted/internal/devidp"
 	"noted/internal/localpg/pgtest"
 	"noted/server"
@@ -119,7 +119,7 @@ func NewOn(t testing.TB, databaseURL string, change ...func(*server.Options)) *E
 	// Shutdown takes a connection on which nothing was ever sent for busy during 5 s.
 	settings.ShutdownGrace = 20 * time.Second
 	options := server.Options{
-		Settings: settings, Providers: []*identity.Provider{provider}, Policy: policy, Dev: true, Version: "test",
+		Settings: settings, Providers: oidc.Providers{provider}, Policy: policy, Dev: true, Version: "test",
 		Log: slog.New(slog.NewTextHandler(env.Log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
 	for _, c := range change {
@@ -145,7 +145,7 @@ func NewOn(t testing.TB, databaseURL string, change ...func(*server.Options)) *E
 	return env
 }
 
-func (e *Env) startProvider(t testing.TB) *identity.Provider {
+func (e *Env) startProvider(t testing.TB) *oidc.Provider {
 	t.Helper()
 	srv := httptest.NewUnstartedServer(nil)
 	e.Issuer = "http://" + srv.Listener.Addr().String()
@@ -165,7 +165,7 @@ func (e *Env) startProvider(t testing.TB) *identity.Provider {
 	srv.Config.Handler = e.Provider
 	srv.Start()
 	t.Cleanup(srv.Close)
-	return &identity.Provider{
+	return &oidc.Provider{
 		ID: "dev", Name: "dev", Issuer: e.Issuer, ClientID: "noted", ClientSecret: "for this test",
 		Scopes: []string{"openid", "email", "profile"}, EmailDomains: []string{"dev.example"}, GroupsClaims: []string{"groups"},
 	}

@@ -1,4 +1,4 @@
-package identity
+package oidc
 
 import (
 	"context"
@@ -27,6 +27,7 @@ var signatureAlgorithms = []jose.SignatureAlgorithm{
 type keySet struct {
 	client  *http.Client
 	address string // jwks_uri
+	now     func() time.Time
 
 	fetching sync.Mutex // held during a fetch, so that others wait for its outcome
 	mu       sync.RWMutex
@@ -86,7 +87,7 @@ func (k *keySet) known(ctx context.Context) ([]jose.JSONWebKey, error) {
 
 // fetch asks for the keys, unless that was just done. While that fails, those known before stand.
 func (k *keySet) fetch(ctx context.Context) ([]jose.JSONWebKey, error) {
-	asked := time.Now()
+	asked := k.now()
 	k.fetching.Lock()
 	defer k.fetching.Unlock()
 	k.mu.RLock()
@@ -96,18 +97,18 @@ func (k *keySet) fetch(ctx context.Context) ([]jose.JSONWebKey, error) {
 	if keys == nil {
 		pause = retryAfter
 	}
-	if tried.After(asked) || time.Since(tried) < pause {
+	if tried.After(asked) || k.now().Sub(tried) < pause {
 		return keys, err
 	}
 	fresh, _, err := fetchKeys(context.WithoutCancel(ctx), k.client, k.address)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.err = err; err != nil {
-		k.tried = time.Now()
+		k.tried = k.now()
 		return k.keys, err
 	}
 	if k.keys != nil {
-		k.tried = time.Now()
+		k.tried = k.now()
 	}
 	k.keys = fresh
 	return fresh, nil

@@ -1,12 +1,10 @@
-package identity
+package oidc
 
 import (
 	"context"
 	"errors"
 	"net/http"
 	"time"
-
-	"golang.org/x/oauth2"
 )
 
 // Examination is what can be found out about a provider with nobody signing in.
@@ -23,7 +21,7 @@ type ExaminedKey struct{ ID, Algorithm string }
 
 // Examine asks the provider for its discovery document and its keys.
 func (p *Provider) Examine(ctx context.Context) (Examination, error) {
-	e, err := p.ask(ctx, "")
+	e, err := p.ask(ctx)
 	if err != nil {
 		return Examination{}, err
 	}
@@ -31,12 +29,12 @@ func (p *Provider) Examine(ctx context.Context) (Examination, error) {
 		AuthorizationEndpoint: e.oauth.Endpoint.AuthURL, TokenEndpoint: e.oauth.Endpoint.TokenURL,
 		EndSessionEndpoint: e.endSession, SendsIssuer: e.sendsIssuer,
 	}
-	sent := time.Now()
+	sent := p.now()
 	keys, header, err := fetchKeys(ctx, e.client, e.jwks)
 	if err != nil {
 		return found, err
 	}
-	took := time.Since(sent)
+	took := p.now().Sub(sent)
 	if date, err := http.ParseTime(header.Get("Date")); err == nil {
 		// Date is cut to the second.
 		found.ClockDifference = (date.Add(time.Second / 2).Sub(sent.Add(took / 2))).Round(time.Second)
@@ -55,44 +53,40 @@ func (p *Provider) Examine(ctx context.Context) (Examination, error) {
 type Trial struct {
 	provider  *Provider
 	endpoints *endpoints
-	flow      flow
+	callback  string
+	flow      Flow
 }
 
 // TrialResult is what a trial sign-in showed.
 type TrialResult struct {
-	Subject, Name string
-	Names         []string // for the policy
-	Claims        SeenClaims
-	MissingGroups []string // the configured groups_claims that the token does not have
-	Gate          error    // why this person could not sign in; nil when they could
+	SignIn
+	Names []string // for the policy
+	Gate  error    // why this person could not sign in; nil when they could
 }
 
 // NewTrial prepares one; callback is the redirect URI that the provider knows.
 func (p *Provider) NewTrial(ctx context.Context, callback string) (*Trial, error) {
-	e, err := p.ask(ctx, callback)
+	e, err := p.ask(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &Trial{p, e, flow{Provider: p.ID, State: random(), Nonce: random(), Verifier: oauth2.GenerateVerifier()}}, nil
+	return &Trial{p, e, callback, NewFlow()}, nil
 }
 
 // URL is where to sign in.
-func (t *Trial) URL() string { return t.endpoints.authorizeURL(t.provider, t.flow, "", "") }
+func (t *Trial) URL() string { return t.endpoints.authorizeURL(t.provider, t.callback, t.flow, "", "") }
 
-// Ours tells whether a callback's request belongs to this trial.
+// Ours reports whether a callback's request belongs to this trial.
 func (t *Trial) Ours(r *http.Request) bool { return r.URL.Query().Get("state") == t.flow.State }
 
 // Finish verifies what the browser brought back, as the server does. The error is for the
 // operator, and says all that is known.
 func (t *Trial) Finish(r *http.Request) (TrialResult, error) {
-	raw, token, err := t.provider.exchangeCode(r.Context(), t.endpoints, r.URL.Query(), t.flow)
+	_, token, err := t.provider.exchangeCode(r.Context(), t.endpoints, t.callback, r.URL.Query(), t.flow)
 	if err != nil {
 		return TrialResult{}, err
 	}
-	result, claims := t.provider.signInOf(raw, token)
-	s := &Service{config: Config{Providers: []*Provider{t.provider}, GroupMaxAge: time.Hour}}
-	return TrialResult{
-		Subject: result.Subject, Name: result.Name, Names: s.Names([]Identity{result.Identity}),
-		Claims: claims.Seen, MissingGroups: claims.MissingGroups, Gate: t.provider.admit(result, claims),
-	}, nil
+	in := t.provider.signInOf(token)
+	always, aging := t.provider.Names(in.Identity)
+	return TrialResult{SignIn: in, Names: append(always, aging...), Gate: t.provider.Admit(in)}, nil
 }
