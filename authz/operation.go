@@ -18,6 +18,7 @@ import (
 	"noted/internal/bodies"
 	"noted/internal/problem"
 	"noted/internal/request"
+	"noted/internal/uid"
 )
 
 // API is where rooms register their operations. Each one declares what it needs; a
@@ -262,11 +263,11 @@ func locate[T any](ctx huma.Context, kind Kind, act Act, names []string, find Fi
 		}
 	}
 	for _, name := range names {
-		id, err := uuid.Parse(ctx.Param(name))
+		id, err := uid.Parse(ctx.Param(name))
 		switch {
-		case (err != nil || len(ctx.Param(name)) != 36) && whole:
+		case err != nil && whole:
 			return found, nil, NotFound("org")
-		case err != nil || len(ctx.Param(name)) != 36:
+		case err != nil:
 			return found, nil, NotFound(kind)
 		case name == "org":
 			found.At.Org = id

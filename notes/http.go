@@ -18,6 +18,7 @@ import (
 	"noted/internal/page"
 	"noted/internal/problem"
 	"noted/internal/strictjson"
+	"noted/internal/uid"
 )
 
 // Register declares the operations on notes.
@@ -117,10 +118,10 @@ type createInput struct{ Body NewNote }
 
 // NewNote is what a note is made from.
 type NewNote struct {
-	Title      name.Name                      `json:"title" maxLength:"200"`
-	Body       string                         `json:"body" maxLength:"1048576" doc:"At most 1,048,576 bytes of UTF-8"`
-	OrgID      strictjson.Nullable[uuid.UUID] `json:"org_id,omitempty" doc:"Left out or null for a personal note"`
-	NotebookID strictjson.Nullable[uuid.UUID] `json:"notebook_id,omitempty"`
+	Title      name.Name                   `json:"title" maxLength:"200"`
+	Body       string                      `json:"body" maxLength:"1048576" doc:"At most 1,048,576 bytes of UTF-8"`
+	OrgID      strictjson.Nullable[uid.ID] `json:"org_id,omitempty" doc:"Left out or null for a personal note"`
+	NotebookID strictjson.Nullable[uid.ID] `json:"notebook_id,omitempty"`
 }
 
 type createOutput struct {
@@ -133,13 +134,13 @@ func (s *Service) create(ctx context.Context, in *createInput) (*createOutput, e
 	if err := checkBody(in.Body.Body); err != nil {
 		return nil, err
 	}
-	org, notebook := in.Body.OrgID.Value, in.Body.NotebookID.Value
+	org, notebook := in.Body.OrgID.Value.UUID, in.Body.NotebookID.Value.UUID
 	var note Note
 	var err error
 	switch {
-	case namesNil(in.Body.OrgID):
+	case in.Body.OrgID.Value.NamesNothing():
 		return nil, authz.NotFound("org")
-	case namesNil(in.Body.NotebookID):
+	case in.Body.NotebookID.Value.NamesNothing():
 		return nil, authz.NotFound("notebook")
 	case org == uuid.Nil && notebook != uuid.Nil:
 		return nil, problem.Invalid("body.notebook_id", "needs org_id beside it")
@@ -160,11 +161,6 @@ func (s *Service) create(ctx context.Context, in *createInput) (*createOutput, e
 		return nil, err
 	}
 	return &createOutput{Location: "/v1/notes/" + note.ID.String(), ETag: etag(note.Version), Body: note}, nil
-}
-
-// namesNil tells whether a request names the zero id, which nothing has, and which means none here.
-func namesNil(id strictjson.Nullable[uuid.UUID]) bool {
-	return id.Sent && !id.Null && id.Value == uuid.Nil
 }
 
 func (s *Service) createOwn(ctx context.Context, in NewNote, note *Note) error {
@@ -211,8 +207,8 @@ func checkBody(body string) error {
 type listInput struct {
 	page.Query
 	Scope      string `query:"scope" enum:"all" doc:"all: everybody's notes"`
-	OrgID      string `query:"org_id" format:"uuid" pattern:"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"`
-	NotebookID string `query:"notebook_id" format:"uuid" pattern:"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"`
+	OrgID      uid.ID `query:"org_id"`
+	NotebookID uid.ID `query:"notebook_id"`
 }
 
 type listOutput struct{ Body page.Of[Summary] }
@@ -247,12 +243,13 @@ func (s *Service) which(ctx context.Context, caller *authz.Principal, in *listIn
 			return w, err
 		}
 	}
-	if w.org, err = parseID("org", in.OrgID); err != nil {
-		return w, err
+	switch {
+	case in.OrgID.NamesNothing():
+		return w, authz.NotFound("org")
+	case in.NotebookID.NamesNothing():
+		return w, authz.NotFound("notebook")
 	}
-	if w.notebook, err = parseID("notebook", in.NotebookID); err != nil {
-		return w, err
-	}
+	w.org, w.notebook = in.OrgID.UUID, in.NotebookID.UUID
 	if caller.Kind == authz.KindService && w.org == uuid.Nil && !w.everybody {
 		w.org = caller.Org
 	}
@@ -281,19 +278,6 @@ func (s *Service) which(ctx context.Context, caller *authz.Principal, in *listIn
 		return w, caller.Check(authz.Permission{Object: "note:own", Act: "read"})
 	}
 	return w, nil
-}
-
-// parseID reads an id of a query, which its pattern has let through; empty is the zero id, which
-// nothing has.
-func parseID(kind authz.Kind, text string) (uuid.UUID, error) {
-	if text == "" {
-		return uuid.Nil, nil
-	}
-	id, err := uuid.Parse(text)
-	if err != nil || id == uuid.Nil {
-		err = authz.NotFound(kind)
-	}
-	return id, err
 }
 
 // recordList leaves audit rows when a list showed notes that nothing but a platform-wide permission
@@ -361,7 +345,7 @@ type changeInput struct {
 type NoteChange struct {
 	Title      strictjson.Optional[name.Name] `json:"title,omitempty" maxLength:"200"`
 	Body       strictjson.Optional[string]    `json:"body,omitempty" maxLength:"1048576" doc:"At most 1,048,576 bytes of UTF-8"`
-	NotebookID strictjson.Nullable[uuid.UUID] `json:"notebook_id,omitempty" doc:"null takes it out of its notebook"`
+	NotebookID strictjson.Nullable[uid.ID]    `json:"notebook_id,omitempty" doc:"null takes it out of its notebook"`
 }
 
 func (s *Service) change(ctx context.Context, in *changeInput, found authz.Found[row]) (*noteOutput, error) {
@@ -371,15 +355,15 @@ func (s *Service) change(ctx context.Context, in *changeInput, found authz.Found
 	var changed DeadNote
 	err := s.write(ctx, found, "write", in.IfMatch, func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation) error {
 		caller, notebook := authz.From(ctx), r.note.NotebookID
-		if namesNil(in.Body.NotebookID) {
+		if in.Body.NotebookID.Value.NamesNothing() {
 			return authz.NotFound("notebook")
 		}
 		did := audit.NoteWriteAny
-		if moves := in.Body.NotebookID; moves.Sent && moves.Value != orNil(notebook) {
-			if err := s.checkMove(ctx, tx, caller, r, moves.Value); err != nil {
+		if to := in.Body.NotebookID.Value.UUID; in.Body.NotebookID.Sent && to != orNil(notebook) {
+			if err := s.checkMove(ctx, tx, caller, r, to); err != nil {
 				return err
 			}
-			notebook = orNull(moves.Value)
+			notebook = orNull(to)
 		} else if !in.Body.Title.Sent && !in.Body.Body.Sent {
 			did = audit.NoteReadAny
 		}
