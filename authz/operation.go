@@ -47,7 +47,7 @@ func (a *API) Declared() map[string]string { return a.declared }
 // DeclarePage notes what a page or a form for people needs, which is no huma operation. Who
 // mounts it checks that.
 func (a *API) DeclarePage(method, path string, needed Permission) {
-	if bitOf[needed] == 0 {
+	if !vocabulary.has(needed) {
 		a.errs = append(a.errs, fmt.Errorf("%s %s: the permission %q is not in the vocabulary", method, path, needed))
 		return
 	}
@@ -57,7 +57,7 @@ func (a *API) DeclarePage(method, path string, needed Permission) {
 // Register declares an operation that has no target: it concerns the caller's own things as
 // a whole (key:own write), or an area (audit:any read).
 func Register[I, O any](a *API, op huma.Operation, needed Permission, handler func(context.Context, *I) (*O, error)) {
-	if bitOf[needed] == 0 {
+	if !vocabulary.has(needed) {
 		a.fail(op, "the permission %q is not in the vocabulary", needed)
 		return
 	}
@@ -65,17 +65,21 @@ func Register[I, O any](a *API, op huma.Operation, needed Permission, handler fu
 }
 
 // RegisterKind declares an operation on whatever things of a kind the caller may reach, by any of
-// the relations, all if none is given: a list across relations (deadzone read), or making one of
+// the relations, all that take the act if none is given: a list across relations (deadzone read), or making one of
 // several (note write). Which it is, the room decides.
 func RegisterKind[I, O any](a *API, op huma.Operation, kind Kind, act Act, handler func(context.Context, *I) (*O, error), by ...Relation) {
-	if len(by) == 0 {
-		by = relationsOf(kind)
+	objects := vocabulary.of(kind).by[act].outside
+	if len(by) > 0 {
+		objects = nil
 	}
-	if !takes(kind, act, by) {
+	for _, relation := range by {
+		objects = append(objects, ObjectOf(kind, relation))
+	}
+	if len(objects) == 0 || slices.ContainsFunc(objects, func(o Object) bool { return !vocabulary.has(Permission{o, act}) }) {
 		a.fail(op, "%s %s is not in the vocabulary", kind, act)
 		return
 	}
-	register(a, op, anyOf(kind, act, by), None, func(p *Principal) error { return p.checkEver(kind, act, by) }, handler)
+	register(a, op, anyOf(objects, act), None, func(p *Principal) error { return p.checkEver(objects, act) }, handler)
 }
 
 // asStaff notes, for the record, that nothing but a permission on everybody's things let the caller in.
@@ -132,15 +136,10 @@ func answered[O any](ctx context.Context, out *O, err error) (*O, error) {
 	return out, nil
 }
 
-// takes tells whether each of the relations takes the act.
-func takes(kind Kind, act Act, by []Relation) bool {
-	return len(by) > 0 && !slices.ContainsFunc(by, func(r Relation) bool { return bitOf[Permission{ObjectOf(kind, r), act}] == 0 })
-}
-
-func anyOf(kind Kind, act Act, by []Relation) string {
+func anyOf(objects []Object, act Act) string {
 	var names []string
-	for _, r := range by {
-		names = append(names, string(ObjectOf(kind, r)))
+	for _, object := range objects {
+		names = append(names, string(object))
 	}
 	return strings.Join(names, "|") + " " + string(act)
 }
@@ -190,16 +189,17 @@ func Then[T any](stand FindStanding, load func(ctx context.Context, at Place) (T
 func RegisterOn[T, I, O any](a *API, op huma.Operation, kind Kind, act Act, find Find[T], handler func(context.Context, *I, Found[T]) (*O, error)) {
 	names := namesIn(op.Path)
 	inOrg := slices.Contains(names, "org")
-	needs := anyOf(kind, act, relationsOf(kind))
-	sound := takes(kind, act, relationsOf(kind))
+	k := vocabulary.of(kind)
+	objects := k.by[act].outside
 	if inOrg {
-		needs, sound = needsIn(kind, act)
-		if slices.Contains(names, "user") && kind == "member" && act == "delete" {
-			needs += "|membership:own delete"
-		}
+		objects = k.by[act].inside
+	}
+	needs := anyOf(objects, act)
+	if itself := (Permission{k.itself, act}); slices.Contains(names, "user") && vocabulary.has(itself) {
+		needs += "|" + itself.String()
 	}
 	switch {
-	case !sound:
+	case len(objects) == 0:
 		a.fail(op, "%s %s is not in the vocabulary", kind, act)
 		return
 	case find == nil || len(names) == 0 || !slices.Equal(names, []string{"id"}) && (!inOrg || !strings.HasPrefix(op.Path, "/v1/orgs/{org}")) ||
@@ -229,18 +229,6 @@ func RegisterOn[T, I, O any](a *API, op huma.Operation, kind Kind, act Act, find
 	})
 }
 
-// needsIn is what an operation in an organization needs.
-func needsIn(kind Kind, act Act) (needs string, sound bool) {
-	var names []string
-	for _, object := range insideOf(kind) {
-		if bitOf[Permission{object, act}] == 0 {
-			return "", false
-		}
-		names = append(names, string(object))
-	}
-	return strings.Join(names, "|") + " " + string(act), true
-}
-
 var inBraces = regexp.MustCompile(`\{([^}]*)\}`)
 
 // namesIn are the names of a path's parameters.
@@ -266,7 +254,7 @@ func locate[T any](ctx huma.Context, kind Kind, act Act, names []string, find Fi
 		id, err := uid.Parse(ctx.Param(name))
 		switch {
 		case err != nil && whole:
-			return found, nil, NotFound("org")
+			return found, nil, NotFound(organization)
 		case err != nil:
 			return found, nil, NotFound(kind)
 		case name == "org":
@@ -287,7 +275,7 @@ func locate[T any](ctx huma.Context, kind Kind, act Act, names []string, find Fi
 		switch {
 		case !inOrg:
 			return p.DecideOn(kind, act, standing)
-		case whole && kind != "org":
+		case whole && kind != organization:
 			return Org, p.DecideAll(kind, act, standing)
 		}
 		return p.DecideIn(kind, act, standing, lookup)
