@@ -117,15 +117,17 @@ func WithDecision(ctx context.Context, decide func(*Principal) error) context.Co
 	return context.WithValue(ctx, decisionKey{}, decision(decide))
 }
 
-// Again decides what the operation declares once more: for the caller as they are in the transaction
-// that writes, under the policy in force then. On what the transaction has locked its handler
-// decides. Where nothing was declared, nothing is allowed.
-func Again(ctx context.Context, p *Principal) error {
+type confirmedKey struct{}
+
+// Again decides what the operation declares once more: for the caller made anew in the transaction that
+// writes, under the policy in force then. The context that it returns is the transaction's: it carries that
+// caller, and there alone Target.Again decides. Where nothing was declared, nothing is allowed.
+func Again(ctx context.Context, fresh *Principal) (context.Context, error) {
 	decide, ok := ctx.Value(decisionKey{}).(decision)
 	if !ok {
-		return errors.New("authz: nothing was declared for what is written here")
+		return ctx, errors.New("authz: nothing was declared for what is written here")
 	}
-	return decide(p)
+	return context.WithValue(WithPrincipal(ctx, fresh), confirmedKey{}, fresh), decide(fresh)
 }
 
 // answered makes any error of a handler a problem, so that huma sends its status and headers.
@@ -144,13 +146,103 @@ func anyOf(objects []Object, act Act) string {
 	return strings.Join(names, "|") + " " + string(act)
 }
 
-// Found is an operation's target: the thing, where it stands, and how the caller stands to it. By
-// is Any for somebody else's thing, which nothing but a platform-wide permission reaches.
+// Found is an operation's target and its thing.
 type Found[T any] struct {
-	Thing    T
+	Thing T
+	Target
+}
+
+// Target is what an operation is about: where it stands, how the caller stands to it, and what the
+// operation declares on it. By is Any for somebody else's thing, which nothing but a platform-wide
+// permission reaches.
+type Target struct {
 	At       Place
 	Standing Standing
 	By       Relation
+
+	declared declaration
+	again    *bool // it was decided again, and allowed
+}
+
+// Again decides what the operation declares once more, on what its transaction has locked: s is how the
+// caller stands to that now. It decides on the caller whom the transaction has confirmed, and so takes the
+// transaction's context. It returns what DecideOn does.
+func (t Target) Again(ctx context.Context, s Standing) (Relation, error) {
+	caller, err := confirmed(ctx)
+	if err != nil {
+		return None, err
+	}
+	by, err := t.declared.decide(caller, s)
+	if err == nil {
+		*t.again = true
+	}
+	return by, err
+}
+
+// Gone is Again for a thing that is not there any more, with s as the standing to its organization. It
+// returns missing, the error of looking for it, or the 403 or 404 of a caller who is not told of that.
+func (t Target) Gone(ctx context.Context, s Standing, missing error) error {
+	caller, err := confirmed(ctx)
+	if err != nil {
+		return err
+	}
+	return t.declared.gone(caller, s, missing)
+}
+
+// confirmed is the caller whom a transaction has confirmed.
+func confirmed(ctx context.Context) (*Principal, error) {
+	caller, ok := ctx.Value(confirmedKey{}).(*Principal)
+	if !ok {
+		return nil, errors.New("authz: nobody was confirmed in the transaction that decides again")
+	}
+	return caller, nil
+}
+
+// declaration is what an operation declares on its target. The zero one allows nothing.
+type declaration struct {
+	kind Kind
+	act  Act
+	form form
+}
+
+// form is where a target stands.
+type form int
+
+const (
+	byID    form = iota + 1 // anywhere, by its id alone
+	inside                  // in an organization, or it is the organization
+	ofAKind                 // it is all things of the kind in an organization
+)
+
+// formOf is the form of a path with these names.
+func formOf(kind Kind, names []string) form {
+	switch {
+	case names[0] != "org":
+		return byID
+	case len(names) == 1 && kind != organization:
+		return ofAKind
+	}
+	return inside
+}
+
+func (d declaration) decide(p *Principal, s Standing) (Relation, error) {
+	switch d.form {
+	case byID:
+		return p.DecideOn(d.kind, d.act, s)
+	case inside:
+		return p.decideIn(d.kind, d.act, s)
+	case ofAKind:
+		return Org, p.DecideAll(d.kind, d.act, s)
+	}
+	return None, errors.New("authz: nothing was declared on what is decided here")
+}
+
+// gone decides when the thing is not there.
+func (d declaration) gone(p *Principal, s Standing, missing error) error {
+	if d.form == inside {
+		return p.goneIn(d.kind, d.act, s, missing)
+	}
+	return missing
 }
 
 // Place are the ids in an operation's path; those that it does not have are zero.
@@ -185,7 +277,8 @@ func Then[T any](stand FindStanding, load func(ctx context.Context, at Place) (T
 // RegisterOn declares an operation on one thing of the given kind: the path's {id}, or an
 // organization, {org}, or a thing or all things of a kind below it. A problem that find
 // returns (404) is the answer. The decision falls before the body is read. An id that is no UUID is
-// 404. A handler that writes decides once more, on what it has locked.
+// 404. A handler that writes to what is an organization's decides once more, by Found's Again, on what it has
+// locked: one that succeeds without it is 500.
 func RegisterOn[T, I, O any](a *API, op huma.Operation, kind Kind, act Act, find Find[T], handler func(context.Context, *I, Found[T]) (*O, error)) {
 	names := namesIn(op.Path)
 	inOrg := slices.Contains(names, "org")
@@ -211,11 +304,16 @@ func RegisterOn[T, I, O any](a *API, op huma.Operation, kind Kind, act Act, find
 	for _, name := range names {
 		op.Parameters = append(op.Parameters, &huma.Param{Name: name, In: "path", Required: true, Schema: &huma.Schema{Type: huma.TypeString, Format: "uuid"}})
 	}
+	declared := declaration{kind, act, formOf(kind, names)}
 	type foundKey struct{}
 	op.Middlewares = append(op.Middlewares, func(ctx huma.Context, next func(huma.Context)) {
-		found, decide, err := locate(ctx, kind, act, names, find)
+		found, err := locate(ctx, declared, names, find)
 		if answer(ctx, err) {
 			asStaff(ctx.Context(), found.By)
+			decide := decision(func(p *Principal) error {
+				_, err := declared.decide(p, found.Standing)
+				return err
+			})
 			next(huma.WithValue(huma.WithValue(ctx, foundKey{}, found), decisionKey{}, decide))
 		}
 	}, strictInput)
@@ -225,6 +323,9 @@ func RegisterOn[T, I, O any](a *API, op huma.Operation, kind Kind, act Act, find
 			return nil, fmt.Errorf("%s: nothing was decided", op.OperationID)
 		}
 		out, err := handler(ctx, in, found)
+		if err == nil && op.Method != http.MethodGet && found.Standing.Org != uuid.Nil && !*found.again {
+			err = fmt.Errorf("%s: it did not decide again on what it wrote", op.OperationID)
+		}
 		return answered(ctx, out, err)
 	})
 }
@@ -240,23 +341,23 @@ func namesIn(path string) []string {
 	return names
 }
 
-// locate reads the ids of the path, and decides. It returns the decision too, for Again.
-func locate[T any](ctx huma.Context, kind Kind, act Act, names []string, find Find[T]) (found Found[T], decide decision, err error) {
+// locate reads the ids of the path, and decides.
+func locate[T any](ctx huma.Context, declared declaration, names []string, find Find[T]) (found Found[T], err error) {
 	caller := From(ctx.Context())
-	inOrg := names[0] == "org"
-	whole := len(names) == 1 && inOrg
-	if !inOrg {
-		if err := caller.CheckKind(kind, act); err != nil {
-			return found, nil, err
+	kind := declared.kind
+	found.declared, found.again = declared, new(bool)
+	if declared.form == byID {
+		if err := caller.CheckKind(kind, declared.act); err != nil {
+			return found, err
 		}
 	}
 	for _, name := range names {
 		id, err := uid.Parse(ctx.Param(name))
 		switch {
-		case err != nil && whole:
-			return found, nil, NotFound(organization)
+		case err != nil && len(names) == 1 && name == "org":
+			return found, NotFound(organization)
 		case err != nil:
-			return found, nil, NotFound(kind)
+			return found, NotFound(kind)
 		case name == "org":
 			found.At.Org = id
 		case name == "user":
@@ -267,32 +368,23 @@ func locate[T any](ctx huma.Context, kind Kind, act Act, names []string, find Fi
 	}
 	standing, load, lookup := find(ctx.Context(), caller, found.At)
 	var missing *problem.Error
-	if lookup != nil && (!inOrg || !errors.As(lookup, &missing)) {
-		return found, nil, lookup
+	if lookup != nil && (declared.form == byID || !errors.As(lookup, &missing)) {
+		return found, lookup
+	}
+	if lookup != nil {
+		return found, declared.gone(caller, standing, lookup)
 	}
 	found.Standing = standing
-	on := func(p *Principal, lookup error) (Relation, error) {
-		switch {
-		case !inOrg:
-			return p.DecideOn(kind, act, standing)
-		case whole && kind != organization:
-			return Org, p.DecideAll(kind, act, standing)
-		}
-		return p.DecideIn(kind, act, standing, lookup)
-	}
-	decide = func(p *Principal) error {
-		_, err := on(p, nil)
-		return err
-	}
-	if found.By, err = on(caller, lookup); err != nil && !caller.mayRead(kind, standing) || lookup != nil || load == nil {
-		return found, decide, err
+	if found.By, err = declared.decide(caller, standing); err != nil && !caller.mayRead(kind, standing) || load == nil {
+		return found, err
 	}
 	thing, missed := load(ctx.Context())
-	if missed != nil {
-		return found, decide, missed
+	// What the caller is refused comes before what the loading refuses; what is not there, before both.
+	if missed != nil && (err == nil || !errors.As(missed, &missing) || missing.Status != http.StatusForbidden) {
+		return found, missed
 	}
 	found.Thing = thing
-	return found, decide, err
+	return found, err
 }
 
 // answer writes err's problem; it reports true, and writes nothing, when there is none.

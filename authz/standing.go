@@ -167,29 +167,33 @@ func (p *Principal) DecideAll(kind Kind, act Act, s Standing) error {
 	return p.checkIn(kind, s.Role, act)
 }
 
-// DecideIn decides on a thing of an organization, or on the organization; lookup is the error of
-// finding the thing. Outsiders get 404 for everything. A member who could neither read nor act on
-// any thing of this kind gets 403, whether it exists or not; and then it is as DecideOn says. What
-// hangs on another thing (a grant) and the organization itself are no such kind: who may not
-// read the thing gets 404.
-func (p *Principal) DecideIn(kind Kind, act Act, s Standing, lookup error) (Relation, error) {
-	switch {
-	case s.Role == "":
+// decideIn decides on a thing of an organization, or on the organization. Outsiders get 404 for everything. A
+// member who could neither read nor act on any thing of this kind gets 403, whether it exists or not; and
+// then it is as DecideOn says. The organization is no such kind: whoever may not read it gets 404.
+func (p *Principal) decideIn(kind Kind, act Act, s Standing) (Relation, error) {
+	if s.Role == "" {
 		return None, NotFound(kind)
-	case kind == organization:
-		return p.DecideOn(kind, act, s)
-	case vocabulary.of(kind).hangs && lookup != nil:
-		return None, lookup
 	}
-	if !s.Own {
+	if kind != organization && !s.Own {
 		if err := p.checkIn(kind, s.Role, act, "read"); err != nil {
 			return None, err
 		}
 	}
-	if lookup != nil {
-		return None, lookup
-	}
 	return p.DecideOn(kind, act, s)
+}
+
+// goneIn is decideIn for a thing that is not there: missing, unless the caller is not told of that. Of
+// what hangs on another thing (a grant) everybody in the organization is told.
+func (p *Principal) goneIn(kind Kind, act Act, s Standing, missing error) error {
+	if s.Role == "" {
+		return NotFound(kind)
+	}
+	if !s.Own && !vocabulary.of(kind).hangs {
+		if err := p.checkIn(kind, s.Role, act, "read"); err != nil {
+			return err
+		}
+	}
+	return missing
 }
 
 // checkIn is 403 when nobody with the role in an organization may do any of the acts, of which it

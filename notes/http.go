@@ -353,7 +353,7 @@ func (s *Service) change(ctx context.Context, in *changeInput, found authz.Found
 		return nil, err
 	}
 	var changed DeadNote
-	err := s.write(ctx, found, "write", in.IfMatch, func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation) error {
+	err := s.write(ctx, found.Target, in.IfMatch, func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation) error {
 		caller, notebook := authz.From(ctx), r.note.NotebookID
 		if in.Body.NotebookID.Value.NamesNothing() {
 			return authz.NotFound("notebook")
@@ -428,7 +428,7 @@ type deleteInput struct {
 }
 
 func (s *Service) delete(ctx context.Context, in *deleteInput, found authz.Found[row]) (*struct{}, error) {
-	return nil, s.write(ctx, found, "delete", in.IfMatch, func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation) error {
+	return nil, s.write(ctx, found.Target, in.IfMatch, func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation) error {
 		if err := bury(ctx, tx, r.note.ID, authz.From(ctx)); err != nil {
 			return err
 		}
@@ -438,14 +438,13 @@ func (s *Service) delete(ctx context.Context, in *deleteInput, found authz.Found
 
 // write locks a live note, decides once more on what it has locked, compares If-Match, and
 // does the deed, in one transaction.
-func (s *Service) write(ctx context.Context, found authz.Found[row], act authz.Act, ifMatch string, do func(context.Context, pgx.Tx, row, authz.Relation) error) error {
+func (s *Service) write(ctx context.Context, found authz.Target, ifMatch string, do func(context.Context, pgx.Tx, row, authz.Relation) error) error {
 	return s.hold(ctx, found, func(ctx context.Context, tx pgx.Tx, _ bool) error {
-		caller := authz.From(ctx)
-		r, err := find(ctx, tx, caller, found.At.ID, withoutBody)
+		r, err := find(ctx, tx, authz.From(ctx), found.At.ID, withoutBody)
 		if err != nil {
 			return err
 		}
-		by, err := caller.DecideOn("note", act, r.standing)
+		by, err := found.Again(ctx, r.standing)
 		if err != nil {
 			return err
 		}
@@ -465,7 +464,7 @@ func (s *Service) EndOf(ctx context.Context, tx pgx.Tx, org uuid.UUID) error {
 // hold runs a transaction in which the caller was confirmed, the note is locked, and nothing
 // changes about who may do what in its organization, of which it tells whether it lives. No
 // note ever changes its organization.
-func (s *Service) hold(ctx context.Context, found authz.Found[row], work func(ctx context.Context, tx pgx.Tx, lives bool) error) error {
+func (s *Service) hold(ctx context.Context, found authz.Target, work func(ctx context.Context, tx pgx.Tx, lives bool) error) error {
 	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		lives := true
 		if org := found.Standing.Org; org != uuid.Nil {
@@ -535,7 +534,7 @@ func (s *Service) getDead(ctx context.Context, _ *struct{}, found authz.Found[ro
 
 func (s *Service) restore(ctx context.Context, _ *struct{}, found authz.Found[row]) (*noteOutput, error) {
 	var restored DeadNote
-	err := s.writeDead(ctx, found, "restore", withBody, func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation, lives bool) error {
+	err := s.writeDead(ctx, found.Target, withBody, func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation, lives bool) error {
 		if !lives {
 			return errOrgGone
 		}
@@ -553,7 +552,7 @@ func (s *Service) restore(ctx context.Context, _ *struct{}, found authz.Found[ro
 }
 
 func (s *Service) purgeNote(ctx context.Context, _ *struct{}, found authz.Found[row]) (*struct{}, error) {
-	return nil, s.writeDead(ctx, found, "purge", withoutBody, func(ctx context.Context, tx pgx.Tx, r row, _ authz.Relation, _ bool) error {
+	return nil, s.writeDead(ctx, found.Target, withoutBody, func(ctx context.Context, tx pgx.Tx, r row, _ authz.Relation, _ bool) error {
 		if err := destroy(ctx, tx, r.note.ID); err != nil {
 			return err
 		}
@@ -565,14 +564,13 @@ func (s *Service) purgeNote(ctx context.Context, _ *struct{}, found authz.Found[
 }
 
 // writeDead is write for the Dead Zone.
-func (s *Service) writeDead(ctx context.Context, found authz.Found[row], act authz.Act, what part, do func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation, lives bool) error) error {
+func (s *Service) writeDead(ctx context.Context, found authz.Target, what part, do func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation, lives bool) error) error {
 	return s.hold(ctx, found, func(ctx context.Context, tx pgx.Tx, lives bool) error {
-		caller := authz.From(ctx)
-		r, err := s.findDead(ctx, tx, caller, found.At.ID, what)
+		r, err := s.findDead(ctx, tx, authz.From(ctx), found.At.ID, what)
 		if err != nil {
 			return err
 		}
-		by, err := caller.DecideOn("deadzone", act, r.standing)
+		by, err := found.Again(ctx, r.standing)
 		if err != nil {
 			return err
 		}
