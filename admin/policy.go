@@ -11,6 +11,7 @@ import (
 	"noted/identity"
 	"noted/internal/problem"
 	"noted/internal/strictjson"
+	"noted/internal/uid"
 )
 
 type policyOutput struct {
@@ -35,11 +36,11 @@ func (s *Service) getPolicy(context.Context, *struct{}) (*policyOutput, error) {
 
 type explainInput struct {
 	Body struct {
-		UserID  strictjson.Optional[uuid.UUID] `json:"user_id,omitempty" doc:"A user; this, key_id or subject"`
-		KeyID   strictjson.Optional[uuid.UUID] `json:"key_id,omitempty" doc:"An API key, whose role narrows what its owner may do"`
-		Subject strictjson.Optional[string]    `json:"subject,omitempty" minLength:"1" maxLength:"1000" doc:"A role, or a name as in a g line, known or not"`
-		Object  string                         `json:"object" maxLength:"100" doc:"Such as note:any"`
-		Act     string                         `json:"act" maxLength:"100" doc:"Such as read"`
+		UserID  strictjson.Optional[uid.ID] `json:"user_id,omitempty" doc:"A user; this, key_id or subject"`
+		KeyID   strictjson.Optional[uid.ID] `json:"key_id,omitempty" doc:"An API key, whose role narrows what its owner may do"`
+		Subject strictjson.Optional[string] `json:"subject,omitempty" minLength:"1" maxLength:"1000" doc:"A role, or a name as in a g line, known or not"`
+		Object  string                      `json:"object" maxLength:"100" doc:"Such as note:any"`
+		Act     string                      `json:"act" maxLength:"100" doc:"Such as read"`
 	}
 }
 
@@ -75,7 +76,7 @@ func (s *Service) explain(ctx context.Context, in *explainInput) (*explainOutput
 		if err := authz.From(ctx).Check(authz.Permission{Object: "user:any", Act: "read"}); err != nil {
 			return nil, err
 		}
-		if who, err = s.find(ctx, in.Body.UserID.Value, in.Body.KeyID); err != nil {
+		if who, err = s.find(ctx, in.Body.UserID.Value.UUID, in.Body.KeyID); err != nil {
 			return nil, err
 		}
 	}
@@ -93,9 +94,9 @@ type asking struct {
 }
 
 // find is what the policy sees of a user, or of a key when one was sent.
-func (s *Service) find(ctx context.Context, user uuid.UUID, key strictjson.Optional[uuid.UUID]) (who asking, err error) {
+func (s *Service) find(ctx context.Context, user uuid.UUID, key strictjson.Optional[uid.ID]) (who asking, err error) {
 	if key.Sent {
-		owner, role, err := s.keys.OwnerOf(ctx, key.Value)
+		owner, role, err := s.keys.OwnerOf(ctx, key.Value.UUID)
 		if err != nil {
 			return asking{}, err
 		}

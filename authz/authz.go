@@ -1,9 +1,9 @@
 package authz
 
 import (
+	"cmp"
 	"context"
 	"fmt"
-	"math/bits"
 	"slices"
 	"strings"
 
@@ -62,71 +62,6 @@ type Permission struct {
 // String is OBJECT ACT.
 func (p Permission) String() string { return string(p.Object) + " " + string(p.Act) }
 
-// vocabulary is every object and the acts it takes. A policy line outside it is refused,
-// and so is an operation that declares anything else. A Set holds at most 64 of them.
-var vocabulary = []struct {
-	object Object
-	acts   []Act
-}{
-	{"note:own", []Act{"read", "write", "delete"}},
-	{"note:org", []Act{"read", "write", "delete"}},
-	{"note:restricted", []Act{"read", "write", "delete"}},
-	{"note:any", []Act{"read", "write", "delete"}},
-	{"deadzone:own", []Act{"read", "restore", "purge"}},
-	{"deadzone:org", []Act{"read", "restore", "purge"}},
-	{"deadzone:any", []Act{"read", "restore", "purge"}},
-	{"notebook", []Act{"read", "write", "delete"}},
-	{"notebook:restricted", []Act{"read", "write", "delete"}},
-	{"org", []Act{"create", "read", "write", "delete"}},
-	{"member", []Act{"read", "write", "delete"}},
-	{"invitation", []Act{"read", "write", "delete"}},
-	{"grant", []Act{"read", "write", "delete"}},
-	{"key:own", []Act{"read", "write", "delete"}},
-	{"key:org", []Act{"read", "write", "delete"}},
-	{"self", []Act{"read"}},
-	{"session:own", []Act{"read", "delete"}},
-	{"identity:own", []Act{"write"}},
-	{"invitation:own", []Act{"accept"}},
-	{"membership:own", []Act{"delete"}},
-	{"user:any", []Act{"read", "lock"}},
-	{"audit:any", []Act{"read"}},
-	{"audit:org", []Act{"read"}},
-	{"policy", []Act{"read", "explain"}},
-}
-
-// permissions is the vocabulary in order; a permission's place in it is its bit in a Set.
-var permissions, bitOf = func() ([]Permission, map[Permission]Set) {
-	var list []Permission
-	index := map[Permission]Set{}
-	for _, entry := range vocabulary {
-		for _, act := range entry.acts {
-			p := Permission{entry.object, act}
-			index[p] = 1 << len(list)
-			list = append(list, p)
-		}
-	}
-	return list, index
-}()
-
-// actsOf is nil for an object outside the vocabulary.
-func actsOf(object Object) []Act {
-	for _, entry := range vocabulary {
-		if entry.object == object {
-			return entry.acts
-		}
-	}
-	return nil
-}
-
-// Set is a set of permissions of the vocabulary.
-type Set uint64
-
-// Has tells whether p is in the set. A permission outside the vocabulary is in none.
-func (s Set) Has(p Permission) bool { return s&bitOf[p] != 0 }
-
-// Len counts the permissions in the set.
-func (s Set) Len() int { return bits.OnesCount64(uint64(s)) }
-
 // Via is how a principal proved who they are.
 type Via string
 
@@ -178,17 +113,17 @@ type Principal struct {
 // A key role that the policy does not define allows nothing. A service holds no platform role:
 // on the platform its key role alone lets it ask who it is.
 func NewPrincipal(p Principal, policy *Policy, names []string) *Principal {
-	p.policy, p.narrow = policy, ^Set(0)
+	p.policy, p.narrow = policy, everything
 	if p.Via != ViaSession {
 		p.narrow = policy.sets[p.KeyRole]
 	}
 	if p.Kind == KindService {
-		p.Roles, p.wide = []string{}, bitOf[serviceSelf]
+		p.Roles, p.wide = []string{}, setOf(vocabulary.known[serviceSelf].bit)
 	} else {
 		held := policy.held(names)
 		p.Roles, p.wide = held.roles, held.set
 	}
-	p.allowed = p.wide & p.narrow
+	p.allowed = p.wide.and(p.narrow)
 	return &p
 }
 
@@ -198,7 +133,7 @@ func (p *Principal) refuse(needed Permission, allowed func(*Principal) bool) err
 	e := problem.Forbidden(needed.String())
 	if p.Via == ViaKey {
 		bare := *p
-		bare.allowed, bare.narrow = p.wide, ^Set(0)
+		bare.allowed, bare.narrow = p.wide, everything
 		if allowed(&bare) {
 			e.LimitedBy = p.KeyRole
 		}
@@ -211,68 +146,54 @@ func (p *Principal) Holds(permission Permission) bool {
 	return p.allowed.Has(permission)
 }
 
-// relationsOf are the relations that kind has in the vocabulary outside of an organization's own
-// paths, nearest first: notes alone are reached by any of them at one address.
-func relationsOf(kind Kind) []Relation {
-	var list []Relation
-	for _, relation := range []Relation{None, Own, Org, Restricted, Any} {
-		inside := relation == Org || relation == Restricted
-		if actsOf(ObjectOf(kind, relation)) != nil && (!inside || kind == "note" || kind == "deadzone") {
-			list = append(list, relation)
-		}
-	}
-	return list
-}
-
-// ever tells whether there may be a thing to which this principal stands by the relation, and
-// which they may do this to. In which organizations a user has which role only the database knows.
-func (p *Principal) ever(kind Kind, act Act, relation Relation) bool {
-	needed := Permission{ObjectOf(kind, relation), act}
-	if relation != Org && relation != Restricted {
+// ever reports whether there may be a thing for which this principal holds what is needed. In which
+// organizations a user has which role only the database knows.
+func (p *Principal) ever(needed Permission) bool {
+	if vocabulary.known[needed].judged == onPlatform {
 		return p.Holds(needed)
 	}
 	roles := p.RolesFor(needed)
 	if p.Kind == KindService {
 		return slices.Contains(roles, p.OrgRole)
 	}
-	return len(roles) > 0 || relation == Org && kind == "note" && len(p.AccessesFor(needed)) > 0
+	return len(roles) > 0 || vocabulary.granted(needed) && len(p.AccessesFor(needed)) > 0
 }
 
 // CheckKind decides what principal and operation decide alone, before the thing is looked
 // up: a caller who could neither read nor act on any thing of this kind gets 403, whether
 // it exists or not, naming the permission nearest to them.
 func (p *Principal) CheckKind(kind Kind, act Act) error {
-	relations := relationsOf(kind)
-	if p.everBy(kind, act, relations) || p.everBy(kind, "read", relations) {
+	by := vocabulary.of(kind).by
+	if p.everBy(by[act].outside, act) || p.everBy(by["read"].outside, "read") {
 		return nil
 	}
-	return p.lacks(kind, act, relations)
+	return p.lacks(by[act].outside, act)
 }
 
-// checkEver is CheckKind for an operation without a target, by the given relations: reading
+// checkEver is CheckKind for an operation without a target, by the given objects: reading
 // alone does not let anybody act.
-func (p *Principal) checkEver(kind Kind, act Act, relations []Relation) error {
-	if p.everBy(kind, act, relations) {
+func (p *Principal) checkEver(objects []Object, act Act) error {
+	if p.everBy(objects, act) {
 		return nil
 	}
-	return p.lacks(kind, act, relations)
+	return p.lacks(objects, act)
 }
 
-// everBy is ever by any of the relations.
-func (p *Principal) everBy(kind Kind, act Act, relations []Relation) bool {
-	return slices.ContainsFunc(relations, func(r Relation) bool { return p.ever(kind, act, r) })
+// everBy is ever by any of the objects.
+func (p *Principal) everBy(objects []Object, act Act) bool {
+	return slices.ContainsFunc(objects, func(o Object) bool { return p.ever(Permission{o, act}) })
 }
 
-// lacks is 403 for a kind, naming the nearest of the relations; nothing is a service's own.
-func (p *Principal) lacks(kind Kind, act Act, relations []Relation) error {
-	nearest := slices.IndexFunc(relations, func(r Relation) bool { return bitOf[Permission{ObjectOf(kind, r), act}] != 0 })
-	if p.Kind == KindService && slices.Contains(relations, Org) {
-		nearest = slices.Index(relations, Org)
+// lacks is 403 for a kind, naming the nearest of the objects; nothing is a service's own.
+func (p *Principal) lacks(objects []Object, act Act) error {
+	if len(objects) == 0 {
+		return fmt.Errorf("authz: nothing takes the act %q here", act)
 	}
-	if nearest < 0 {
-		return fmt.Errorf("authz: %s %s is not in the vocabulary", kind, act)
+	nearest := objects[0]
+	if i := slices.IndexFunc(objects, func(o Object) bool { return o.relation() == Org }); p.Kind == KindService && i >= 0 {
+		nearest = objects[i]
 	}
-	return p.refuse(Permission{ObjectOf(kind, relations[nearest]), act}, func(p *Principal) bool { return p.everBy(kind, act, relations) })
+	return p.refuse(Permission{nearest, act}, func(p *Principal) bool { return p.everBy(objects, act) })
 }
 
 // Check decides for something without a target: one of one's own (note:own write for
@@ -285,21 +206,8 @@ func (p *Principal) Check(permission Permission) error {
 }
 
 // NotFound is 404 for a thing of this kind, which is not there, or which the caller may not read.
-func NotFound(kind Kind) error { return problem.NotFound(thing(kind)) }
-
-// thing is how people call a thing of this kind.
-func thing(kind Kind) string {
-	switch kind {
-	case "deadzone":
-		return "note in the Dead Zone"
-	case "key":
-		return "API key"
-	case "org":
-		return "organization"
-	case "grant":
-		return "grant, note or notebook"
-	}
-	return string(kind)
+func NotFound(kind Kind) error {
+	return problem.NotFound(cmp.Or(vocabulary.of(kind).word, string(kind)))
 }
 
 type contextKey struct{}

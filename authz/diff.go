@@ -28,12 +28,12 @@ func (p *Policy) Diff(old *Policy) []Change {
 	changes := []Change{}
 	// add notes what changed between two holders, but for what changed for everyone.
 	add := func(who, kind string, before, after, gone, come holder) {
-		gains, loses := after.set&^before.set&^come.set, before.set&^after.set&^gone.set
+		gains, loses := after.set.without(before.set).without(come.set), before.set.without(after.set).without(gone.set)
 		c := Change{
 			Who: who, Kind: kind,
 			GainsRoles: without(without(after.roles, before.roles), come.roles),
 			LosesRoles: without(without(before.roles, after.roles), gone.roles),
-			Gains:      gains.list(), Loses: loses.list(), Reaches: (gains & othersNotes).list(),
+			Gains:      gains.list(), Loses: loses.list(), Reaches: gains.and(othersNotes()).list(),
 		}
 		if len(c.GainsRoles)+len(c.LosesRoles)+len(c.Gains)+len(c.Loses) > 0 {
 			changes = append(changes, c)
@@ -47,8 +47,8 @@ func (p *Policy) Diff(old *Policy) []Change {
 	}
 	before, after := *old.anybody, *p.anybody
 	add(User, "everyone", before, after, none, none)
-	gone := holder{roles: without(before.roles, after.roles), set: before.set &^ after.set}
-	come := holder{roles: without(after.roles, before.roles), set: after.set &^ before.set}
+	gone := holder{roles: without(before.roles, after.roles), set: before.set.without(after.set)}
+	come := holder{roles: without(after.roles, before.roles), set: after.set.without(before.set)}
 	for _, name := range union(old.holders, p.holders) {
 		kind := "person"
 		if strings.HasPrefix(name, "group:") {
@@ -59,21 +59,20 @@ func (p *Policy) Diff(old *Policy) []Change {
 	return changes
 }
 
-// othersNotes are the permissions on notes that are not the caller's own.
-var othersNotes = func() (set Set) {
-	for _, one := range permissions {
-		switch one.Object {
-		case "note:org", "note:restricted", "note:any", "deadzone:org", "deadzone:any":
-			set |= bitOf[one]
+// othersNotes are the permissions on notes that are not the caller's own, deleted ones too.
+func othersNotes() (set Set) {
+	for bit, one := range vocabulary.permissions {
+		if vocabulary.known[one].of.everywhere && one.Object.relation() != Own {
+			set = set.or(setOf(bit))
 		}
 	}
 	return set
-}()
+}
 
 // list is the set's permissions in the order of the vocabulary.
 func (s Set) list() []string {
 	list := []string{}
-	for _, one := range permissions {
+	for _, one := range vocabulary.permissions {
 		if s.Has(one) {
 			list = append(list, one.String())
 		}

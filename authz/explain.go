@@ -72,7 +72,7 @@ var ErrObject = errors.New("unknown object")
 
 // ParsePermission reads an object and an act. Its error says what to write instead.
 func ParsePermission(object, act string) (Permission, error) {
-	acts := actsOf(Object(object))
+	acts := vocabulary.acts[Object(object)]
 	if acts == nil {
 		return Permission{}, fmt.Errorf("%w %q; %s", ErrObject, object, insteadOfObject(object))
 	}

@@ -1,8 +1,6 @@
 package authz
 
-import (
-	"math/bits"
-)
+import "slices"
 
 // Nobody gives more than they have: whoever gives a role in an organization, or a grant on a thing of
 // it, needs each permission in it there, by the credential that they presented. Else whoever may write
@@ -12,12 +10,12 @@ import (
 // stands so. A key's own role, which narrows it further, does not count: the role alone is judged. It is
 // 403 or nil; the 403 names the first permission that is lacking.
 func (p *Principal) GivesRole(s Standing, role string) error {
-	has := func(p *Principal) Set { return p.policy.sets["org-"+s.Role] & p.narrow }
-	lacking := p.policy.sets["org-"+role] &^ has(p)
-	if lacking == 0 {
+	has := func(p *Principal) Set { return p.policy.sets[organizationRole(s.Role)].and(p.narrow) }
+	lacking := p.policy.sets[organizationRole(role)].without(has(p))
+	if lacking == (Set{}) {
 		return nil
 	}
-	needed := permissions[bits.TrailingZeros64(uint64(lacking))]
+	needed := lacking.first()
 	return p.refuse(needed, func(p *Principal) bool { return has(p).Has(needed) })
 }
 
@@ -26,14 +24,13 @@ func (p *Principal) GivesRole(s Standing, role string) error {
 // somebody may do it to every note of the platform is nothing that they have in the organization.
 // It is 403 or nil, as GivesRole.
 func (p *Principal) GivesAccess(kind Kind, s Standing, access string) error {
-	given := p.policy.sets[accessRoles[access]]
-	for _, needed := range permissions {
-		// What a grant allows is note:org and notebook (ways); on a note only the former.
-		applies := needed.Object == "note:org" || needed.Object == "notebook" && kind == "notebook"
+	given, reached := p.policy.sets[accessRole(access)], vocabulary.of(kind).grants
+	for _, needed := range vocabulary.permissions {
+		of := needed.Object.Kind()
+		applies := slices.Contains(reached, of) && vocabulary.granted(needed)
 		if !applies || !given.Has(needed) {
 			continue
 		}
-		of := needed.Object.Kind()
 		if !p.inOrganization(of, needed.Act, s) {
 			return p.refuse(Permission{s.nearest(of, needed.Act), needed.Act}, func(p *Principal) bool {
 				return p.inOrganization(of, needed.Act, s)

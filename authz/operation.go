@@ -18,6 +18,7 @@ import (
 	"noted/internal/bodies"
 	"noted/internal/problem"
 	"noted/internal/request"
+	"noted/internal/uid"
 )
 
 // API is where rooms register their operations. Each one declares what it needs; a
@@ -46,7 +47,7 @@ func (a *API) Declared() map[string]string { return a.declared }
 // DeclarePage notes what a page or a form for people needs, which is no huma operation. Who
 // mounts it checks that.
 func (a *API) DeclarePage(method, path string, needed Permission) {
-	if bitOf[needed] == 0 {
+	if !vocabulary.has(needed) {
 		a.errs = append(a.errs, fmt.Errorf("%s %s: the permission %q is not in the vocabulary", method, path, needed))
 		return
 	}
@@ -56,7 +57,7 @@ func (a *API) DeclarePage(method, path string, needed Permission) {
 // Register declares an operation that has no target: it concerns the caller's own things as
 // a whole (key:own write), or an area (audit:any read).
 func Register[I, O any](a *API, op huma.Operation, needed Permission, handler func(context.Context, *I) (*O, error)) {
-	if bitOf[needed] == 0 {
+	if !vocabulary.has(needed) {
 		a.fail(op, "the permission %q is not in the vocabulary", needed)
 		return
 	}
@@ -64,17 +65,21 @@ func Register[I, O any](a *API, op huma.Operation, needed Permission, handler fu
 }
 
 // RegisterKind declares an operation on whatever things of a kind the caller may reach, by any of
-// the relations, all if none is given: a list across relations (deadzone read), or making one of
+// the relations, all that take the act if none is given: a list across relations (deadzone read), or making one of
 // several (note write). Which it is, the room decides.
 func RegisterKind[I, O any](a *API, op huma.Operation, kind Kind, act Act, handler func(context.Context, *I) (*O, error), by ...Relation) {
-	if len(by) == 0 {
-		by = relationsOf(kind)
+	objects := vocabulary.of(kind).by[act].outside
+	if len(by) > 0 {
+		objects = nil
 	}
-	if !takes(kind, act, by) {
+	for _, relation := range by {
+		objects = append(objects, ObjectOf(kind, relation))
+	}
+	if len(objects) == 0 || slices.ContainsFunc(objects, func(o Object) bool { return !vocabulary.has(Permission{o, act}) }) {
 		a.fail(op, "%s %s is not in the vocabulary", kind, act)
 		return
 	}
-	register(a, op, anyOf(kind, act, by), None, func(p *Principal) error { return p.checkEver(kind, act, by) }, handler)
+	register(a, op, anyOf(objects, act), None, func(p *Principal) error { return p.checkEver(objects, act) }, handler)
 }
 
 // asStaff notes, for the record, that nothing but a permission on everybody's things let the caller in.
@@ -112,15 +117,17 @@ func WithDecision(ctx context.Context, decide func(*Principal) error) context.Co
 	return context.WithValue(ctx, decisionKey{}, decision(decide))
 }
 
-// Again decides what the operation declares once more: for the caller as they are in the transaction
-// that writes, under the policy in force then. On what the transaction has locked its handler
-// decides. Where nothing was declared, nothing is allowed.
-func Again(ctx context.Context, p *Principal) error {
+type confirmedKey struct{}
+
+// Again decides what the operation declares once more: for the caller made anew in the transaction that
+// writes, under the policy in force then. The context that it returns is the transaction's: it carries that
+// caller, and there alone Target.Again decides. Where nothing was declared, nothing is allowed.
+func Again(ctx context.Context, fresh *Principal) (context.Context, error) {
 	decide, ok := ctx.Value(decisionKey{}).(decision)
 	if !ok {
-		return errors.New("authz: nothing was declared for what is written here")
+		return ctx, errors.New("authz: nothing was declared for what is written here")
 	}
-	return decide(p)
+	return context.WithValue(WithPrincipal(ctx, fresh), confirmedKey{}, fresh), decide(fresh)
 }
 
 // answered makes any error of a handler a problem, so that huma sends its status and headers.
@@ -131,26 +138,111 @@ func answered[O any](ctx context.Context, out *O, err error) (*O, error) {
 	return out, nil
 }
 
-// takes tells whether each of the relations takes the act.
-func takes(kind Kind, act Act, by []Relation) bool {
-	return len(by) > 0 && !slices.ContainsFunc(by, func(r Relation) bool { return bitOf[Permission{ObjectOf(kind, r), act}] == 0 })
-}
-
-func anyOf(kind Kind, act Act, by []Relation) string {
+func anyOf(objects []Object, act Act) string {
 	var names []string
-	for _, r := range by {
-		names = append(names, string(ObjectOf(kind, r)))
+	for _, object := range objects {
+		names = append(names, string(object))
 	}
 	return strings.Join(names, "|") + " " + string(act)
 }
 
-// Found is an operation's target: the thing, where it stands, and how the caller stands to it. By
-// is Any for somebody else's thing, which nothing but a platform-wide permission reaches.
+// Found is an operation's target and its thing.
 type Found[T any] struct {
-	Thing    T
+	Thing T
+	Target
+}
+
+// Target is what an operation is about: where it stands, how the caller stands to it, and what the
+// operation declares on it. By is Any for somebody else's thing, which nothing but a platform-wide
+// permission reaches.
+type Target struct {
 	At       Place
 	Standing Standing
 	By       Relation
+
+	declared declaration
+	again    *bool // it was decided again, and allowed
+}
+
+// Again decides what the operation declares once more, on what its transaction has locked: s is how the
+// caller stands to that now. It decides on the caller whom the transaction has confirmed, and so takes the
+// transaction's context. It returns what DecideOn does.
+func (t Target) Again(ctx context.Context, s Standing) (Relation, error) {
+	caller, err := confirmed(ctx)
+	if err != nil {
+		return None, err
+	}
+	by, err := t.declared.decide(caller, s)
+	if err == nil {
+		*t.again = true
+	}
+	return by, err
+}
+
+// Gone is Again for a thing that is not there any more, with s as the standing to its organization. It
+// returns missing, the error of looking for it, or the 403 or 404 of a caller who is not told of that.
+func (t Target) Gone(ctx context.Context, s Standing, missing error) error {
+	caller, err := confirmed(ctx)
+	if err != nil {
+		return err
+	}
+	return t.declared.gone(caller, s, missing)
+}
+
+// confirmed is the caller whom a transaction has confirmed.
+func confirmed(ctx context.Context) (*Principal, error) {
+	caller, ok := ctx.Value(confirmedKey{}).(*Principal)
+	if !ok {
+		return nil, errors.New("authz: nobody was confirmed in the transaction that decides again")
+	}
+	return caller, nil
+}
+
+// declaration is what an operation declares on its target. The zero one allows nothing.
+type declaration struct {
+	kind Kind
+	act  Act
+	form form
+}
+
+// form is where a target stands.
+type form int
+
+const (
+	byID    form = iota + 1 // anywhere, by its id alone
+	inside                  // in an organization, or it is the organization
+	ofAKind                 // it is all things of the kind in an organization
+)
+
+// formOf is the form of a path with these names.
+func formOf(kind Kind, names []string) form {
+	switch {
+	case names[0] != "org":
+		return byID
+	case len(names) == 1 && kind != organization:
+		return ofAKind
+	}
+	return inside
+}
+
+func (d declaration) decide(p *Principal, s Standing) (Relation, error) {
+	switch d.form {
+	case byID:
+		return p.DecideOn(d.kind, d.act, s)
+	case inside:
+		return p.decideIn(d.kind, d.act, s)
+	case ofAKind:
+		return Org, p.DecideAll(d.kind, d.act, s)
+	}
+	return None, errors.New("authz: nothing was declared on what is decided here")
+}
+
+// gone decides when the thing is not there.
+func (d declaration) gone(p *Principal, s Standing, missing error) error {
+	if d.form == inside {
+		return p.goneIn(d.kind, d.act, s, missing)
+	}
+	return missing
 }
 
 // Place are the ids in an operation's path; those that it does not have are zero.
@@ -185,20 +277,22 @@ func Then[T any](stand FindStanding, load func(ctx context.Context, at Place) (T
 // RegisterOn declares an operation on one thing of the given kind: the path's {id}, or an
 // organization, {org}, or a thing or all things of a kind below it. A problem that find
 // returns (404) is the answer. The decision falls before the body is read. An id that is no UUID is
-// 404. A handler that writes decides once more, on what it has locked.
+// 404. A handler that writes to what is an organization's decides once more, by Found's Again, on what it has
+// locked: one that succeeds without it is 500.
 func RegisterOn[T, I, O any](a *API, op huma.Operation, kind Kind, act Act, find Find[T], handler func(context.Context, *I, Found[T]) (*O, error)) {
 	names := namesIn(op.Path)
 	inOrg := slices.Contains(names, "org")
-	needs := anyOf(kind, act, relationsOf(kind))
-	sound := takes(kind, act, relationsOf(kind))
+	k := vocabulary.of(kind)
+	objects := k.by[act].outside
 	if inOrg {
-		needs, sound = needsIn(kind, act)
-		if slices.Contains(names, "user") && kind == "member" && act == "delete" {
-			needs += "|membership:own delete"
-		}
+		objects = k.by[act].inside
+	}
+	needs := anyOf(objects, act)
+	if itself := (Permission{k.itself, act}); slices.Contains(names, "user") && vocabulary.has(itself) {
+		needs += "|" + itself.String()
 	}
 	switch {
-	case !sound:
+	case len(objects) == 0:
 		a.fail(op, "%s %s is not in the vocabulary", kind, act)
 		return
 	case find == nil || len(names) == 0 || !slices.Equal(names, []string{"id"}) && (!inOrg || !strings.HasPrefix(op.Path, "/v1/orgs/{org}")) ||
@@ -210,11 +304,16 @@ func RegisterOn[T, I, O any](a *API, op huma.Operation, kind Kind, act Act, find
 	for _, name := range names {
 		op.Parameters = append(op.Parameters, &huma.Param{Name: name, In: "path", Required: true, Schema: &huma.Schema{Type: huma.TypeString, Format: "uuid"}})
 	}
+	declared := declaration{kind, act, formOf(kind, names)}
 	type foundKey struct{}
 	op.Middlewares = append(op.Middlewares, func(ctx huma.Context, next func(huma.Context)) {
-		found, decide, err := locate(ctx, kind, act, names, find)
+		found, err := locate(ctx, declared, names, find)
 		if answer(ctx, err) {
 			asStaff(ctx.Context(), found.By)
+			decide := decision(func(p *Principal) error {
+				_, err := declared.decide(p, found.Standing)
+				return err
+			})
 			next(huma.WithValue(huma.WithValue(ctx, foundKey{}, found), decisionKey{}, decide))
 		}
 	}, strictInput)
@@ -224,20 +323,11 @@ func RegisterOn[T, I, O any](a *API, op huma.Operation, kind Kind, act Act, find
 			return nil, fmt.Errorf("%s: nothing was decided", op.OperationID)
 		}
 		out, err := handler(ctx, in, found)
+		if err == nil && op.Method != http.MethodGet && found.Standing.Org != uuid.Nil && !*found.again {
+			err = fmt.Errorf("%s: it did not decide again on what it wrote", op.OperationID)
+		}
 		return answered(ctx, out, err)
 	})
-}
-
-// needsIn is what an operation in an organization needs.
-func needsIn(kind Kind, act Act) (needs string, sound bool) {
-	var names []string
-	for _, object := range insideOf(kind) {
-		if bitOf[Permission{object, act}] == 0 {
-			return "", false
-		}
-		names = append(names, string(object))
-	}
-	return strings.Join(names, "|") + " " + string(act), true
 }
 
 var inBraces = regexp.MustCompile(`\{([^}]*)\}`)
@@ -251,23 +341,23 @@ func namesIn(path string) []string {
 	return names
 }
 
-// locate reads the ids of the path, and decides. It returns the decision too, for Again.
-func locate[T any](ctx huma.Context, kind Kind, act Act, names []string, find Find[T]) (found Found[T], decide decision, err error) {
+// locate reads the ids of the path, and decides.
+func locate[T any](ctx huma.Context, declared declaration, names []string, find Find[T]) (found Found[T], err error) {
 	caller := From(ctx.Context())
-	inOrg := names[0] == "org"
-	whole := len(names) == 1 && inOrg
-	if !inOrg {
-		if err := caller.CheckKind(kind, act); err != nil {
-			return found, nil, err
+	kind := declared.kind
+	found.declared, found.again = declared, new(bool)
+	if declared.form == byID {
+		if err := caller.CheckKind(kind, declared.act); err != nil {
+			return found, err
 		}
 	}
 	for _, name := range names {
-		id, err := uuid.Parse(ctx.Param(name))
+		id, err := uid.Parse(ctx.Param(name))
 		switch {
-		case (err != nil || len(ctx.Param(name)) != 36) && whole:
-			return found, nil, NotFound("org")
-		case err != nil || len(ctx.Param(name)) != 36:
-			return found, nil, NotFound(kind)
+		case err != nil && len(names) == 1 && name == "org":
+			return found, NotFound(organization)
+		case err != nil:
+			return found, NotFound(kind)
 		case name == "org":
 			found.At.Org = id
 		case name == "user":
@@ -278,32 +368,23 @@ func locate[T any](ctx huma.Context, kind Kind, act Act, names []string, find Fi
 	}
 	standing, load, lookup := find(ctx.Context(), caller, found.At)
 	var missing *problem.Error
-	if lookup != nil && (!inOrg || !errors.As(lookup, &missing)) {
-		return found, nil, lookup
+	if lookup != nil && (declared.form == byID || !errors.As(lookup, &missing)) {
+		return found, lookup
+	}
+	if lookup != nil {
+		return found, declared.gone(caller, standing, lookup)
 	}
 	found.Standing = standing
-	on := func(p *Principal, lookup error) (Relation, error) {
-		switch {
-		case !inOrg:
-			return p.DecideOn(kind, act, standing)
-		case whole && kind != "org":
-			return Org, p.DecideAll(kind, act, standing)
-		}
-		return p.DecideIn(kind, act, standing, lookup)
-	}
-	decide = func(p *Principal) error {
-		_, err := on(p, nil)
-		return err
-	}
-	if found.By, err = on(caller, lookup); err != nil && !caller.mayRead(kind, standing) || lookup != nil || load == nil {
-		return found, decide, err
+	if found.By, err = declared.decide(caller, standing); err != nil && !caller.mayRead(kind, standing) || load == nil {
+		return found, err
 	}
 	thing, missed := load(ctx.Context())
-	if missed != nil {
-		return found, decide, missed
+	// What the caller is refused comes before what the loading refuses; what is not there, before both.
+	if missed != nil && (err == nil || !errors.As(missed, &missing) || missing.Status != http.StatusForbidden) {
+		return found, missed
 	}
 	found.Thing = thing
-	return found, decide, err
+	return found, err
 }
 
 // answer writes err's problem; it reports true, and writes nothing, when there is none.

@@ -134,7 +134,7 @@ func (p *Policy) held(names []string) *holder {
 		default:
 			roles := slices.Concat(sum.roles, one.roles)
 			slices.Sort(roles)
-			sum = &holder{roles: slices.Compact(roles), set: sum.set | one.set}
+			sum = &holder{roles: slices.Compact(roles), set: sum.set.or(one.set)}
 		}
 	}
 	return sum
@@ -144,7 +144,7 @@ func (p *Policy) held(names []string) *holder {
 func (p *Policy) HoldersOf(object Object) []string {
 	names := []string{}
 	for name, one := range p.holders {
-		if slices.ContainsFunc(actsOf(object), func(act Act) bool { return one.set.Has(Permission{object, act}) }) {
+		if slices.ContainsFunc(vocabulary.acts[object], func(act Act) bool { return one.set.Has(Permission{object, act}) }) {
 			names = append(names, name)
 		}
 	}
@@ -253,7 +253,7 @@ func (p *Policy) holderOf(roles []string) *holder {
 	h := &holder{}
 	for _, role := range roles {
 		h.roles = append(h.roles, p.closure[role]...)
-		h.set |= p.sets[role]
+		h.set = h.set.or(p.sets[role])
 	}
 	slices.Sort(h.roles)
 	h.roles = slices.Compact(h.roles)
@@ -264,20 +264,20 @@ func (p *Policy) holderOf(roles []string) *holder {
 func ask(modelText string, lines adapter, role string) (Set, error) {
 	m, err := model.NewModelFromString(modelText)
 	if err != nil {
-		return 0, err
+		return Set{}, err
 	}
 	enforcer, err := casbin.NewEnforcer(m, lines)
 	if err != nil {
-		return 0, err
+		return Set{}, err
 	}
 	var set Set
-	for _, needed := range permissions {
+	for bit, needed := range vocabulary.permissions {
 		allowed, err := enforcer.Enforce(role, string(needed.Object), string(needed.Act))
 		if err != nil {
-			return 0, fmt.Errorf("asking Casbin for %s, %s: %w", role, needed, err)
+			return Set{}, fmt.Errorf("asking Casbin for %s, %s: %w", role, needed, err)
 		}
 		if allowed {
-			set |= bitOf[needed]
+			set = set.or(setOf(bit))
 		}
 	}
 	return set, nil

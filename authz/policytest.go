@@ -19,7 +19,7 @@ type TestResult struct {
 func (p *Policy) Test(file Source) (TestResult, error) {
 	lines, faults := read(file)
 	result := TestResult{Untested: []string{}}
-	asked := Set(0)
+	asked := Set{}
 	for _, l := range lines {
 		fail := func(at field, rule, format string, args ...any) {
 			faults = append(faults, Fault{File: file.Name, Line: l.number, Column: at.column, Rule: rule, Message: fmt.Sprintf(format, args...)})
@@ -42,7 +42,7 @@ func (p *Policy) Test(file Source) (TestResult, error) {
 			fail(l.fields[0], "unknown-role", "no line of the policy defines the role %q; %s", subject, instead(subject, p.Roles()))
 			continue
 		}
-		asked |= bitOf[needed]
+		asked = asked.or(setOf(vocabulary.known[needed].bit))
 		allowed := p.Allows(subject, needed)
 		switch {
 		case allowed && l.kind.text == "deny":
@@ -56,7 +56,7 @@ func (p *Policy) Test(file Source) (TestResult, error) {
 			result.Deny++
 		}
 	}
-	for _, one := range permissions {
+	for _, one := range vocabulary.permissions {
 		if !asked.Has(one) {
 			result.Untested = append(result.Untested, one.String())
 		}

@@ -14,14 +14,15 @@ type Reason struct {
 // what they hold everywhere under the given names in the policy.
 func (p *Principal) ReasonsByRole(kind Kind, s Standing) []Reason {
 	object, _, _ := s.ways(kind, "read")
-	return p.reasons(Reason{By: "role", Role: "org-" + s.Role}, object, s.Role != "", p.policy.sets["org-"+s.Role]&p.narrow, "org-"+s.Role)
+	role := organizationRole(s.Role)
+	return p.reasons(Reason{By: "role", Role: role}, object, s.Role != "", p.policy.sets[role].and(p.narrow), role)
 }
 
 // ReasonsByGrant see ReasonsByRole.
 func (p *Principal) ReasonsByGrant(kind Kind, s Standing, on, access string) []Reason {
 	_, object, _ := s.ways(kind, "read")
-	role := accessRoles[access]
-	return p.reasons(Reason{By: "grant", On: on, Role: role}, object, access != "", p.policy.sets[role]&p.narrow, role)
+	role := accessRole(access)
+	return p.reasons(Reason{By: "grant", On: on, Role: role}, object, access != "", p.policy.sets[role].and(p.narrow), role)
 }
 
 // ReasonsByPlatform see ReasonsByRole.
@@ -37,7 +38,7 @@ func (p *Principal) reasons(r Reason, object Object, holds bool, set Set, subjec
 	}
 	r.Because = []Step{}
 	seen := map[Step]bool{}
-	for _, act := range actsOf(object) {
+	for _, act := range vocabulary.acts[object] {
 		needed := Permission{object, act}
 		if !set.Has(needed) {
 			continue

@@ -143,7 +143,7 @@ func (r *rules) permission(l line) {
 		r.fault(l, l.fields[0], "person-permission", "%q is a person or a group, and permissions belong to roles; write p, ROLE, %s, %s and g, %s, ROLE", role, object, act, role)
 		return
 	}
-	acts := actsOf(object)
+	acts := vocabulary.acts[object]
 	if acts == nil {
 		r.fault(l, l.fields[1], "unknown-object", "unknown object %q; %s", object, insteadOfObject(string(object)))
 		return
@@ -153,11 +153,11 @@ func (r *rules) permission(l line) {
 		return
 	}
 	needed := Permission{object, act}
-	organization := slices.Contains(inOrganizations, object) || object == "org" && act != "create"
-	kind := object.Kind()
+	known := vocabulary.known[needed]
+	organization := known.judged == inOrg
 	switch held := family(role); {
 	case held == "an API key":
-		if kind == "key" || kind == "session" || kind == "identity" {
+		if known.of.noKey {
 			r.fault(l, l.fields[1], "key-role", "no API key may touch keys, sessions or sign-ins, so %q cannot hold %s; take the line out", role, needed)
 		}
 	case held == "" && organization:
@@ -192,8 +192,8 @@ func insteadOfAct(word string, acts []Act) string {
 
 func objects() []string {
 	var names []string
-	for _, entry := range vocabulary {
-		names = append(names, string(entry.object))
+	for _, object := range vocabulary.objects {
+		names = append(names, string(object))
 	}
 	return names
 }
@@ -357,9 +357,4 @@ func where(role string) string {
 		return "in " + held
 	}
 	return "on the platform"
-}
-
-// inOrganizations are the objects that are judged by a role in an organization.
-var inOrganizations = []Object{
-	"note:org", "note:restricted", "deadzone:org", "notebook", "notebook:restricted", "member", "invitation", "grant", "key:org", "audit:org",
 }

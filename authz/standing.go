@@ -1,19 +1,33 @@
 package authz
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
 	"github.com/google/uuid"
 )
 
-// MemberRoles are what a member of an organization may be; the policy's role is org- and the
-// word. Accesses are what a grant may give, and accessRoles the policy's roles for them.
+// MemberRoles are what a member of an organization may be, and Accesses what a grant may give. The policy
+// has a role for each.
 var (
 	MemberRoles = []string{"admin", "writer", "reader"}
 	Accesses    = []string{"read", "write"}
-	accessRoles = map[string]string{"read": "grant-reader", "write": "grant-writer"}
 )
+
+// organizationRole is the policy's role for a member's; accessRole that for a grant's access, and
+// empty for none.
+func organizationRole(role string) string { return "org-" + role }
+
+func accessRole(access string) string {
+	switch access {
+	case "read":
+		return "grant-reader"
+	case "write":
+		return "grant-writer"
+	}
+	return ""
+}
 
 // Standing is how a caller stands to one thing, as one statement found it in the database. The
 // zero Standing is that to somebody else's personal thing.
@@ -32,47 +46,36 @@ var Mine = Standing{Own: true}
 // role in the organization, by a grant, and by what they hold on the platform. Empty: there is no
 // such way.
 func (s Standing) ways(kind Kind, act Act) (byRole, byGrant, byPlatform Object) {
+	k := vocabulary.of(kind)
+	by := k.by[act]
 	switch {
-	case s.Org == uuid.Nil && s.Own:
-		return "", "", ObjectOf(kind, Own)
+	case s.Org == uuid.Nil && s.Own && by.own != "":
+		return "", "", by.own
 	case s.Org == uuid.Nil:
-		return "", "", ObjectOf(kind, Any)
-	case kind == "note" && s.Restricted:
-		return "note:restricted", "note:org", "note:any"
-	case kind == "note":
-		return "note:org", "note:org", "note:any"
-	case kind == "notebook" && s.Restricted:
-		return "notebook:restricted", "notebook", ""
-	case kind == "notebook":
-		return "notebook", "notebook", ""
-	case kind == "deadzone":
-		return "deadzone:org", "", "deadzone:any"
-	case kind == "member" && s.Own && act == "delete":
-		return "", "", "membership:own"
+		return "", "", by.any
+	case s.Own && vocabulary.has(Permission{k.itself, act}):
+		return "", "", k.itself
 	}
-	return insideOf(kind)[0], "", ""
+	byRole = by.plain
+	if s.Restricted && k.restricted {
+		byRole = by.restricted
+	}
+	if len(k.grants) > 0 {
+		byGrant = by.plain
+	}
+	if k.everywhere {
+		byPlatform = by.any
+	}
+	return byRole, byGrant, byPlatform
 }
 
-// insideOf are the objects of a kind in an organization, the most common first.
-func insideOf(kind Kind) []Object {
-	switch kind {
-	case "notebook":
-		return []Object{"notebook", "notebook:restricted"}
-	case "note":
-		return []Object{"note:org", "note:restricted"}
-	case "key", "audit":
-		return []Object{ObjectOf(kind, Org)}
-	}
-	return []Object{Object(kind)} // org, member, invitation, grant
-}
-
-// inOrganization tells whether the role there, or the grant, allows it; byPlatform whether what the
+// inOrganization reports whether the role there, or the grant, allows it; byPlatform whether what the
 // caller may do on the whole platform does. A key narrows both.
 func (p *Principal) inOrganization(kind Kind, act Act, s Standing) bool {
 	byRole, byGrant, _ := s.ways(kind, act)
 	if byRole != "" && slices.Contains(p.RolesFor(Permission{byRole, act}), s.Role) {
-		// A deleted note of a restricted notebook is there only for who could read it alive.
-		if kind != "deadzone" || !s.Restricted || slices.Contains(p.RolesFor(Permission{"note:restricted", "read"}), s.Role) {
+		also := vocabulary.of(kind).ofRestricted
+		if also == (Permission{}) || !s.Restricted || slices.Contains(p.RolesFor(also), s.Role) {
 			return true
 		}
 	}
@@ -85,7 +88,7 @@ func (p *Principal) byPlatform(kind Kind, act Act, s Standing) bool {
 		return true
 	}
 	// What is one's own is one of all, too.
-	return s.Own && s.Org == uuid.Nil && p.Holds(Permission{ObjectOf(kind, Any), act})
+	return s.Own && s.Org == uuid.Nil && p.Holds(Permission{vocabulary.of(kind).by[act].any, act})
 }
 
 // RolesFor are the roles in an organization that allow it to this caller: what a statement
@@ -93,7 +96,7 @@ func (p *Principal) byPlatform(kind Kind, act Act, s Standing) bool {
 func (p *Principal) RolesFor(needed Permission) []string {
 	roles := []string{}
 	for _, role := range MemberRoles {
-		if (p.policy.sets["org-"+role] & p.narrow).Has(needed) {
+		if p.policy.sets[organizationRole(role)].and(p.narrow).Has(needed) {
 			roles = append(roles, role)
 		}
 	}
@@ -104,7 +107,7 @@ func (p *Principal) RolesFor(needed Permission) []string {
 func (p *Principal) AccessesFor(needed Permission) []string {
 	accesses := []string{}
 	for _, access := range Accesses {
-		if (p.policy.sets[accessRoles[access]] & p.narrow).Has(needed) {
+		if p.policy.sets[accessRole(access)].and(p.narrow).Has(needed) {
 			accesses = append(accesses, access)
 		}
 	}
@@ -164,29 +167,33 @@ func (p *Principal) DecideAll(kind Kind, act Act, s Standing) error {
 	return p.checkIn(kind, s.Role, act)
 }
 
-// DecideIn decides on a thing of an organization, or on the organization; lookup is the error of
-// finding the thing. Outsiders get 404 for everything. A member who could neither read nor act on
-// any thing of this kind gets 403, whether it exists or not; and then it is as DecideOn says. What
-// hangs on another thing (a grant) and the organization itself are no such kind: who may not
-// read the thing gets 404.
-func (p *Principal) DecideIn(kind Kind, act Act, s Standing, lookup error) (Relation, error) {
-	switch {
-	case s.Role == "":
+// decideIn decides on a thing of an organization, or on the organization. Outsiders get 404 for everything. A
+// member who could neither read nor act on any thing of this kind gets 403, whether it exists or not; and
+// then it is as DecideOn says. The organization is no such kind: whoever may not read it gets 404.
+func (p *Principal) decideIn(kind Kind, act Act, s Standing) (Relation, error) {
+	if s.Role == "" {
 		return None, NotFound(kind)
-	case kind == "org":
-		return p.DecideOn(kind, act, s)
-	case kind == "grant" && lookup != nil:
-		return None, lookup
 	}
-	if !s.Own {
+	if kind != organization && !s.Own {
 		if err := p.checkIn(kind, s.Role, act, "read"); err != nil {
 			return None, err
 		}
 	}
-	if lookup != nil {
-		return None, lookup
-	}
 	return p.DecideOn(kind, act, s)
+}
+
+// goneIn is decideIn for a thing that is not there: missing, unless the caller is not told of that. Of
+// what hangs on another thing (a grant) everybody in the organization is told.
+func (p *Principal) goneIn(kind Kind, act Act, s Standing, missing error) error {
+	if s.Role == "" {
+		return NotFound(kind)
+	}
+	if !s.Own && !vocabulary.of(kind).hangs {
+		if err := p.checkIn(kind, s.Role, act, "read"); err != nil {
+			return err
+		}
+	}
+	return missing
 }
 
 // checkIn is 403 when nobody with the role in an organization may do any of the acts, of which it
@@ -196,16 +203,18 @@ func (p *Principal) checkIn(kind Kind, role string, acts ...Act) error {
 	if ever(p) {
 		return nil
 	}
-	return p.refuse(Permission{insideOf(kind)[0], acts[0]}, func(p *Principal) bool { return p.everIn(kind, acts[:1], role) })
+	by := vocabulary.of(kind).by[acts[0]]
+	return p.refuse(Permission{cmp.Or(by.plain, by.restricted), acts[0]}, func(p *Principal) bool { return p.everIn(kind, acts[:1], role) })
 }
 
-// everIn tells whether somebody with the role in an organization may do one of the acts to some
+// everIn reports whether somebody with the role in an organization may do one of the acts to some
 // thing of the kind there.
 func (p *Principal) everIn(kind Kind, acts []Act, role string) bool {
+	k := vocabulary.of(kind)
 	for _, act := range acts {
-		for _, object := range insideOf(kind) {
+		for _, object := range k.by[act].inside {
 			needed := Permission{object, act}
-			if slices.Contains(p.RolesFor(needed), role) || (kind == "notebook" || kind == "note") && len(p.AccessesFor(needed)) > 0 {
+			if slices.Contains(p.RolesFor(needed), role) || len(k.grants) > 0 && len(p.AccessesFor(needed)) > 0 {
 				return true
 			}
 		}
@@ -217,13 +226,10 @@ func (p *Principal) everIn(kind Kind, acts []Act, role string) bool {
 // else's personal thing.
 func (s Standing) nearest(kind Kind, act Act) Object {
 	byRole, byGrant, byPlatform := s.ways(kind, act)
-	switch {
-	case byRole == "":
-		return byPlatform
-	case byGrant != "" && s.Grant != "":
+	if s.Grant != "" && byGrant != "" {
 		return byGrant
 	}
-	return byRole
+	return cmp.Or(byRole, byPlatform, byGrant)
 }
 
 // String is for errors and tests.

@@ -121,8 +121,8 @@ func (p *Policy) lesserGivers() Faults {
 			var refused []string
 			var lacks Set
 			for _, given := range gift.given {
-				if lacking := p.sets[given] &^ p.sets[role]; lacking != 0 {
-					refused, lacks = append(refused, given), lacks|lacking
+				if lacking := p.sets[given].without(p.sets[role]); lacking != (Set{}) {
+					refused, lacks = append(refused, given), lacks.or(lacking)
 				}
 			}
 			if refused == nil {
@@ -148,9 +148,17 @@ func (p *Policy) lastLine() int {
 
 // organizationRoles and grantRoles are those that the API gives, at members and at grants.
 var (
-	organizationRoles = []string{"org-admin", "org-writer", "org-reader"}
-	grantRoles        = []string{"grant-reader", "grant-writer"}
+	organizationRoles = each(MemberRoles, organizationRole)
+	grantRoles        = each(Accesses, accessRole)
 )
+
+func each(words []string, role func(string) string) []string {
+	var roles []string
+	for _, word := range words {
+		roles = append(roles, role(word))
+	}
+	return roles
+}
 
 // givenElsewhere tells whether a role is held without a g line: by everyone, or in an
 // organization, a grant or a key, or by inclusion in one of these.

@@ -265,7 +265,7 @@ func (s *Service) Confirm(ctx context.Context, tx pgx.Tx) (context.Context, erro
 		failure.service = s
 		return ctx, failure
 	}
-	return authz.WithPrincipal(ctx, fresh), authz.Again(ctx, fresh)
+	return authz.Again(ctx, fresh)
 }
 
 func (s *Service) confirm(ctx context.Context, tx pgx.Tx, caller *authz.Principal) (*authz.Principal, Reason, error) {

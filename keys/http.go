@@ -51,7 +51,7 @@ func (s *Service) Register(api *authz.API, users *identity.Service) {
 		OperationID: "create-key", Method: http.MethodPost, Path: "/v1/keys", Summary: "Make an API key; its secret is shown this once", Tags: tags,
 		DefaultStatus: http.StatusCreated,
 	}, authz.Permission{Object: "key:own", Act: "write"}, func(ctx context.Context, in *struct{ Body NewKey }) (*createOutput, error) {
-		return o.create(ctx, in.Body, ownerOf(ctx, authz.Place{}))
+		return o.create(ctx, in.Body, authz.Target{}, "")
 	})
 	o.registerOne(api, "", "/v1/keys/{id}", tags)
 }
@@ -70,9 +70,7 @@ func (s *Service) RegisterOrgs(api *authz.API, users *identity.Service, orgs Org
 		OperationID: "create-org-key", Method: http.MethodPost, Path: path, Summary: "Make a service key; its secret is shown this once", Tags: tags,
 		Description: "It acts for nobody: what it may do is what its role in the organization and its key role both allow, in this organization alone. It works on when who made it is no member any more, unless its secrets are ended then.", DefaultStatus: http.StatusCreated,
 	}, "key", "write", authz.Only(orgs.Standing), func(ctx context.Context, in *struct{ Body NewOrgKey }, found authz.Found[struct{}]) (*createOutput, error) {
-		owner := ownerOf(ctx, found.At)
-		owner.OrgRole = in.Body.OrgRole
-		return o.create(ctx, in.Body.NewKey, owner)
+		return o.create(ctx, in.Body.NewKey, found.Target, in.Body.OrgRole)
 	})
 	o.registerOne(api, "org-", path+"/{id}", tags)
 }
@@ -134,7 +132,7 @@ func (o operations) rotatable() authz.Find[Key] {
 		standing, load, err := find(ctx, caller, at)
 		return standing, func(ctx context.Context) (Key, error) {
 			key, err := load(ctx)
-			if err == nil && caller.DecideAll("key", "write", standing) == nil {
+			if err == nil {
 				err = caller.GivesRole(standing, key.OrgRole)
 			}
 			return key, err
@@ -144,18 +142,17 @@ func (o operations) rotatable() authz.Find[Key] {
 
 // write runs a transaction in which the caller and, in an organization, the permission were confirmed;
 // and, where somebody is given a role in the organization, that they may give it.
-func (o operations) write(ctx context.Context, org uuid.UUID, act authz.Act, gives string, work func(context.Context, pgx.Tx) error) error {
+func (o operations) write(ctx context.Context, found authz.Target, gives string, work func(context.Context, pgx.Tx) error) error {
 	if o.orgs == nil {
 		return o.users.Act(ctx, work)
 	}
 	defer o.users.Forget()
-	return o.orgs.Write(ctx, org, func(ctx context.Context, tx pgx.Tx, standing authz.Standing) error {
-		caller := authz.From(ctx)
-		if err := caller.DecideAll("key", act, standing); err != nil {
+	return o.orgs.Write(ctx, found.At.Org, func(ctx context.Context, tx pgx.Tx, standing authz.Standing) error {
+		if _, err := found.Again(ctx, standing); err != nil {
 			return err
 		}
 		if gives != "" {
-			if err := caller.GivesRole(standing, gives); err != nil {
+			if err := authz.From(ctx).GivesRole(standing, gives); err != nil {
 				return err
 			}
 		}
@@ -206,7 +203,8 @@ type MintedKey struct {
 	Secret Token `json:"secret" doc:"The key itself; it cannot be read again"`
 }
 
-func (o operations) create(ctx context.Context, in NewKey, owner Owner) (*createOutput, error) {
+// create makes a key: of the caller's, or with a role in an organization.
+func (o operations) create(ctx context.Context, in NewKey, found authz.Target, orgRole string) (*createOutput, error) {
 	role := DefaultRole
 	if in.Role.Sent {
 		role = in.Role.Value
@@ -219,8 +217,9 @@ func (o operations) create(ctx context.Context, in NewKey, owner Owner) (*create
 		exact := in.ExpiresAt.Value.Truncate(time.Microsecond) // as PostgreSQL keeps it
 		until = &exact
 	}
-	out := &createOutput{}
-	err := o.write(ctx, owner.Org, "write", owner.OrgRole, func(ctx context.Context, tx pgx.Tx) error {
+	owner, out := ownerOf(ctx, found.At), &createOutput{}
+	owner.OrgRole = orgRole
+	err := o.write(ctx, found, orgRole, func(ctx context.Context, tx pgx.Tx) error {
 		if err := o.checkExpiry(ctx, tx, until); err != nil {
 			return err
 		}
@@ -268,7 +267,7 @@ type KeyName struct {
 }
 
 func (o operations) rename(ctx context.Context, in KeyName, found authz.Found[Key]) (*keyOutput, error) {
-	err := o.write(ctx, found.At.Org, "write", "", func(ctx context.Context, tx pgx.Tx) error {
+	err := o.write(ctx, found.Target, "", func(ctx context.Context, tx pgx.Tx) error {
 		return o.Service.rename(ctx, tx, ownerOf(ctx, found.At), found.Thing.ID, string(in.Name))
 	})
 	if err != nil {
@@ -304,7 +303,7 @@ func (o operations) rotate(ctx context.Context, in *Rotation, found authz.Found[
 		return nil, err
 	}
 	owner, out := ownerOf(ctx, found.At), &createOutput{}
-	err = o.write(ctx, owner.Org, "write", found.Thing.OrgRole, func(ctx context.Context, tx pgx.Tx) error {
+	err = o.write(ctx, found.Target, found.Thing.OrgRole, func(ctx context.Context, tx pgx.Tx) error {
 		out.Body.Secret, err = o.Service.rotate(ctx, tx, identity.ActorOf(authz.From(ctx)), owner, found.Thing.ID, overlap)
 		return err
 	})
@@ -315,7 +314,7 @@ func (o operations) rotate(ctx context.Context, in *Rotation, found authz.Found[
 }
 
 func (o operations) revoke(ctx context.Context, found authz.Found[Key]) error {
-	return o.write(ctx, found.At.Org, "delete", "", func(ctx context.Context, tx pgx.Tx) error {
+	return o.write(ctx, found.Target, "", func(ctx context.Context, tx pgx.Tx) error {
 		if o.orgs != nil {
 			if err := o.orgs.KeyRevoked(ctx, tx, found.At.Org, found.Thing.ID); err != nil {
 				return err

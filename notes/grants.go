@@ -69,13 +69,13 @@ func (s *Service) registerGrants(api *authz.API, on granted) {
 		}
 	}, found authz.Found[struct{}],
 	) (*grantOutput, error) {
-		return s.setGrant(ctx, on, found.At, in.Body.Access)
+		return s.setGrant(ctx, on, found.Target, in.Body.Access)
 	})
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "remove-" + kind + "-grant", Method: http.MethodDelete, Path: path + "/{user}", Summary: "Take a grant on a " + kind + " back", Tags: tags,
 		DefaultStatus: http.StatusNoContent,
 	}, "grant", "delete", find, func(ctx context.Context, _ *struct{}, found authz.Found[struct{}]) (*struct{}, error) {
-		return nil, s.removeGrant(ctx, on, found.At)
+		return nil, s.removeGrant(ctx, on, found.Target)
 	})
 }
 
@@ -145,24 +145,25 @@ func (s *Service) listGrants(ctx context.Context, in page.Query, on granted, at 
 
 // changeGrant decides once more, when nothing changes beside. The work is handed the caller's standing
 // to the thing.
-func (s *Service) changeGrant(ctx context.Context, on granted, at authz.Place, act authz.Act, work func(ctx context.Context, tx pgx.Tx, thing authz.Standing) error) error {
-	return s.orgs.Change(ctx, at.Org, func(ctx context.Context, tx pgx.Tx, standing authz.Standing) error {
-		caller := authz.From(ctx)
+func (s *Service) changeGrant(ctx context.Context, on granted, found authz.Target, work func(ctx context.Context, tx pgx.Tx, thing authz.Standing) error) error {
+	return s.orgs.Change(ctx, found.At.Org, func(ctx context.Context, tx pgx.Tx, standing authz.Standing) error {
 		var thing authz.Standing
-		var lookup error
 		if standing.Role != "" {
-			thing, lookup = on.readable(ctx, tx, caller, at)
+			var err error
+			if thing, err = on.readable(ctx, tx, authz.From(ctx), found.At); err != nil {
+				return found.Gone(ctx, standing, err)
+			}
 		}
-		if _, err := caller.DecideIn("grant", act, standing, lookup); err != nil {
+		if _, err := found.Again(ctx, standing); err != nil {
 			return err
 		}
 		return work(ctx, tx, thing)
 	})
 }
 
-func (s *Service) setGrant(ctx context.Context, on granted, at authz.Place, access string) (*grantOutput, error) {
-	out := &grantOutput{}
-	return out, s.changeGrant(ctx, on, at, "write", func(ctx context.Context, tx pgx.Tx, thing authz.Standing) error {
+func (s *Service) setGrant(ctx context.Context, on granted, found authz.Target, access string) (*grantOutput, error) {
+	at, out := found.At, &grantOutput{}
+	return out, s.changeGrant(ctx, on, found, func(ctx context.Context, tx pgx.Tx, thing authz.Standing) error {
 		var member bool
 		var was string
 		err := tx.QueryRow(ctx, `
@@ -195,8 +196,9 @@ func (s *Service) setGrant(ctx context.Context, on granted, at authz.Place, acce
 	})
 }
 
-func (s *Service) removeGrant(ctx context.Context, on granted, at authz.Place) error {
-	return s.changeGrant(ctx, on, at, "delete", func(ctx context.Context, tx pgx.Tx, _ authz.Standing) error {
+func (s *Service) removeGrant(ctx context.Context, on granted, found authz.Target) error {
+	at := found.At
+	return s.changeGrant(ctx, on, found, func(ctx context.Context, tx pgx.Tx, _ authz.Standing) error {
 		tag, err := tx.Exec(ctx, `delete from grants where org_id = $1 and user_id = $2 and `+on.column+` = $3`, at.Org, at.User, at.ID)
 		if err != nil {
 			return fmt.Errorf("taking a grant back: %w", err)

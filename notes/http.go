@@ -18,6 +18,7 @@ import (
 	"noted/internal/page"
 	"noted/internal/problem"
 	"noted/internal/strictjson"
+	"noted/internal/uid"
 )
 
 // Register declares the operations on notes.
@@ -117,10 +118,10 @@ type createInput struct{ Body NewNote }
 
 // NewNote is what a note is made from.
 type NewNote struct {
-	Title      name.Name                      `json:"title" maxLength:"200"`
-	Body       string                         `json:"body" maxLength:"1048576" doc:"At most 1,048,576 bytes of UTF-8"`
-	OrgID      strictjson.Nullable[uuid.UUID] `json:"org_id,omitempty" doc:"Left out or null for a personal note"`
-	NotebookID strictjson.Nullable[uuid.UUID] `json:"notebook_id,omitempty"`
+	Title      name.Name                   `json:"title" maxLength:"200"`
+	Body       string                      `json:"body" maxLength:"1048576" doc:"At most 1,048,576 bytes of UTF-8"`
+	OrgID      strictjson.Nullable[uid.ID] `json:"org_id,omitempty" doc:"Left out or null for a personal note"`
+	NotebookID strictjson.Nullable[uid.ID] `json:"notebook_id,omitempty"`
 }
 
 type createOutput struct {
@@ -133,13 +134,13 @@ func (s *Service) create(ctx context.Context, in *createInput) (*createOutput, e
 	if err := checkBody(in.Body.Body); err != nil {
 		return nil, err
 	}
-	org, notebook := in.Body.OrgID.Value, in.Body.NotebookID.Value
+	org, notebook := in.Body.OrgID.Value.UUID, in.Body.NotebookID.Value.UUID
 	var note Note
 	var err error
 	switch {
-	case namesNil(in.Body.OrgID):
+	case in.Body.OrgID.Value.NamesNothing():
 		return nil, authz.NotFound("org")
-	case namesNil(in.Body.NotebookID):
+	case in.Body.NotebookID.Value.NamesNothing():
 		return nil, authz.NotFound("notebook")
 	case org == uuid.Nil && notebook != uuid.Nil:
 		return nil, problem.Invalid("body.notebook_id", "needs org_id beside it")
@@ -160,11 +161,6 @@ func (s *Service) create(ctx context.Context, in *createInput) (*createOutput, e
 		return nil, err
 	}
 	return &createOutput{Location: "/v1/notes/" + note.ID.String(), ETag: etag(note.Version), Body: note}, nil
-}
-
-// namesNil tells whether a request names the zero id, which nothing has, and which means none here.
-func namesNil(id strictjson.Nullable[uuid.UUID]) bool {
-	return id.Sent && !id.Null && id.Value == uuid.Nil
 }
 
 func (s *Service) createOwn(ctx context.Context, in NewNote, note *Note) error {
@@ -211,8 +207,8 @@ func checkBody(body string) error {
 type listInput struct {
 	page.Query
 	Scope      string `query:"scope" enum:"all" doc:"all: everybody's notes"`
-	OrgID      string `query:"org_id" format:"uuid" pattern:"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"`
-	NotebookID string `query:"notebook_id" format:"uuid" pattern:"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"`
+	OrgID      uid.ID `query:"org_id"`
+	NotebookID uid.ID `query:"notebook_id"`
 }
 
 type listOutput struct{ Body page.Of[Summary] }
@@ -247,12 +243,13 @@ func (s *Service) which(ctx context.Context, caller *authz.Principal, in *listIn
 			return w, err
 		}
 	}
-	if w.org, err = parseID("org", in.OrgID); err != nil {
-		return w, err
+	switch {
+	case in.OrgID.NamesNothing():
+		return w, authz.NotFound("org")
+	case in.NotebookID.NamesNothing():
+		return w, authz.NotFound("notebook")
 	}
-	if w.notebook, err = parseID("notebook", in.NotebookID); err != nil {
-		return w, err
-	}
+	w.org, w.notebook = in.OrgID.UUID, in.NotebookID.UUID
 	if caller.Kind == authz.KindService && w.org == uuid.Nil && !w.everybody {
 		w.org = caller.Org
 	}
@@ -281,19 +278,6 @@ func (s *Service) which(ctx context.Context, caller *authz.Principal, in *listIn
 		return w, caller.Check(authz.Permission{Object: "note:own", Act: "read"})
 	}
 	return w, nil
-}
-
-// parseID reads an id of a query, which its pattern has let through; empty is the zero id, which
-// nothing has.
-func parseID(kind authz.Kind, text string) (uuid.UUID, error) {
-	if text == "" {
-		return uuid.Nil, nil
-	}
-	id, err := uuid.Parse(text)
-	if err != nil || id == uuid.Nil {
-		err = authz.NotFound(kind)
-	}
-	return id, err
 }
 
 // recordList leaves audit rows when a list showed notes that nothing but a platform-wide permission
@@ -361,7 +345,7 @@ type changeInput struct {
 type NoteChange struct {
 	Title      strictjson.Optional[name.Name] `json:"title,omitempty" maxLength:"200"`
 	Body       strictjson.Optional[string]    `json:"body,omitempty" maxLength:"1048576" doc:"At most 1,048,576 bytes of UTF-8"`
-	NotebookID strictjson.Nullable[uuid.UUID] `json:"notebook_id,omitempty" doc:"null takes it out of its notebook"`
+	NotebookID strictjson.Nullable[uid.ID]    `json:"notebook_id,omitempty" doc:"null takes it out of its notebook"`
 }
 
 func (s *Service) change(ctx context.Context, in *changeInput, found authz.Found[row]) (*noteOutput, error) {
@@ -369,17 +353,17 @@ func (s *Service) change(ctx context.Context, in *changeInput, found authz.Found
 		return nil, err
 	}
 	var changed DeadNote
-	err := s.write(ctx, found, "write", in.IfMatch, func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation) error {
+	err := s.write(ctx, found.Target, in.IfMatch, func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation) error {
 		caller, notebook := authz.From(ctx), r.note.NotebookID
-		if namesNil(in.Body.NotebookID) {
+		if in.Body.NotebookID.Value.NamesNothing() {
 			return authz.NotFound("notebook")
 		}
 		did := audit.NoteWriteAny
-		if moves := in.Body.NotebookID; moves.Sent && moves.Value != orNil(notebook) {
-			if err := s.checkMove(ctx, tx, caller, r, moves.Value); err != nil {
+		if to := in.Body.NotebookID.Value.UUID; in.Body.NotebookID.Sent && to != orNil(notebook) {
+			if err := s.checkMove(ctx, tx, caller, r, to); err != nil {
 				return err
 			}
-			notebook = orNull(moves.Value)
+			notebook = orNull(to)
 		} else if !in.Body.Title.Sent && !in.Body.Body.Sent {
 			did = audit.NoteReadAny
 		}
@@ -444,7 +428,7 @@ type deleteInput struct {
 }
 
 func (s *Service) delete(ctx context.Context, in *deleteInput, found authz.Found[row]) (*struct{}, error) {
-	return nil, s.write(ctx, found, "delete", in.IfMatch, func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation) error {
+	return nil, s.write(ctx, found.Target, in.IfMatch, func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation) error {
 		if err := bury(ctx, tx, r.note.ID, authz.From(ctx)); err != nil {
 			return err
 		}
@@ -454,14 +438,13 @@ func (s *Service) delete(ctx context.Context, in *deleteInput, found authz.Found
 
 // write locks a live note, decides once more on what it has locked, compares If-Match, and
 // does the deed, in one transaction.
-func (s *Service) write(ctx context.Context, found authz.Found[row], act authz.Act, ifMatch string, do func(context.Context, pgx.Tx, row, authz.Relation) error) error {
+func (s *Service) write(ctx context.Context, found authz.Target, ifMatch string, do func(context.Context, pgx.Tx, row, authz.Relation) error) error {
 	return s.hold(ctx, found, func(ctx context.Context, tx pgx.Tx, _ bool) error {
-		caller := authz.From(ctx)
-		r, err := find(ctx, tx, caller, found.At.ID, withoutBody)
+		r, err := find(ctx, tx, authz.From(ctx), found.At.ID, withoutBody)
 		if err != nil {
 			return err
 		}
-		by, err := caller.DecideOn("note", act, r.standing)
+		by, err := found.Again(ctx, r.standing)
 		if err != nil {
 			return err
 		}
@@ -481,7 +464,7 @@ func (s *Service) EndOf(ctx context.Context, tx pgx.Tx, org uuid.UUID) error {
 // hold runs a transaction in which the caller was confirmed, the note is locked, and nothing
 // changes about who may do what in its organization, of which it tells whether it lives. No
 // note ever changes its organization.
-func (s *Service) hold(ctx context.Context, found authz.Found[row], work func(ctx context.Context, tx pgx.Tx, lives bool) error) error {
+func (s *Service) hold(ctx context.Context, found authz.Target, work func(ctx context.Context, tx pgx.Tx, lives bool) error) error {
 	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		lives := true
 		if org := found.Standing.Org; org != uuid.Nil {
@@ -551,7 +534,7 @@ func (s *Service) getDead(ctx context.Context, _ *struct{}, found authz.Found[ro
 
 func (s *Service) restore(ctx context.Context, _ *struct{}, found authz.Found[row]) (*noteOutput, error) {
 	var restored DeadNote
-	err := s.writeDead(ctx, found, "restore", withBody, func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation, lives bool) error {
+	err := s.writeDead(ctx, found.Target, withBody, func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation, lives bool) error {
 		if !lives {
 			return errOrgGone
 		}
@@ -569,7 +552,7 @@ func (s *Service) restore(ctx context.Context, _ *struct{}, found authz.Found[ro
 }
 
 func (s *Service) purgeNote(ctx context.Context, _ *struct{}, found authz.Found[row]) (*struct{}, error) {
-	return nil, s.writeDead(ctx, found, "purge", withoutBody, func(ctx context.Context, tx pgx.Tx, r row, _ authz.Relation, _ bool) error {
+	return nil, s.writeDead(ctx, found.Target, withoutBody, func(ctx context.Context, tx pgx.Tx, r row, _ authz.Relation, _ bool) error {
 		if err := destroy(ctx, tx, r.note.ID); err != nil {
 			return err
 		}
@@ -581,14 +564,13 @@ func (s *Service) purgeNote(ctx context.Context, _ *struct{}, found authz.Found[
 }
 
 // writeDead is write for the Dead Zone.
-func (s *Service) writeDead(ctx context.Context, found authz.Found[row], act authz.Act, what part, do func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation, lives bool) error) error {
+func (s *Service) writeDead(ctx context.Context, found authz.Target, what part, do func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation, lives bool) error) error {
 	return s.hold(ctx, found, func(ctx context.Context, tx pgx.Tx, lives bool) error {
-		caller := authz.From(ctx)
-		r, err := s.findDead(ctx, tx, caller, found.At.ID, what)
+		r, err := s.findDead(ctx, tx, authz.From(ctx), found.At.ID, what)
 		if err != nil {
 			return err
 		}
-		by, err := caller.DecideOn("deadzone", act, r.standing)
+		by, err := found.Again(ctx, r.standing)
 		if err != nil {
 			return err
 		}

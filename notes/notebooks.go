@@ -174,10 +174,10 @@ func (s *Service) createNotebook(ctx context.Context, in *struct{ Body NewNotebo
 	org, id := found.At.Org, uuid.Must(uuid.NewV7())
 	out := &createdNotebook{Location: "/v1/orgs/" + org.String() + "/notebooks/" + id.String()}
 	return out, s.orgs.Write(ctx, org, func(ctx context.Context, tx pgx.Tx, standing authz.Standing) error {
-		caller := authz.From(ctx)
-		if err := caller.DecideAll("notebook", "write", standing); err != nil {
+		if _, err := found.Again(ctx, standing); err != nil {
 			return err
 		}
+		caller := authz.From(ctx)
 		standing.Restricted = in.Body.Restricted.Value
 		if err := caller.Require("notebook", "write", standing); err != nil {
 			return err
@@ -202,7 +202,7 @@ type NotebookChange struct {
 
 func (s *Service) changeNotebook(ctx context.Context, in *struct{ Body NotebookChange }, found authz.Found[Notebook]) (*notebookOutput, error) {
 	out := &notebookOutput{}
-	return out, s.changeOne(ctx, found, "write", func(ctx context.Context, tx pgx.Tx, was Notebook, standing authz.Standing) error {
+	return out, s.changeOne(ctx, found.Target, func(ctx context.Context, tx pgx.Tx, was Notebook, standing authz.Standing) error {
 		caller, restricted := authz.From(ctx), was.Restricted
 		if in.Body.Restricted.Sent && in.Body.Restricted.Value != restricted {
 			restricted = in.Body.Restricted.Value
@@ -226,7 +226,7 @@ func (s *Service) changeNotebook(ctx context.Context, in *struct{ Body NotebookC
 }
 
 func (s *Service) deleteNotebook(ctx context.Context, _ *struct{}, found authz.Found[Notebook]) (*struct{}, error) {
-	return nil, s.changeOne(ctx, found, "delete", func(ctx context.Context, tx pgx.Tx, was Notebook, _ authz.Standing) error {
+	return nil, s.changeOne(ctx, found.Target, func(ctx context.Context, tx pgx.Tx, was Notebook, _ authz.Standing) error {
 		tag, err := tx.Exec(ctx, `delete from notebooks where id = $1 and not exists (select from notes where notebook_id = $1)`, was.ID)
 		if err != nil {
 			return fmt.Errorf("deleting a notebook: %w", err)
@@ -274,14 +274,13 @@ func (n Notebook) changeTo(is Notebook) string {
 }
 
 // changeOne decides once more on a notebook, when nothing changes beside.
-func (s *Service) changeOne(ctx context.Context, found authz.Found[Notebook], act authz.Act, work func(context.Context, pgx.Tx, Notebook, authz.Standing) error) error {
+func (s *Service) changeOne(ctx context.Context, found authz.Target, work func(context.Context, pgx.Tx, Notebook, authz.Standing) error) error {
 	return s.orgs.Change(ctx, found.At.Org, func(ctx context.Context, tx pgx.Tx, outside authz.Standing) error {
-		caller := authz.From(ctx)
-		was, standing, lookup := findNotebook(ctx, tx, caller, found.At.Org, found.At.ID)
-		if lookup != nil {
-			standing = outside
+		was, standing, err := findNotebook(ctx, tx, authz.From(ctx), found.At.Org, found.At.ID)
+		if err != nil {
+			return found.Gone(ctx, outside, err)
 		}
-		if _, err := caller.DecideIn("notebook", act, standing, lookup); err != nil {
+		if _, err := found.Again(ctx, standing); err != nil {
 			return err
 		}
 		return work(ctx, tx, was, standing)

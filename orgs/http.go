@@ -49,7 +49,7 @@ func (s *Service) Register(api *authz.API, end func(context.Context, pgx.Tx, uui
 		Description:   "Its notes go into the Dead Zone, from which none can be restored any more; its keys and invitations end at once.",
 		DefaultStatus: http.StatusNoContent,
 	}, "org", "delete", findOrg, func(ctx context.Context, _ *struct{}, found authz.Found[Org]) (*struct{}, error) {
-		return nil, s.delete(ctx, found.At.Org, end)
+		return nil, s.delete(ctx, found.Target, end)
 	})
 
 	authz.RegisterOn(api, huma.Operation{
@@ -147,10 +147,10 @@ func (s *Service) rename(ctx context.Context, in *struct{ Body OrgName }, found 
 	out := &orgOutput{}
 	// Alone: two that share the row would wait for one another to change it.
 	err := s.Change(ctx, found.At.Org, func(ctx context.Context, tx pgx.Tx, standing authz.Standing) error {
-		caller := authz.From(ctx)
-		if _, err := caller.DecideIn("org", "write", standing, nil); err != nil {
+		if _, err := found.Again(ctx, standing); err != nil {
 			return err
 		}
+		caller := authz.From(ctx)
 		err := rename(ctx, tx, caller, found.At.Org, string(in.Body.Name))
 		if err != nil {
 			return err
@@ -161,16 +161,16 @@ func (s *Service) rename(ctx context.Context, in *struct{ Body OrgName }, found 
 	return out, err
 }
 
-func (s *Service) delete(ctx context.Context, org uuid.UUID, end func(context.Context, pgx.Tx, uuid.UUID) error) error {
+func (s *Service) delete(ctx context.Context, found authz.Target, end func(context.Context, pgx.Tx, uuid.UUID) error) error {
+	org := found.At.Org
 	return s.Change(ctx, org, func(ctx context.Context, tx pgx.Tx, standing authz.Standing) error {
-		caller := authz.From(ctx)
-		if _, err := caller.DecideIn("org", "delete", standing, nil); err != nil {
+		if _, err := found.Again(ctx, standing); err != nil {
 			return err
 		}
 		if err := end(ctx, tx, org); err != nil {
 			return err
 		}
-		return s.bury(ctx, tx, caller, org)
+		return s.bury(ctx, tx, authz.From(ctx), org)
 	})
 }
 
@@ -207,7 +207,7 @@ func (s *Service) changeMember(ctx context.Context, in *struct {
 }, found authz.Found[Member],
 ) (*memberOutput, error) {
 	out := &memberOutput{}
-	err := s.changeOne(ctx, found, "write", func(ctx context.Context, tx pgx.Tx, standing authz.Standing, was Member) error {
+	err := s.changeOne(ctx, found.Target, func(ctx context.Context, tx pgx.Tx, standing authz.Standing, was Member) error {
 		if err := s.setRole(ctx, tx, standing, was, in.Body.Role, keysOf(in.ServiceKeys)); err != nil {
 			return err
 		}
@@ -222,17 +222,20 @@ func (s *Service) removeMember(ctx context.Context, in *struct{ KeysQuery }, fou
 	if found.Standing.Own && keysOf(in.ServiceKeys) == keysKeep {
 		return nil, problem.Invalid("query.service_keys", "must be end: who leaves keeps no key")
 	}
-	return nil, s.changeOne(ctx, found, "delete", func(ctx context.Context, tx pgx.Tx, standing authz.Standing, was Member) error {
+	return nil, s.changeOne(ctx, found.Target, func(ctx context.Context, tx pgx.Tx, standing authz.Standing, was Member) error {
 		return s.remove(ctx, tx, standing, was, keysOf(in.ServiceKeys))
 	})
 }
 
 // changeOne decides once more, on the member as they are when nothing can change beside.
-func (s *Service) changeOne(ctx context.Context, found authz.Found[Member], act authz.Act, work func(context.Context, pgx.Tx, authz.Standing, Member) error) error {
+func (s *Service) changeOne(ctx context.Context, found authz.Target, work func(context.Context, pgx.Tx, authz.Standing, Member) error) error {
 	return s.Change(ctx, found.At.Org, func(ctx context.Context, tx pgx.Tx, standing authz.Standing) error {
 		standing.Own = found.Standing.Own
-		was, lookup := findMember(ctx, tx, found.At.Org, found.At.User)
-		if _, err := authz.From(ctx).DecideIn("member", act, standing, lookup); err != nil {
+		was, err := findMember(ctx, tx, found.At.Org, found.At.User)
+		if err != nil {
+			return found.Gone(ctx, standing, err)
+		}
+		if _, err := found.Again(ctx, standing); err != nil {
 			return err
 		}
 		return work(ctx, tx, standing, was)
@@ -284,7 +287,7 @@ func (s *Service) createInvitation(ctx context.Context, in *struct{ Body NewInvi
 	// Alone: who loses their role meanwhile would leave behind an invitation that nobody revokes.
 	err = s.Change(ctx, org, func(ctx context.Context, tx pgx.Tx, standing authz.Standing) error {
 		caller := authz.From(ctx)
-		if err := caller.DecideAll("invitation", "write", standing); err != nil {
+		if _, err := found.Again(ctx, standing); err != nil {
 			return err
 		}
 		if err := caller.GivesRole(standing, in.Body.Role); err != nil {
@@ -329,11 +332,10 @@ func (s *Service) mail(ctx context.Context, org, inviter string, made MadeInvita
 
 func (s *Service) revokeInvitation(ctx context.Context, _ *struct{}, found authz.Found[Invitation]) (*struct{}, error) {
 	return nil, s.Write(ctx, found.At.Org, func(ctx context.Context, tx pgx.Tx, standing authz.Standing) error {
-		caller := authz.From(ctx)
-		if _, err := caller.DecideIn("invitation", "delete", standing, nil); err != nil {
+		if _, err := found.Again(ctx, standing); err != nil {
 			return err
 		}
-		return revoke(ctx, tx, caller, found.At.Org, found.At.ID)
+		return revoke(ctx, tx, authz.From(ctx), found.At.Org, found.At.ID)
 	})
 }
 

@@ -176,7 +176,7 @@ func say(body string) func(*testing.T, *writeWorld) string {
 }
 
 // Every operation that writes decides on its caller once more, in the transaction that writes: what
-// they lost since the request came, they have lost. The test holds the rows that the confirmation
+// they lost since the request came, they have lost, their role in an organization too. The test holds the rows that the confirmation
 // shares, takes something from the caller meanwhile, and lets go.
 func TestWhoLosesARoleOrTheCredentialWhileTheirRequestWaitsWritesNothing(t *testing.T) {
 	t.Parallel()
@@ -204,6 +204,9 @@ func TestWhoLosesARoleOrTheCredentialWhileTheirRequestWaitsWritesNothing(t *test
 			mustExec(t, tx, `update key_secrets set expires_at = created_at + interval '1 microsecond' where key_id = $1`, w.keyID)
 			mustExec(t, tx, `insert into key_secrets (id, key_id, hash, minted_by, expires_at) select $1, id, sha256($3), created_by, now() + interval '1 day' from keys where id = $2`, uuid.New(), w.keyID, []byte(w.keyID))
 		}, []int{401}, []bool{true}},
+		"their role in the organization": {func(t *testing.T, w *writeWorld, tx pgx.Tx) {
+			mustExec(t, tx, `update members set role = 'reader' where org_id = $1 and user_id = $2`, w.org, w.user)
+		}, []int{403}, []bool{false, true}},
 		"the account": {func(t *testing.T, w *writeWorld, tx pgx.Tx) {
 			mustExec(t, tx, `update users set locked_at = now() where id = $1`, w.user)
 		}, []int{401}, []bool{false, true}},
@@ -224,7 +227,7 @@ func TestWhoLosesARoleOrTheCredentialWhileTheirRequestWaitsWritesNothing(t *test
 		t.Run(route, func(t *testing.T) {
 			for name, loss := range losses {
 				for _, byKey := range loss.byKey {
-					if byKey && !one.byKey {
+					if byKey && !one.byKey || name == "their role in the organization" && !strings.Contains(route, "{org}") {
 						continue
 					}
 					what := fmt.Sprintf("%s by key: %t, loses %s", route, byKey, name)

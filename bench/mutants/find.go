@@ -226,6 +226,8 @@ func isPrincipal(t types.Type) bool { return is(t, "noted/authz", "Principal") }
 
 func isStanding(t types.Type) bool { return is(t, "noted/authz", "Standing") }
 
+func isTarget(t types.Type) bool { return is(t, "noted/authz", "Target") }
+
 func isContext(t types.Type) bool { return is(t, "context", "Context") }
 
 func hasParam(s *types.Signature, ok func(types.Type) bool) bool {
@@ -250,17 +252,20 @@ func failing(s *types.Signature) bool {
 	return n > 0 && isError(s.Results().At(n-1).Type())
 }
 
-// decides tells whether a call decides on a principal: a method of theirs, a function value that
-// takes nothing but them, or authz.Again.
+// decides tells whether a call decides on a principal: a method of theirs, whatever takes them and no context,
+// authz.Again, or a method of what RegisterOn found, which decides again.
 func decides(o types.Object) bool {
 	s := signature(o)
-	if s == nil || !failing(s) {
+	if _, conversion := o.(*types.TypeName); conversion || s == nil || !failing(s) {
 		return false
 	}
-	if _, isVar := o.(*types.Var); isVar {
-		return hasParam(s, isPrincipal) && !hasParam(s, isContext)
+	switch {
+	case hasParam(s, isPrincipal) && !hasParam(s, isContext):
+		return true
+	case s.Recv() != nil:
+		return isPrincipal(s.Recv().Type()) || isTarget(s.Recv().Type())
 	}
-	return s.Recv() != nil && isPrincipal(s.Recv().Type()) || o.Name() == "Again" && o.Pkg().Path() == "noted/authz"
+	return o.Name() == "Again" && o.Pkg().Path() == "noted/authz"
 }
 
 func confirms(o types.Object) bool {

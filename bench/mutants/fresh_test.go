@@ -10,9 +10,10 @@ import (
 	"testing"
 )
 
-// What is decided in a transaction is decided on the principal that Confirm made anew: what runs in one neither
-// uses a principal from outside, nor asks a context from outside who is calling, but for their id, which stays and by which
-// their row is locked before they are confirmed.
+// What is decided in a transaction is decided on the principal that Confirm made anew, and on what is locked: what runs in
+// one neither uses a principal from outside, nor asks a context from outside who is calling, but for their id, which stays and by
+// which their row is locked before they are confirmed; nor uses a standing from outside, but for whether the thing is the
+// caller's own, and its organization, which stay.
 func TestWhatIsDecidedInATransactionIsDecidedOnTheFreshPrincipal(t *testing.T) {
 	f, err := find(t.Context(), "../..")
 	if err != nil {
@@ -49,7 +50,8 @@ func takesTx(r *room, f *ast.FuncType) bool {
 // stale is what a function that runs in a transaction takes of its caller from outside.
 func (f *finder) stale(r *room, work *ast.FuncLit) (wrong []string) {
 	outside := func(o types.Object) bool {
-		return o != nil && o.Parent() != r.types.Scope() && (o.Pos() < work.Pos() || o.Pos() >= work.End())
+		_, variable := o.(*types.Var)
+		return variable && o.Pkg() == r.types && o.Parent() != r.types.Scope() && (o.Pos() < work.Pos() || o.Pos() >= work.End())
 	}
 	say := func(at token.Pos, format string, args ...any) {
 		wrong = append(wrong, fmt.Sprintf("%s: %s", f.fset.Position(at), fmt.Sprintf(format, args...)))
@@ -58,9 +60,9 @@ func (f *finder) stale(r *room, work *ast.FuncLit) (wrong []string) {
 	for _, field := range work.Type.Params.List {
 		own = own || isContext(r.info.TypeOf(field.Type))
 	}
-	var ids []ast.Node // expressions of which the id alone is asked
+	var ids, stays []ast.Node // principals of which the id alone is asked; standings of which what stays is
 	ast.Inspect(work.Body, func(n ast.Node) bool {
-		if slices.Contains(ids, n) {
+		if slices.Contains(ids, n) || slices.Contains(stays, n) {
 			return true
 		}
 		switch n := n.(type) {
@@ -72,6 +74,9 @@ func (f *finder) stale(r *room, work *ast.FuncLit) (wrong []string) {
 			if isPrincipal(o.Type()) && !o.IsField() {
 				say(n.Pos(), "%s is a principal from outside the transaction", n.Name)
 			}
+			if isStanding(o.Type()) && !o.IsField() {
+				say(n.Pos(), "%s is a standing from outside the transaction", n.Name)
+			}
 			if isContext(o.Type()) && own {
 				say(n.Pos(), "%s is a context from outside the transaction, which has one of its own", n.Name)
 			}
@@ -79,9 +84,12 @@ func (f *finder) stale(r *room, work *ast.FuncLit) (wrong []string) {
 			if _, variable := n.X.(*ast.Ident); n.Sel.Name == "ID" && !variable {
 				ids = append(ids, n.X)
 			}
-			if t := r.info.TypeOf(n); t != nil && isPrincipal(t) {
+			if n.Sel.Name == "Own" || n.Sel.Name == "Org" {
+				stays = append(stays, n.X)
+			}
+			if t := r.info.TypeOf(n); t != nil && (isPrincipal(t) || isStanding(t)) {
 				if root, ok := n.X.(*ast.Ident); ok && outside(r.info.Uses[root]) {
-					say(n.Pos(), "%s.%s is a principal from outside the transaction", root.Name, n.Sel.Name)
+					say(n.Pos(), "%s.%s is from outside the transaction", root.Name, n.Sel.Name)
 				}
 			}
 		case *ast.CallExpr:

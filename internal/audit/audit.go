@@ -12,45 +12,46 @@ import (
 // Action is what happened: one of Actions.
 type Action string
 
-// The actions. Each stands in Actions too.
-const (
-	SessionCreate  Action = "session.create"
-	SessionEnd     Action = "session.end"
-	AuthFail       Action = "auth.fail"
-	IdentityLink   Action = "identity.link"
-	IdentityUnlink Action = "identity.unlink"
-	KeyCreate      Action = "key.create"
-	KeyRotate      Action = "key.rotate"
-	KeyRevoke      Action = "key.revoke"
-	UserLock       Action = "user.lock"
-	UserUnlock     Action = "user.unlock"
-	NotePurge      Action = "note.purge"
-	NoteReadAny    Action = "note.read_any"
-	NoteWriteAny   Action = "note.write_any"
-	NoteDeleteAny  Action = "note.delete_any"
-	NoteRestoreAny Action = "note.restore_any"
-	PolicyReload   Action = "policy.reload"
-	OrgCreate      Action = "org.create"
-	OrgChange      Action = "org.change"
-	OrgDelete      Action = "org.delete"
-	NotebookCreate Action = "notebook.create"
-	NotebookChange Action = "notebook.change"
-	NotebookDelete Action = "notebook.delete"
-	MemberJoin     Action = "member.join"
-	MemberChange   Action = "member.change"
-	MemberRemove   Action = "member.remove"
-	InvitationMake Action = "invitation.create"
-	InvitationEnd  Action = "invitation.revoke"
-	GrantSet       Action = "grant.set"
-	GrantRemove    Action = "grant.remove"
+// Actions are all there are, as the document and the record's filter know them, in the order of the list below.
+var Actions []Action
+
+// The actions.
+var (
+	SessionCreate  = action("session.create")
+	SessionEnd     = action("session.end")
+	AuthFail       = action("auth.fail")
+	IdentityLink   = action("identity.link")
+	IdentityUnlink = action("identity.unlink")
+	KeyCreate      = action("key.create")
+	KeyRotate      = action("key.rotate")
+	KeyRevoke      = action("key.revoke")
+	UserLock       = action("user.lock")
+	UserUnlock     = action("user.unlock")
+	NotePurge      = action("note.purge")
+	NoteReadAny    = action("note.read_any")
+	NoteWriteAny   = action("note.write_any")
+	NoteDeleteAny  = action("note.delete_any")
+	NoteRestoreAny = action("note.restore_any")
+	PolicyReload   = action("policy.reload")
+	OrgCreate      = action("org.create")
+	OrgChange      = action("org.change")
+	OrgDelete      = action("org.delete")
+	NotebookCreate = action("notebook.create")
+	NotebookChange = action("notebook.change")
+	NotebookDelete = action("notebook.delete")
+	MemberJoin     = action("member.join")
+	MemberChange   = action("member.change")
+	MemberRemove   = action("member.remove")
+	InvitationMake = action("invitation.create")
+	InvitationEnd  = action("invitation.revoke")
+	GrantSet       = action("grant.set")
+	GrantRemove    = action("grant.remove")
 )
 
-// Actions are all there are, as the document and the record's filter know them.
-var Actions = []Action{
-	SessionCreate, SessionEnd, AuthFail, IdentityLink, IdentityUnlink, KeyCreate, KeyRotate, KeyRevoke, UserLock, UserUnlock,
-	NotePurge, NoteReadAny, NoteWriteAny, NoteDeleteAny, NoteRestoreAny, PolicyReload, OrgCreate, OrgChange, OrgDelete,
-	NotebookCreate, NotebookChange, NotebookDelete, MemberJoin, MemberChange, MemberRemove, InvitationMake, InvitationEnd,
-	GrantSet, GrantRemove,
+// action is one more of Actions.
+func action(name string) Action {
+	Actions = append(Actions, Action(name))
+	return Action(name)
 }
 
 // Schema is huma.SchemaProvider's.

@@ -10,6 +10,7 @@ import (
 
 	"noted/internal/page"
 	"noted/internal/problem"
+	"noted/internal/uid"
 )
 
 // Query is the input of a list of events.
@@ -50,9 +51,9 @@ func idOf(location, text string) (uuid.UUID, error) {
 	if text == "" {
 		return uuid.Nil, nil
 	}
-	id, err := uuid.Parse(text)
-	if err != nil || len(text) != 36 { // the parser takes other spellings too
-		return uuid.Nil, problem.Invalid(location, "is not a UUID")
+	id, err := uid.Parse(text)
+	if err != nil {
+		return uuid.Nil, problem.Invalid(location, "%v", err)
 	}
 	return id, nil
 }

@@ -15,10 +15,10 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/go-json-experiment/json"
 	"github.com/google/go-cmp/cmp"
-	"github.com/google/uuid"
 
 	"noted/internal/problem"
 	"noted/internal/strictjson"
+	"noted/internal/uid"
 )
 
 // everything is a body with whatever a body may have.
@@ -27,7 +27,7 @@ type everything struct {
 	Body    string                         `json:"body,omitempty"`
 	Role    string                         `json:"role,omitempty" enum:"admin,reader"`
 	At      strictjson.Optional[time.Time] `json:"at,omitempty"`
-	Place   strictjson.Nullable[uuid.UUID] `json:"place,omitempty"`
+	Place   strictjson.Nullable[uid.ID]    `json:"place,omitempty"`
 	On      strictjson.Optional[bool]      `json:"on,omitempty"`
 	Count   strictjson.Optional[int]       `json:"count,omitempty" minimum:"0" maximum:"9"`
 	Share   strictjson.Optional[float64]   `json:"share,omitempty"`
@@ -331,10 +331,10 @@ func sameValue(t *testing.T, data []byte, tree any, body everything) {
 
 // newNote is the body of a note.
 type newNote struct {
-	Title      string                         `json:"title" minLength:"1" maxLength:"200"`
-	Body       string                         `json:"body" maxLength:"1048576"`
-	OrgID      strictjson.Nullable[uuid.UUID] `json:"org_id,omitempty"`
-	NotebookID strictjson.Nullable[uuid.UUID] `json:"notebook_id,omitempty"`
+	Title      string                      `json:"title" minLength:"1" maxLength:"200"`
+	Body       string                      `json:"body" maxLength:"1048576"`
+	OrgID      strictjson.Nullable[uid.ID] `json:"org_id,omitempty"`
+	NotebookID strictjson.Nullable[uid.ID] `json:"notebook_id,omitempty"`
 }
 
 // BenchmarkRead reads the body of a note, small and of 1 MiB: checked and decoded as it is now, and as huma alone

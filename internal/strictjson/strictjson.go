@@ -10,7 +10,6 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
-	"github.com/google/uuid"
 )
 
 // Format is JSON for huma: strict when reading, compact when writing.
@@ -98,8 +97,5 @@ func (n Nullable[T]) Schema(r huma.Registry) *huma.Schema {
 }
 
 func schemaOf[T any](r huma.Registry) *huma.Schema {
-	if reflect.TypeFor[T]() == reflect.TypeFor[uuid.UUID]() {
-		return &huma.Schema{Type: huma.TypeString, Format: "uuid", Pattern: `^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`}
-	}
 	return huma.SchemaFromType(r, reflect.TypeFor[T]())
 }
