@@ -81,7 +81,7 @@ func etag(version int64) string { return fmt.Sprintf(`"%d"`, version) }
 // findNote finds the caller's standing to a live note, and with it as much of the note.
 func (s *Service) findNote(what part) authz.Find[row] {
 	return func(ctx context.Context, caller *authz.Principal, at authz.Place) (authz.Standing, func(context.Context) (row, error), error) {
-		r, err := find(ctx, s.pool, caller, at.ID, what)
+		r, err := find(ctx, s.pool, caller, spaceOf(caller), at.ID, what)
 		return r.standing, func(context.Context) (row, error) { return r, nil }, err
 	}
 }
@@ -92,7 +92,7 @@ func (s *Service) findDeadNote(what part) authz.Find[row] {
 		if err := s.checkDeadZone(ctx, caller, "read"); err != nil {
 			return authz.Standing{}, nil, err
 		}
-		r, err := s.findDead(ctx, s.pool, caller, at.ID, what)
+		r, err := s.findDead(ctx, s.pool, caller, spaceOf(caller), at.ID, what)
 		return r.standing, func(context.Context) (row, error) { return r, nil }, err
 	}
 }
@@ -384,11 +384,11 @@ func (s *Service) change(ctx context.Context, in *changeInput, found authz.Found
 			did = audit.NoteReadAny
 		}
 		if did == audit.NoteWriteAny {
-			if err := update(ctx, tx, r.note.ID, sent(in.Body.Title), sent(in.Body.Body), notebook); err != nil {
+			if err := update(ctx, tx, r.space, r.note.ID, sent(in.Body.Title), sent(in.Body.Body), notebook); err != nil {
 				return err
 			}
 		}
-		again, err := find(ctx, tx, caller, r.note.ID, withBody)
+		again, err := find(ctx, tx, caller, r.space, r.note.ID, withBody)
 		if err != nil {
 			return err
 		}
@@ -445,7 +445,7 @@ type deleteInput struct {
 
 func (s *Service) delete(ctx context.Context, in *deleteInput, found authz.Found[row]) (*struct{}, error) {
 	return nil, s.write(ctx, found, "delete", in.IfMatch, func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation) error {
-		if err := bury(ctx, tx, r.note.ID, authz.From(ctx)); err != nil {
+		if err := bury(ctx, tx, r.space, r.note.ID, authz.From(ctx)); err != nil {
 			return err
 		}
 		return recordAny(ctx, tx, by, audit.NoteDeleteAny, "note", r.note.Summary)
@@ -457,7 +457,7 @@ func (s *Service) delete(ctx context.Context, in *deleteInput, found authz.Found
 func (s *Service) write(ctx context.Context, found authz.Found[row], act authz.Act, ifMatch string, do func(context.Context, pgx.Tx, row, authz.Relation) error) error {
 	return s.hold(ctx, found, func(ctx context.Context, tx pgx.Tx, _ bool) error {
 		caller := authz.From(ctx)
-		r, err := find(ctx, tx, caller, found.At.ID, withoutBody)
+		r, err := find(ctx, tx, caller, found.Thing.space, found.At.ID, withoutBody)
 		if err != nil {
 			return err
 		}
@@ -494,7 +494,7 @@ func (s *Service) hold(ctx context.Context, found authz.Found[row], work func(ct
 		if err != nil {
 			return err
 		}
-		if err := lock(ctx, tx, found.At.ID); err != nil {
+		if err := lock(ctx, tx, found.Thing.space, found.At.ID); err != nil {
 			return err
 		}
 		return work(ctx, tx, lives)
@@ -555,7 +555,7 @@ func (s *Service) restore(ctx context.Context, _ *struct{}, found authz.Found[ro
 		if !lives {
 			return errOrgGone
 		}
-		if err := unbury(ctx, tx, r.note.ID); err != nil {
+		if err := unbury(ctx, tx, r.space, r.note.ID); err != nil {
 			return err
 		}
 		var err error
@@ -570,7 +570,7 @@ func (s *Service) restore(ctx context.Context, _ *struct{}, found authz.Found[ro
 
 func (s *Service) purgeNote(ctx context.Context, _ *struct{}, found authz.Found[row]) (*struct{}, error) {
 	return nil, s.writeDead(ctx, found, "purge", withoutBody, func(ctx context.Context, tx pgx.Tx, r row, _ authz.Relation, _ bool) error {
-		if err := destroy(ctx, tx, r.note.ID); err != nil {
+		if err := destroy(ctx, tx, r.space, r.note.ID); err != nil {
 			return err
 		}
 		// A permanent deletion is recorded whoever's note it was.
@@ -584,7 +584,7 @@ func (s *Service) purgeNote(ctx context.Context, _ *struct{}, found authz.Found[
 func (s *Service) writeDead(ctx context.Context, found authz.Found[row], act authz.Act, what part, do func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation, lives bool) error) error {
 	return s.hold(ctx, found, func(ctx context.Context, tx pgx.Tx, lives bool) error {
 		caller := authz.From(ctx)
-		r, err := s.findDead(ctx, tx, caller, found.At.ID, what)
+		r, err := s.findDead(ctx, tx, caller, found.Thing.space, found.At.ID, what)
 		if err != nil {
 			return err
 		}
