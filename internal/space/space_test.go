@@ -45,7 +45,7 @@ func TestTheSixteenBitsBehindTheVariantAreTheSpacesAndAllElseIsAUUIDv7(t *testin
 		if got, want := drawn[66:82], binary(of)[66:82]; got != want {
 			t.Errorf("%s in %s: %s, want %s", id, of, got, want)
 		}
-		if want, _ := strconv.ParseUint(drawn[66:82], 2, 16); space.Bucket(id) != uint16(want) || space.Bucket(of) != uint16(want) {
+		if want, _ := strconv.ParseUint(drawn[66:82], 2, 16); uint64(space.Bucket(id)) != want || uint64(space.Bucket(of)) != want {
 			t.Errorf("the buckets of %s and %s are %d and %d, want %d", id, of, space.Bucket(id), space.Bucket(of), want)
 		}
 	}
