@@ -304,8 +304,10 @@ func (s *Service) EndKnownTo(ctx context.Context, tx pgx.Tx, actor *audit.Actor,
 		err := tx.QueryRow(ctx, `select revoked_at is null from keys where id = $1 for update`, key.ID).Scan(&lives)
 		if err == nil {
 			_, err = tx.Exec(ctx, `
-				update key_secrets x set expires_at = greatest(clock_timestamp(), created_at + interval '1 microsecond')
-				where key_id = @key and `+knownTo, pgx.NamedArgs{"key": key.ID, "user": user})
+				with clock as (select clock_timestamp() as at)
+				update key_secrets x set expires_at = greatest(clock.at, x.created_at + interval '1 microsecond')
+				from clock
+				where x.key_id = @key and x.minted_by = @user and x.expires_at > clock.at`, pgx.NamedArgs{"key": key.ID, "user": user})
 		}
 		if err == nil {
 			err = tx.QueryRow(ctx, `

@@ -78,9 +78,9 @@ func (s *Service) access(ctx context.Context, on granted, at authz.Place) ([]Acc
 		select p.user_id, p.name, p.locked, p.created_at, p.identities, coalesce(m.role, ''), coalesce(gn.access, ''), coalesce(gb.access, '')
 		from people p
 		left join memberships m on m.org_id = @org and m.user_id = p.user_id
-		left join notes n on n.id = @thing and @is_note
-		left join grants gn on gn.user_id = p.user_id and gn.note_id = n.id
-		left join grants gb on gb.user_id = p.user_id and gb.notebook_id = case when @is_note then n.notebook_id else @thing end
+		left join notes n on n.space_id = @org and n.id = @thing and @is_note
+		left join grants gn on gn.space_id = @org and gn.user_id = p.user_id and gn.note_id = n.id
+		left join grants gb on gb.space_id = @org and gb.user_id = p.user_id and gb.notebook_id = case when @is_note then n.notebook_id else @thing end
 		where m.role is not null or p.user_id = any(@staff)`,
 		pgx.NamedArgs{"staff": staff, "org": at.Org, "thing": at.ID, "is_note": on.kind == "note"})
 	if err != nil {

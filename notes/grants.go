@@ -40,10 +40,7 @@ var (
 		return standing, err
 	}}
 	onNote = granted{"note", "note_id", func(ctx context.Context, db querier, caller *authz.Principal, org, id uuid.UUID) (authz.Standing, error) {
-		r, err := find(ctx, db, caller, id, withoutBody)
-		if err == nil && r.standing.Org != org {
-			err = errNotFound
-		}
+		r, err := find(ctx, db, caller, org, id, withoutBody)
 		return r.standing, err
 	}}
 )
@@ -113,7 +110,7 @@ func (on granted) selectGrants() string {
 	return `
 	select g.user_id, p.name, g.access, g.created_at
 	from grants g join people p using (user_id)
-	where g.org_id = @org and g.` + on.column + ` = @thing`
+	where g.space_id = @space and g.` + on.column + ` = @thing`
 }
 
 func scanGrant(from pgx.CollectableRow) (Grant, error) {
@@ -132,7 +129,7 @@ func (s *Service) listGrants(ctx context.Context, in page.Query, on granted, at 
 	rows, err := s.pool.Query(ctx, on.selectGrants()+`
 		and (@at::timestamptz is null or (g.created_at, g.user_id) < (@at, @id))
 		order by g.created_at desc, g.user_id desc limit @limit`,
-		pgx.NamedArgs{"org": at.Org, "thing": at.ID, "at": after.TimeOrNull(), "id": after.ID, "limit": in.Limit + 1})
+		pgx.NamedArgs{"space": at.Org, "thing": at.ID, "at": after.TimeOrNull(), "id": after.ID, "limit": in.Limit + 1})
 	if err != nil {
 		return nil, fmt.Errorf("listing grants: %w", err)
 	}
@@ -168,7 +165,7 @@ func (s *Service) setGrant(ctx context.Context, on granted, found authz.Target, 
 		var was string
 		err := tx.QueryRow(ctx, `
 			select exists (select from memberships where org_id = $1 and user_id = $2),
-				coalesce((select access from grants where org_id = $1 and user_id = $2 and `+on.column+` = $3), '')`, at.Org, at.User, at.ID).Scan(&member, &was)
+				coalesce((select access from grants where space_id = $1 and user_id = $2 and `+on.column+` = $3), '')`, at.Org, at.User, at.ID).Scan(&member, &was)
 		if err != nil {
 			return fmt.Errorf("finding a member: %w", err)
 		}
@@ -181,11 +178,11 @@ func (s *Service) setGrant(ctx context.Context, on granted, found authz.Target, 
 			return problem.Invalid("path.user", "is no member of the organization; grants are for members")
 		}
 		if _, err := tx.Exec(ctx, `
-			insert into grants (org_id, user_id, `+on.column+`, access) values ($1, $2, $3, $4)
-			on conflict (user_id, notebook_id, note_id) do update set access = excluded.access`, at.Org, at.User, at.ID, access); err != nil {
+			insert into grants (space_id, user_id, `+on.column+`, access) values ($1, $2, $3, $4)
+			on conflict (space_id, user_id, notebook_id, note_id) do update set access = excluded.access`, at.Org, at.User, at.ID, access); err != nil {
 			return fmt.Errorf("granting: %w", err)
 		}
-		rows, err := tx.Query(ctx, on.selectGrants()+` and g.user_id = @user`, pgx.NamedArgs{"org": at.Org, "thing": at.ID, "user": at.User})
+		rows, err := tx.Query(ctx, on.selectGrants()+` and g.user_id = @user`, pgx.NamedArgs{"space": at.Org, "thing": at.ID, "user": at.User})
 		if err != nil {
 			return fmt.Errorf("granting: %w", err)
 		}
@@ -199,7 +196,7 @@ func (s *Service) setGrant(ctx context.Context, on granted, found authz.Target, 
 func (s *Service) removeGrant(ctx context.Context, on granted, found authz.Target) error {
 	at := found.At
 	return s.changeGrant(ctx, on, found, func(ctx context.Context, tx pgx.Tx, _ authz.Standing) error {
-		tag, err := tx.Exec(ctx, `delete from grants where org_id = $1 and user_id = $2 and `+on.column+` = $3`, at.Org, at.User, at.ID)
+		tag, err := tx.Exec(ctx, `delete from grants where space_id = $1 and user_id = $2 and `+on.column+` = $3`, at.Org, at.User, at.ID)
 		if err != nil {
 			return fmt.Errorf("taking a grant back: %w", err)
 		}

@@ -82,7 +82,7 @@ func etag(version int64) string { return fmt.Sprintf(`"%d"`, version) }
 // findNote finds the caller's standing to a live note, and with it as much of the note.
 func (s *Service) findNote(what part) authz.Find[row] {
 	return func(ctx context.Context, caller *authz.Principal, at authz.Place) (authz.Standing, func(context.Context) (row, error), error) {
-		r, err := find(ctx, s.pool, caller, at.ID, what)
+		r, err := find(ctx, s.pool, caller, spaceOf(caller), at.ID, what)
 		return r.standing, func(context.Context) (row, error) { return r, nil }, err
 	}
 }
@@ -93,7 +93,7 @@ func (s *Service) findDeadNote(what part) authz.Find[row] {
 		if err := s.checkDeadZone(ctx, caller, "read"); err != nil {
 			return authz.Standing{}, nil, err
 		}
-		r, err := s.findDead(ctx, s.pool, caller, at.ID, what)
+		r, err := s.findDead(ctx, s.pool, caller, spaceOf(caller), at.ID, what)
 		return r.standing, func(context.Context) (row, error) { return r, nil }, err
 	}
 }
@@ -353,7 +353,7 @@ func (s *Service) change(ctx context.Context, in *changeInput, found authz.Found
 		return nil, err
 	}
 	var changed DeadNote
-	err := s.write(ctx, found.Target, in.IfMatch, func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation) error {
+	err := s.write(ctx, found, in.IfMatch, func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation) error {
 		caller, notebook := authz.From(ctx), r.note.NotebookID
 		if in.Body.NotebookID.Value.NamesNothing() {
 			return authz.NotFound("notebook")
@@ -368,11 +368,11 @@ func (s *Service) change(ctx context.Context, in *changeInput, found authz.Found
 			did = audit.NoteReadAny
 		}
 		if did == audit.NoteWriteAny {
-			if err := update(ctx, tx, r.note.ID, sent(in.Body.Title), sent(in.Body.Body), notebook); err != nil {
+			if err := update(ctx, tx, r.space, r.note.ID, sent(in.Body.Title), sent(in.Body.Body), notebook); err != nil {
 				return err
 			}
 		}
-		again, err := find(ctx, tx, caller, r.note.ID, withBody)
+		again, err := find(ctx, tx, caller, r.space, r.note.ID, withBody)
 		if err != nil {
 			return err
 		}
@@ -428,8 +428,8 @@ type deleteInput struct {
 }
 
 func (s *Service) delete(ctx context.Context, in *deleteInput, found authz.Found[row]) (*struct{}, error) {
-	return nil, s.write(ctx, found.Target, in.IfMatch, func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation) error {
-		if err := bury(ctx, tx, r.note.ID, authz.From(ctx)); err != nil {
+	return nil, s.write(ctx, found, in.IfMatch, func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation) error {
+		if err := bury(ctx, tx, r.space, r.note.ID, authz.From(ctx)); err != nil {
 			return err
 		}
 		return recordAny(ctx, tx, by, audit.NoteDeleteAny, "note", r.note.Summary)
@@ -438,9 +438,9 @@ func (s *Service) delete(ctx context.Context, in *deleteInput, found authz.Found
 
 // write locks a live note, decides once more on what it has locked, compares If-Match, and
 // does the deed, in one transaction.
-func (s *Service) write(ctx context.Context, found authz.Target, ifMatch string, do func(context.Context, pgx.Tx, row, authz.Relation) error) error {
+func (s *Service) write(ctx context.Context, found authz.Found[row], ifMatch string, do func(context.Context, pgx.Tx, row, authz.Relation) error) error {
 	return s.hold(ctx, found, func(ctx context.Context, tx pgx.Tx, _ bool) error {
-		r, err := find(ctx, tx, authz.From(ctx), found.At.ID, withoutBody)
+		r, err := find(ctx, tx, authz.From(ctx), found.Thing.space, found.At.ID, withoutBody)
 		if err != nil {
 			return err
 		}
@@ -464,7 +464,7 @@ func (s *Service) EndOf(ctx context.Context, tx pgx.Tx, org uuid.UUID) error {
 // hold runs a transaction in which the caller was confirmed, the note is locked, and nothing
 // changes about who may do what in its organization, of which it tells whether it lives. No
 // note ever changes its organization.
-func (s *Service) hold(ctx context.Context, found authz.Target, work func(ctx context.Context, tx pgx.Tx, lives bool) error) error {
+func (s *Service) hold(ctx context.Context, found authz.Found[row], work func(ctx context.Context, tx pgx.Tx, lives bool) error) error {
 	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		lives := true
 		if org := found.Standing.Org; org != uuid.Nil {
@@ -477,7 +477,7 @@ func (s *Service) hold(ctx context.Context, found authz.Target, work func(ctx co
 		if err != nil {
 			return err
 		}
-		if err := lock(ctx, tx, found.At.ID); err != nil {
+		if err := lock(ctx, tx, found.Thing.space, found.At.ID); err != nil {
 			return err
 		}
 		return work(ctx, tx, lives)
@@ -534,11 +534,11 @@ func (s *Service) getDead(ctx context.Context, _ *struct{}, found authz.Found[ro
 
 func (s *Service) restore(ctx context.Context, _ *struct{}, found authz.Found[row]) (*noteOutput, error) {
 	var restored DeadNote
-	err := s.writeDead(ctx, found.Target, withBody, func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation, lives bool) error {
+	err := s.writeDead(ctx, found, withBody, func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation, lives bool) error {
 		if !lives {
 			return errOrgGone
 		}
-		if err := unbury(ctx, tx, r.note.ID); err != nil {
+		if err := unbury(ctx, tx, r.space, r.note.ID); err != nil {
 			return err
 		}
 		var err error
@@ -552,8 +552,8 @@ func (s *Service) restore(ctx context.Context, _ *struct{}, found authz.Found[ro
 }
 
 func (s *Service) purgeNote(ctx context.Context, _ *struct{}, found authz.Found[row]) (*struct{}, error) {
-	return nil, s.writeDead(ctx, found.Target, withoutBody, func(ctx context.Context, tx pgx.Tx, r row, _ authz.Relation, _ bool) error {
-		if err := destroy(ctx, tx, r.note.ID); err != nil {
+	return nil, s.writeDead(ctx, found, withoutBody, func(ctx context.Context, tx pgx.Tx, r row, _ authz.Relation, _ bool) error {
+		if err := destroy(ctx, tx, r.space, r.note.ID); err != nil {
 			return err
 		}
 		// A permanent deletion is recorded whoever's note it was.
@@ -564,9 +564,9 @@ func (s *Service) purgeNote(ctx context.Context, _ *struct{}, found authz.Found[
 }
 
 // writeDead is write for the Dead Zone.
-func (s *Service) writeDead(ctx context.Context, found authz.Target, what part, do func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation, lives bool) error) error {
+func (s *Service) writeDead(ctx context.Context, found authz.Found[row], what part, do func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation, lives bool) error) error {
 	return s.hold(ctx, found, func(ctx context.Context, tx pgx.Tx, lives bool) error {
-		r, err := s.findDead(ctx, tx, authz.From(ctx), found.At.ID, what)
+		r, err := s.findDead(ctx, tx, authz.From(ctx), found.Thing.space, found.At.ID, what)
 		if err != nil {
 			return err
 		}

@@ -19,6 +19,7 @@ import (
 	"noted/internal/name"
 	"noted/internal/page"
 	"noted/internal/problem"
+	"noted/internal/space"
 	"noted/internal/strictjson"
 )
 
@@ -70,7 +71,7 @@ const (
 	select b.id, b.org_id, b.name, b.restricted, b.created_at, coalesce(` + notebookRole + `, ''), coalesce(g.access, '')
 	from notebooks b
 	left join memberships m on m.org_id = b.org_id and m.user_id = @user
-	left join grants g on g.notebook_id = b.id and g.user_id = @user`
+	left join grants g on g.space_id = b.space_id and g.notebook_id = b.id and g.user_id = @user`
 
 	// visibleNotebook is DecideOn for reading a notebook, inside a statement, as visible is for notes.
 	visibleNotebook = `(
@@ -105,11 +106,10 @@ func scanNotebook(from pgx.CollectableRow) (notebookRow, error) {
 	return r, err
 }
 
-// findNotebook loads a notebook with the caller's standing to it: of the organization, or with
-// the zero id of whichever; errNoNotebook when there is none.
+// findNotebook loads a notebook with the caller's standing to it: of the organization, which is its
+// space, or with anySpace of whichever; errNoNotebook when there is none.
 func findNotebook(ctx context.Context, db querier, caller *authz.Principal, org, id uuid.UUID) (Notebook, authz.Standing, error) {
-	rows, err := db.Query(ctx, selectNotebooks+` where b.id = @id and (@org::uuid is null or b.org_id = @org)`,
-		notebookArgs(caller, pgx.NamedArgs{"id": id, "org": orNull(org)}))
+	rows, err := db.Query(ctx, selectNotebooks+` where `+inSpace("b", org), notebookArgs(caller, pgx.NamedArgs{"id": id, "space": org}))
 	if err != nil {
 		return Notebook{}, authz.Standing{}, fmt.Errorf("finding a notebook: %w", err)
 	}
@@ -144,10 +144,10 @@ func (s *Service) listNotebooks(ctx context.Context, in *struct{ page.Query }, f
 		return nil, err
 	}
 	rows, err := s.pool.Query(ctx, selectNotebooks+`
-		where b.org_id = @org and `+visibleNotebook+`
+		where b.space_id = @space and `+visibleNotebook+`
 			and (@at::timestamptz is null or (b.created_at, b.id) < (@at, @id))
 		order by b.created_at desc, b.id desc limit @limit`,
-		notebookArgs(authz.From(ctx), pgx.NamedArgs{"org": found.At.Org, "at": after.TimeOrNull(), "id": after.ID, "limit": in.Limit + 1}))
+		notebookArgs(authz.From(ctx), pgx.NamedArgs{"space": found.At.Org, "at": after.TimeOrNull(), "id": after.ID, "limit": in.Limit + 1}))
 	if err != nil {
 		return nil, fmt.Errorf("listing notebooks: %w", err)
 	}
@@ -171,7 +171,7 @@ type createdNotebook struct {
 }
 
 func (s *Service) createNotebook(ctx context.Context, in *struct{ Body NewNotebook }, found authz.Found[struct{}]) (*createdNotebook, error) {
-	org, id := found.At.Org, uuid.Must(uuid.NewV7())
+	org, id := found.At.Org, space.NewID(found.At.Org)
 	out := &createdNotebook{Location: "/v1/orgs/" + org.String() + "/notebooks/" + id.String()}
 	return out, s.orgs.Write(ctx, org, func(ctx context.Context, tx pgx.Tx, standing authz.Standing) error {
 		if _, err := found.Again(ctx, standing); err != nil {
@@ -182,8 +182,8 @@ func (s *Service) createNotebook(ctx context.Context, in *struct{ Body NewNotebo
 		if err := caller.Require("notebook", "write", standing); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(ctx, `insert into notebooks (id, org_id, name, restricted) values ($1, $2, $3, $4)`,
-			id, org, in.Body.Name, in.Body.Restricted.Value); err != nil {
+		if _, err := tx.Exec(ctx, `insert into notebooks (space_id, id, org_id, name, restricted) values ($1, $2, $1, $3, $4)`,
+			org, id, in.Body.Name, in.Body.Restricted.Value); err != nil {
 			return fmt.Errorf("making a notebook: %w", err)
 		}
 		var err error
@@ -210,7 +210,8 @@ func (s *Service) changeNotebook(ctx context.Context, in *struct{ Body NotebookC
 				return err
 			}
 		}
-		_, err := tx.Exec(ctx, `update notebooks set name = coalesce($2, name), restricted = $3 where id = $1`, was.ID, sent(in.Body.Name), restricted)
+		_, err := tx.Exec(ctx, `update notebooks set name = coalesce($3, name), restricted = $4 where space_id = $1 and id = $2`,
+			was.OrgID, was.ID, sent(in.Body.Name), restricted)
 		if err != nil {
 			return fmt.Errorf("changing a notebook: %w", err)
 		}
@@ -227,7 +228,9 @@ func (s *Service) changeNotebook(ctx context.Context, in *struct{ Body NotebookC
 
 func (s *Service) deleteNotebook(ctx context.Context, _ *struct{}, found authz.Found[Notebook]) (*struct{}, error) {
 	return nil, s.changeOne(ctx, found.Target, func(ctx context.Context, tx pgx.Tx, was Notebook, _ authz.Standing) error {
-		tag, err := tx.Exec(ctx, `delete from notebooks where id = $1 and not exists (select from notes where notebook_id = $1)`, was.ID)
+		tag, err := tx.Exec(ctx, `
+			delete from notebooks
+			where space_id = $1 and id = $2 and not exists (select from notes where space_id = $1 and notebook_id = $2)`, was.OrgID, was.ID)
 		if err != nil {
 			return fmt.Errorf("deleting a notebook: %w", err)
 		}

@@ -5,10 +5,11 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// purgeBatchSize is how many notes one transaction of the purge deletes, so that it is short.
+// purgeBatchSize is how many notes the purge looks for at once, and the most that one of its transactions deletes, so that it is short.
 const purgeBatchSize = 200
 
 // batchTimeout ends a batch that the database does not answer.
@@ -32,23 +33,45 @@ func newMetrics(registry prometheus.Registerer) metrics {
 	return m
 }
 
-// Purge deletes every note whose time in the Dead Zone is over, in batches, and returns how
-// many this call deleted.
+// Purge deletes every note whose time in the Dead Zone is over, in batches, each transaction in one
+// space, and returns how many this call deleted.
 func (s *Service) Purge(ctx context.Context) (int, error) {
-	total := 0
+	total, last := 0, due{}
 	for {
-		batch, cancel := context.WithTimeout(ctx, batchTimeout)
-		n, err := s.purgeBatch(batch, purgeBatchSize)
-		cancel()
+		n, found, err := s.purgeBatch(ctx, &last)
 		total += n
-		s.metrics.purged.Add(float64(n))
 		if err != nil {
 			return total, err
 		}
-		if n < purgeBatchSize {
+		if found < purgeBatchSize {
 			return total, s.purgeOrgs(ctx)
 		}
 	}
+}
+
+// purgeBatch purges the next batch after last, which it moves on, and returns how many of the notes
+// that it found it deleted.
+func (s *Service) purgeBatch(ctx context.Context, last *due) (purged, found int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, batchTimeout)
+	defer cancel()
+	list, err := s.listDue(ctx, *last, purgeBatchSize)
+	if err != nil || len(list) == 0 {
+		return 0, 0, err
+	}
+	*last = list[len(list)-1]
+	inSpaces := map[uuid.UUID][]uuid.UUID{}
+	for _, one := range list {
+		inSpaces[one.Space] = append(inSpaces[one.Space], one.ID)
+	}
+	for in, ids := range inSpaces {
+		n, err := s.purgeSome(ctx, in, ids)
+		purged += n
+		s.metrics.purged.Add(float64(n))
+		if err != nil {
+			return purged, len(list), err
+		}
+	}
+	return purged, len(list), nil
 }
 
 // RunPurge purges at once and then every PurgeEvery, until ctx ends. It logs what it purged

@@ -37,8 +37,8 @@ func TestPurgeTakesWhatIsOverAndNothingElse(t *testing.T) {
 func bury(t *testing.T, env *servertest.Env, n int) {
 	t.Helper()
 	env.Exec(t, `
-		insert into notes (id, owner_id, title, body, deleted_at, deleted_by)
-		select gen_random_uuid(), u.id, 'old', '', now() - interval '721 hours', u.id
+		insert into notes (space_id, id, owner_id, title, body, deleted_at, deleted_by)
+		select u.id, gen_random_uuid(), u.id, 'old', '', now() - interval '721 hours', u.id
 		from users u, generate_series(1, $1) where u.name = 'alice'`, n)
 }
 

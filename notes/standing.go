@@ -18,6 +18,7 @@ import (
 //     behind 'read', so max is the wider. Grants belong to members (a foreign key), so an outsider
 //     has none; a note that leaves its notebook leaves that notebook's grants behind.
 //   - b is the notebook it is in now, of the note's own organization (a foreign key says so).
+//   - Of notebooks and grants each looks into the note's space alone.
 //   - A service's role stands in its key and counts in the key's organization alone. A service is no
 //     user: @user is null then and equals nothing, so it has no membership, no grant, nothing of
 //     its own. A user has no service organization: @service_org is null then.
@@ -28,11 +29,11 @@ const from = `
 	from notes n
 	left join people o on o.user_id = n.owner_id
 	left join services k on k.key_id = n.owner_key
-	left join notebooks b on b.id = n.notebook_id
+	left join notebooks b on b.space_id = n.space_id and b.id = n.notebook_id
 	left join memberships m on m.org_id = n.org_id and m.user_id = @user
 	left join lateral (
 		select max(access) as access from grants
-		where user_id = @user and (note_id = n.id or notebook_id = n.notebook_id)
+		where space_id = n.space_id and user_id = @user and (note_id = n.id or notebook_id = n.notebook_id)
 	) g on true`
 
 // role is the caller's role in the note's organization; null outside.
@@ -62,7 +63,7 @@ const visible = `(
 // visibleDead is the same for the Dead Zone, and for personal notes too: grants reach nothing there, and what was in a
 // restricted notebook is there only for whose role also reads such notes alive.
 const visibleDead = `(
-	(n.org_id is null and n.owner_id = @user and @own)
+	(n.space_id = @user and @own)
 	or @any
 	or (` + role + ` = any(@org_roles) and (not coalesce(b.restricted, false) or ` + role + ` = any(@restricted_roles)))
 )`

@@ -1,6 +1,7 @@
 package notes
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"noted/internal/audit"
 	"noted/internal/name"
 	"noted/internal/page"
+	"noted/internal/space"
 )
 
 // querier is the pool or a transaction.
@@ -25,13 +27,13 @@ type querier interface {
 
 // The members of a note, with the owner's name from the views that identity and keys publish, and
 // the caller's standing to it.
-const summary = `n.id, n.title, coalesce(n.owner_id, n.owner_key), coalesce(o.name, k.name), n.owner_key is not null,
+const summary = `n.space_id, n.id, n.title, coalesce(n.owner_id, n.owner_key), coalesce(o.name, k.name), n.owner_key is not null,
 	n.org_id, n.notebook_id, n.version, n.created_at, n.updated_at, ` + standing
 
 // ownSummary is summary for what is known to be the caller's own personal note, and so needs no
 // way to an organization; fromOwn goes with it.
 const (
-	ownSummary = `n.id, n.title, n.owner_id, o.name, false,
+	ownSummary = `n.space_id, n.id, n.title, n.owner_id, o.name, false,
 	n.org_id, n.notebook_id, n.version, n.created_at, n.updated_at, true, n.org_id, '', '', false`
 	fromOwn = `
 	from notes n
@@ -49,6 +51,7 @@ const (
 
 // row is what the statements below return, in parts: a summary, then a body, then a death.
 type row struct {
+	space    uuid.UUID
 	note     DeadNote
 	standing authz.Standing
 
@@ -59,7 +62,7 @@ type row struct {
 
 func (r *row) summary() []any {
 	return []any{
-		&r.note.ID, &r.note.Title, &r.note.Owner.ID, &r.note.Owner.Name, &r.byService,
+		&r.space, &r.note.ID, &r.note.Title, &r.note.Owner.ID, &r.note.Owner.Name, &r.byService,
 		&r.note.OrgID, &r.note.NotebookID, &r.note.Version, &r.note.CreatedAt, &r.note.UpdatedAt,
 		&r.standing.Own, &r.org, &r.standing.Role, &r.standing.Grant, &r.standing.Restricted,
 	}
@@ -102,31 +105,52 @@ func (p part) column(condition string) string {
 	return "case when " + condition + " then n.body end"
 }
 
-// find loads one live note with the caller's standing to it; errNotFound for one that is deleted
-// or never was. The caller's own personal note is asked for first and alone, since each table on
-// the way to an organization costs as much as the note; for all other notes one statement has
-// it all.
-func find(ctx context.Context, db querier, caller *authz.Principal, id uuid.UUID, what part) (row, error) {
-	_, refused := caller.DecideOn("note", "read", authz.Mine)
-	own, err := one(ctx, db, `select `+ownSummary+`, `+what.column("@own")+fromOwn+`
-		where n.id = @id and n.deleted_at is null and n.org_id is null and n.owner_id = @user`,
-		pgx.NamedArgs{"id": id, "user": caller.ID, "own": refused == nil}, func(r *row) []any { return append(r.summary(), &r.body) })
-	if !errors.Is(err, pgx.ErrNoRows) {
-		return own, err
+// anySpace stands for the space of a note or notebook of which nothing but the id is known.
+var anySpace = uuid.Nil
+
+// inSpace is the condition that the thing called alias has the id @id and stands in the space @space,
+// if the space is known.
+func inSpace(alias string, in uuid.UUID) string {
+	if in == anySpace {
+		return alias + ".id = @id"
 	}
-	r, err := one(ctx, db, `select `+summary+`, `+what.column(visible)+from+` where n.id = @id and n.deleted_at is null`,
-		arguments(caller, "note", pgx.NamedArgs{"id": id}),
-		func(r *row) []any { return append(r.summary(), &r.body) })
+	return alias + ".space_id = @space and " + alias + ".id = @id"
+}
+
+// find loads one live note of a space with the caller's standing to it; errNotFound for one that is
+// deleted or never was. In a user's own space it needs no way to an organization, each table on which
+// costs as much as the note. Where the space is not known, the caller's own is asked first and alone.
+func find(ctx context.Context, db querier, caller *authz.Principal, in, id uuid.UUID, what part) (row, error) {
+	own := caller.Kind == authz.KindUser && (in == anySpace || in == caller.ID)
+	r, err := row{}, pgx.ErrNoRows
+	if own {
+		_, refused := caller.DecideOn("note", "read", authz.Mine)
+		r, err = one(ctx, db, `select `+ownSummary+`, `+what.column("@own")+fromOwn+` where `+inSpace("n", caller.ID)+` and n.deleted_at is null`,
+			pgx.NamedArgs{"space": caller.ID, "id": id, "own": refused == nil}, func(r *row) []any { return append(r.summary(), &r.body) })
+	}
+	if errors.Is(err, pgx.ErrNoRows) && (!own || in == anySpace) {
+		r, err = one(ctx, db, `select `+summary+`, `+what.column(visible)+from+` where `+inSpace("n", in)+` and n.deleted_at is null`,
+			arguments(caller, "note", pgx.NamedArgs{"space": in, "id": id}),
+			func(r *row) []any { return append(r.summary(), &r.body) })
+	}
 	if errors.Is(err, pgx.ErrNoRows) {
 		return r, errNotFound
 	}
 	return r, err
 }
 
+// spaceOf is all the space that a caller can reach: a service reaches its organization alone.
+func spaceOf(caller *authz.Principal) uuid.UUID {
+	if caller.Kind == authz.KindService {
+		return caller.Org
+	}
+	return anySpace
+}
+
 // findDead is find for the Dead Zone: the same standing, of the same columns.
-func (s *Service) findDead(ctx context.Context, db querier, caller *authz.Principal, id uuid.UUID, what part) (row, error) {
-	r, err := one(ctx, db, `select `+summary+`, `+what.column(visibleDead)+`, `+death+fromDead+` where n.id = @id and n.deleted_at is not null`,
-		arguments(caller, "deadzone", pgx.NamedArgs{"id": id, "retention": s.config.Retention}),
+func (s *Service) findDead(ctx context.Context, db querier, caller *authz.Principal, in, id uuid.UUID, what part) (row, error) {
+	r, err := one(ctx, db, `select `+summary+`, `+what.column(visibleDead)+`, `+death+fromDead+` where `+inSpace("n", in)+` and n.deleted_at is not null`,
+		arguments(caller, "deadzone", pgx.NamedArgs{"space": in, "id": id, "retention": s.config.Retention}),
 		func(r *row) []any { return append(append(r.summary(), &r.body), r.death()...) })
 	if errors.Is(err, pgx.ErrNoRows) {
 		return r, errNotDead
@@ -136,8 +160,8 @@ func (s *Service) findDead(ctx context.Context, db querier, caller *authz.Princi
 
 // lock locks a note, deleted or not, so that what is found afterwards stays so. A statement that
 // waits for a lock and joins other tables would see those as they were before it waited.
-func lock(ctx context.Context, tx pgx.Tx, id uuid.UUID) error {
-	_, err := tx.Exec(ctx, `select from notes where id = $1 for update`, id)
+func lock(ctx context.Context, tx pgx.Tx, in, id uuid.UUID) error {
+	_, err := tx.Exec(ctx, `select from notes where space_id = $1 and id = $2 for update`, in, id)
 	if err != nil {
 		return fmt.Errorf("locking a note: %w", err)
 	}
@@ -172,23 +196,23 @@ type which struct {
 // the position: of an organization or a notebook; else everybody's, or the caller's personal ones,
 // if they may read those at all, which was decided before.
 func (s *Service) list(ctx context.Context, caller *authz.Principal, w which, after page.Position, limit int) ([]row, error) {
-	what, condition := `select `+summary+from, visible
+	what, condition, in := `select `+summary+from, visible, w.org
 	switch {
 	case w.notebook != uuid.Nil:
-		condition += ` and n.notebook_id = @notebook`
+		condition += ` and n.space_id = @space and n.notebook_id = @notebook`
 	case w.org != uuid.Nil:
-		condition += ` and n.org_id = @org`
+		condition += ` and n.space_id = @space`
 	case w.everybody:
 		condition = `true`
 	default:
-		what, condition = `select `+ownSummary+fromOwn, `n.org_id is null and n.owner_id = @user`
+		what, condition, in = `select `+ownSummary+fromOwn, `n.space_id = @space`, caller.ID
 	}
 	rows, err := s.pool.Query(ctx, what+`
 		where n.deleted_at is null and `+condition+`
 			and (@at::timestamptz is null or (n.updated_at, n.id) < (@at, @id))
 		order by n.updated_at desc, n.id desc
 		limit @limit`,
-		arguments(caller, "note", pgx.NamedArgs{"at": after.TimeOrNull(), "id": after.ID, "limit": limit, "org": w.org, "notebook": w.notebook}))
+		arguments(caller, "note", pgx.NamedArgs{"at": after.TimeOrNull(), "id": after.ID, "limit": limit, "space": in, "notebook": w.notebook}))
 	if err != nil {
 		return nil, fmt.Errorf("listing notes: %w", err)
 	}
@@ -213,15 +237,16 @@ func (s *Service) listDead(ctx context.Context, caller *authz.Principal, after p
 // insert makes a note of the caller's, in an organization if org is not zero, in a notebook of it
 // if notebook is not zero.
 func insert(ctx context.Context, tx pgx.Tx, caller *authz.Principal, title, body string, org, notebook uuid.UUID) (Note, error) {
-	id := uuid.Must(uuid.NewV7())
+	in := cmp.Or(org, caller.ID)
+	id := space.NewID(in)
 	user, key := actor(caller)
 	_, err := tx.Exec(ctx, `
-		insert into notes (id, owner_id, owner_key, title, body, org_id, notebook_id) values ($1, $2, $3, $4, $5, $6, $7)`,
-		id, user, key, title, body, orNull(org), orNull(notebook))
+		insert into notes (space_id, id, owner_id, owner_key, title, body, org_id, notebook_id) values ($1, $2, $3, $4, $5, $6, $7, $8)`,
+		in, id, user, key, title, body, orNull(org), orNull(notebook))
 	if err != nil {
 		return Note{}, fmt.Errorf("writing a new note: %w", err)
 	}
-	r, err := find(ctx, tx, caller, id, withoutBody)
+	r, err := find(ctx, tx, caller, in, id, withoutBody)
 	r.note.Body = body // their own words, whether they may read them back or not
 	return r.note.Note, err
 }
@@ -242,13 +267,16 @@ func orNull(id uuid.UUID) *uuid.UUID {
 }
 
 // update writes what is not nil; notebook is where the note is from now on. The row is locked by
-// the same transaction.
-func update(ctx context.Context, db querier, id uuid.UUID, title *name.Name, body *string, notebook *uuid.UUID) error {
+// the same transaction. The clock is read once, beside the update: a database that is spread over
+// machines takes no function that is volatile inside of one.
+func update(ctx context.Context, db querier, in, id uuid.UUID, title *name.Name, body *string, notebook *uuid.UUID) error {
 	_, err := db.Exec(ctx, `
+		with clock as (select clock_timestamp() as at)
 		update notes
-		set title = coalesce($2, title), body = coalesce($3, body), notebook_id = $4, version = version + 1,
-			updated_at = greatest(clock_timestamp(), updated_at)
-		where id = $1`, id, title, body, notebook)
+		set title = coalesce($3, title), body = coalesce($4, body), notebook_id = $5, version = version + 1,
+			updated_at = greatest(clock.at, updated_at)
+		from clock
+		where space_id = $1 and id = $2`, in, id, title, body, notebook)
 	if err != nil {
 		return fmt.Errorf("writing a note: %w", err)
 	}
@@ -256,9 +284,10 @@ func update(ctx context.Context, db querier, id uuid.UUID, title *name.Name, bod
 }
 
 // bury moves a locked note into the Dead Zone.
-func bury(ctx context.Context, db querier, id uuid.UUID, by *authz.Principal) error {
+func bury(ctx context.Context, db querier, in, id uuid.UUID, by *authz.Principal) error {
 	user, key := actor(by)
-	_, err := db.Exec(ctx, `update notes set deleted_at = now(), deleted_by = $2, deleted_by_key = $3 where id = $1`, id, user, key)
+	_, err := db.Exec(ctx, `
+		update notes set deleted_at = now(), deleted_by = $3, deleted_by_key = $4 where space_id = $1 and id = $2`, in, id, user, key)
 	if err != nil {
 		return fmt.Errorf("deleting a note: %w", err)
 	}
@@ -270,7 +299,7 @@ func bury(ctx context.Context, db querier, id uuid.UUID, by *authz.Principal) er
 func buryOf(ctx context.Context, tx pgx.Tx, org uuid.UUID, by *authz.Principal) error {
 	user, key := actor(by)
 	_, err := tx.Exec(ctx, `
-		update notes set deleted_at = now(), deleted_by = $2, deleted_by_key = $3 where org_id = $1 and deleted_at is null`, org, user, key)
+		update notes set deleted_at = now(), deleted_by = $2, deleted_by_key = $3 where space_id = $1 and deleted_at is null`, org, user, key)
 	if err != nil {
 		return fmt.Errorf("deleting an organization's notes: %w", err)
 	}
@@ -278,8 +307,9 @@ func buryOf(ctx context.Context, tx pgx.Tx, org uuid.UUID, by *authz.Principal) 
 }
 
 // unbury moves a locked note out of the Dead Zone, as it was.
-func unbury(ctx context.Context, db querier, id uuid.UUID) error {
-	_, err := db.Exec(ctx, `update notes set deleted_at = null, deleted_by = null, deleted_by_key = null where id = $1`, id)
+func unbury(ctx context.Context, db querier, in, id uuid.UUID) error {
+	_, err := db.Exec(ctx, `
+		update notes set deleted_at = null, deleted_by = null, deleted_by_key = null where space_id = $1 and id = $2`, in, id)
 	if err != nil {
 		return fmt.Errorf("restoring a note: %w", err)
 	}
@@ -287,30 +317,54 @@ func unbury(ctx context.Context, db querier, id uuid.UUID) error {
 }
 
 // destroy deletes a locked note of the Dead Zone for good.
-func destroy(ctx context.Context, db querier, id uuid.UUID) error {
-	_, err := db.Exec(ctx, `delete from notes where id = $1 and deleted_at is not null`, id)
+func destroy(ctx context.Context, db querier, in, id uuid.UUID) error {
+	_, err := db.Exec(ctx, `delete from notes where space_id = $1 and id = $2 and deleted_at is not null`, in, id)
 	if err != nil {
 		return fmt.Errorf("deleting a note for good: %w", err)
 	}
 	return nil
 }
 
-// purgeBatch deletes up to limit notes whose time in the Dead Zone is over by the database's
-// clock, with a row for each in the audit record, and returns how many. It takes no note that
-// another transaction holds, so replicas may purge at the same time, each note counts once,
-// and nothing waits for it.
-func (s *Service) purgeBatch(ctx context.Context, limit int) (int, error) {
-	var purged int
+// over is a condition on notes: that their time in the Dead Zone, @retention, is over by the database's clock.
+const over = `deleted_at <= now() - @retention::interval`
+
+// due is a note whose time is over.
+type due struct {
+	Space, ID uuid.UUID
+	DeletedAt time.Time
+}
+
+// listDue are up to limit notes whose time is over, the first deleted first, after another one. It is
+// the purge's one look through all spaces, and changes nothing.
+func (s *Service) listDue(ctx context.Context, after due, limit int) ([]due, error) {
+	rows, err := s.pool.Query(ctx, `
+		select space_id, id, deleted_at from notes
+		where `+over+` and (deleted_at, id) > (@at::timestamptz, @id)
+		order by deleted_at, id
+		limit @limit`, pgx.NamedArgs{"retention": s.config.Retention, "at": after.DeletedAt, "id": after.ID, "limit": limit})
+	if err != nil {
+		return nil, fmt.Errorf("finding what to purge: %w", err)
+	}
+	list, err := pgx.CollectRows(rows, pgx.RowToStructByPos[due])
+	if err != nil {
+		return nil, fmt.Errorf("finding what to purge: %w", err)
+	}
+	return list, nil
+}
+
+// purgeSome deletes those of a space's notes whose time is over, with a row for each in the audit
+// record, and returns how many. It takes no note that another transaction holds, so replicas may purge
+// at the same time, each note counts once, and nothing waits for it.
+func (s *Service) purgeSome(ctx context.Context, in uuid.UUID, ids []uuid.UUID) (int, error) {
+	purged := 0
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `
 			delete from notes
-			where id in (
+			where space_id = @space and id in (
 				select id from notes
-				where deleted_at <= now() - $1::interval
-				order by deleted_at
-				limit $2
+				where space_id = @space and id = any(@ids) and `+over+`
 				for update skip locked)
-			returning id, org_id`, s.config.Retention, limit)
+			returning id, org_id`, pgx.NamedArgs{"retention": s.config.Retention, "space": in, "ids": ids})
 		if err != nil {
 			return fmt.Errorf("purging: %w", err)
 		}
@@ -339,30 +393,45 @@ func (s *Service) purgeBatch(ctx context.Context, limit int) (int, error) {
 
 // purgeOrgs erases what is left of deleted organizations that have no note any more.
 func (s *Service) purgeOrgs(ctx context.Context) error {
-	rows, err := s.pool.Query(ctx, `
-		select org_id from organizations o where deleted and not exists (select from notes n where n.org_id = o.org_id) limit 100`)
-	if err != nil {
-		return fmt.Errorf("finding organizations to erase: %w", err)
-	}
-	empty, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-	if err != nil {
-		return fmt.Errorf("finding organizations to erase: %w", err)
-	}
-	for _, org := range empty {
-		err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-			if _, err := s.orgs.Hold(ctx, tx, org); err != nil {
-				return err
-			}
-			if _, err := tx.Exec(ctx, `delete from notebooks where org_id = $1`, org); err != nil {
-				return err
-			}
-			return s.orgs.Erase(ctx, tx, org)
-		})
+	const batch = 100
+	var last uuid.UUID
+	for {
+		rows, err := s.pool.Query(ctx, `select org_id from organizations where deleted and org_id > $1 order by org_id limit $2`, last, batch)
 		if err != nil {
-			return fmt.Errorf("erasing an organization: %w", err)
+			return fmt.Errorf("finding organizations to erase: %w", err)
 		}
+		deleted, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
+		if err != nil {
+			return fmt.Errorf("finding organizations to erase: %w", err)
+		}
+		for _, org := range deleted {
+			if err := s.purgeOrg(ctx, org); err != nil {
+				return fmt.Errorf("erasing an organization: %w", err)
+			}
+		}
+		if len(deleted) < batch {
+			return nil
+		}
+		last = deleted[batch-1]
 	}
-	return nil
+}
+
+// purgeOrg erases a deleted organization unless a note of it is left. None comes into one that is
+// deleted.
+func (s *Service) purgeOrg(ctx context.Context, org uuid.UUID) error {
+	var waits bool
+	if err := s.pool.QueryRow(ctx, `select exists (select from notes where space_id = $1)`, org).Scan(&waits); err != nil || waits {
+		return err
+	}
+	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if _, err := s.orgs.Hold(ctx, tx, org); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `delete from notebooks where space_id = $1`, org); err != nil {
+			return err
+		}
+		return s.orgs.Erase(ctx, tx, org)
+	})
 }
 
 func orNil(id *uuid.UUID) uuid.UUID {

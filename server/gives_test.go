@@ -145,8 +145,8 @@ func TestNobodyGivesMoreThanTheyHave(t *testing.T) {
 	g.Exec(t, `update members set role = 'writer' where org_id = $1`, g.org)
 	g.Exec(t, `insert into members (org_id, user_id, role) values ($1, $2, 'reader'), ($1, $3, 'admin')`, g.org, people["bob"], people["carol"])
 	g.open, g.restricted, g.note, g.secret, g.key = uuid.NewString(), uuid.NewString(), uuid.NewString(), uuid.NewString(), uuid.NewString()
-	g.Exec(t, `insert into notebooks (id, org_id, name, restricted) values ($1, $3, 'n', false), ($2, $3, 'n', true)`, g.open, g.restricted, g.org)
-	g.Exec(t, `insert into notes (id, owner_id, org_id, notebook_id, title, body) values ($1, $5, $6, $3, 't', ''), ($2, $5, $6, $4, 't', '')`,
+	g.Exec(t, `insert into notebooks (space_id, id, org_id, name, restricted) values ($3, $1, $3, 'n', false), ($3, $2, $3, 'n', true)`, g.open, g.restricted, g.org)
+	g.Exec(t, `insert into notes (space_id, id, owner_id, org_id, notebook_id, title, body) values ($6, $1, $5, $6, $3, 't', ''), ($6, $2, $5, $6, $4, 't', '')`,
 		g.note, g.secret, g.open, g.restricted, people["carol"], g.org)
 	g.Exec(t, `insert into keys (id, org_id, org_role, name, role, created_by) values ($1, $2, 'reader', 'k', 'key-test', $3)`, g.key, g.org, people["carol"])
 
@@ -179,7 +179,7 @@ func TestNobodyGivesMoreThanTheyHave(t *testing.T) {
 			for _, on := range []string{"notebook_id", "note_id"} {
 				things := map[string][]string{"notebook_id": {g.open, g.restricted}, "note_id": {g.note, g.secret}}[on]
 				for _, thing := range things {
-					g.Exec(t, `insert into grants (org_id, user_id, `+on+`, access) values ($1, $2, $3, $4)`, g.org, people["alice"], thing, g.grant)
+					g.Exec(t, `insert into grants (space_id, user_id, `+on+`, access) values ($1, $2, $3, $4)`, g.org, people["alice"], thing, g.grant)
 				}
 			}
 		}

@@ -51,6 +51,8 @@ type Options struct {
 	Dev bool
 	// Migrate makes the database ready; nil for migrate.Up.
 	Migrate func(ctx context.Context, url string) error
+	// Tracer sees each statement that the pool runs; nil for none.
+	Tracer pgx.QueryTracer
 	// Hosts are the names by which requests may ask for this server, as the Host header has them; 421 for
 	// any other. Nil for all.
 	Hosts []string
@@ -110,7 +112,7 @@ func Open(ctx context.Context, options Options) (*Server, error) {
 	if err := ready(ctx, settings.DatabaseURL); err != nil {
 		return nil, err
 	}
-	pool, err := openPool(ctx, settings.DatabaseURL)
+	pool, err := openPool(ctx, settings.DatabaseURL, options.Tracer)
 	if err != nil {
 		return nil, fmt.Errorf("database_url: %w", err)
 	}
@@ -123,11 +125,12 @@ func Open(ctx context.Context, options Options) (*Server, error) {
 }
 
 // openPool connects so that ids travel as the 16 bytes that they are, not as text.
-func openPool(ctx context.Context, url string) (*pgxpool.Pool, error) {
+func openPool(ctx context.Context, url string, tracer pgx.QueryTracer) (*pgxpool.Pool, error) {
 	config, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, err
 	}
+	config.ConnConfig.Tracer = tracer
 	config.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
 		pgxuuid.Register(conn.TypeMap())
 		return nil

@@ -198,7 +198,7 @@ func (b bare) list(w http.ResponseWriter, r *http.Request) {
 	rows, err := b.pool.Query(r.Context(), `
 		select `+bareColumns+`
 		from notes n join people o on o.user_id = n.owner_id
-		where n.deleted_at is null and n.owner_id = @caller
+		where n.deleted_at is null and n.space_id = @caller
 			and (@at::timestamptz is null or (n.updated_at, n.id) < (@at, @id))
 		order by n.updated_at desc, n.id desc
 		limit @limit`, pgx.NamedArgs{"caller": b.caller, "at": nil, "id": uuid.Nil, "limit": limit + 1})

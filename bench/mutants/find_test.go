@@ -91,7 +91,7 @@ func TestWhatDecidesInTheProgramIsFound(t *testing.T) {
 		"notes/http.go:checkMove:Require#2", "notes/http.go:writeDead:Again", "orgs/http.go:revokeInvitation:Again", "identity/store_devices.go:decide:Confirm left out",
 		"orgs/http.go:createInvitation:Change is Write", "orgs/store.go:transact:hold left out", "notes/store.go:lock:for update left out", "orgs/store.go:Change:for no key update left out",
 		"authz/operation.go:locate:decide", "authz/operation.go:Again:decide#2", "orgs/http.go:changeOne:Gone", "authz/operation.go:register:check", "identity/authenticate.go:BySession:check",
-		"orgs/store.go:standing:caller.Org == org is true", "notes/grants.go:onNote:r.standing.Org != org is false", "authz/standing.go:inOrganization:!s.Restricted is true",
+		"orgs/store.go:standing:caller.Org == org is true", "authz/standing.go:inOrganization:!s.Restricted is true",
 		"notes/standing.go:from:m.org_id = n.org_id is true", "notes/standing.go:from:max is min", "notes/standing.go:visible:g.access = any(@accesses) is false",
 		"notes/http.go:delete:write without Confirm", "notes/http.go:delete:write without locks",
 	} {

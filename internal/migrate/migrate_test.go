@@ -122,8 +122,93 @@ func TestSessionsAndEMailsOfAnOlderSchemaAreTakenForNoMoreThanTheyAre(t *testing
 	}
 }
 
+// Personal notes, an organization's, a service's, deleted ones, in notebooks and beside them, and grants on both.
+const filled = `
+	insert into users (id, name) values ('10000000-0000-0000-0000-000000000001', 'a'), ('10000000-0000-0000-0000-000000000002', 'b');
+	insert into orgs (id, name) values ('20000000-0000-0000-0000-000000000001', 'o'), ('20000000-0000-0000-0000-000000000002', 'p');
+	insert into members (org_id, user_id, role) select o.id, u.id, 'admin' from orgs o, users u;
+	insert into keys (id, name, role, created_by, org_id, org_role)
+		select gen_random_uuid(), 'k', 'key-writer', '10000000-0000-0000-0000-000000000001', id, 'writer' from orgs;
+	insert into notebooks (id, org_id, name, restricted) select gen_random_uuid(), id, 'n', n = 2 from orgs, generate_series(1, 2) n;
+	insert into notes (id, owner_id, title, body) select gen_random_uuid(), id, 'own', repeat('x', 3000 * n) from users, generate_series(1, 3) n;
+	insert into notes (id, owner_id, org_id, notebook_id, title, body)
+		select gen_random_uuid(), u.id, b.org_id, case when b.restricted then b.id end, 'of the organization', '' from users u, notebooks b;
+	insert into notes (id, owner_key, org_id, notebook_id, title, body)
+		select gen_random_uuid(), k.id, b.org_id, b.id, 'of the service', '' from keys k join notebooks b using (org_id);
+	update notes set deleted_at = now(), deleted_by = '10000000-0000-0000-0000-000000000001'
+		where id in (select min(id::text)::uuid from notes group by title);
+	insert into grants (org_id, user_id, notebook_id, access) select b.org_id, u.id, b.id, 'read' from notebooks b, users u;
+	insert into grants (org_id, user_id, note_id, access) select n.org_id, u.id, n.id, 'write' from notes n, users u where n.org_id is not null`
+
+func TestWhatAFilledDatabaseHoldsGetsItsSpace(t *testing.T) {
+	address := empty(t)
+	upTo(t, address, 7)
+	exec(t, address, filled)
+	rows := func(hidden string) string {
+		t.Helper()
+		return text(t, address, `
+			select string_agg(x, e'\n' order by x) from (
+				select 'note ' || (to_jsonb(n) - 'space_id')::text from notes n
+				union all select 'notebook ' || (to_jsonb(b) - 'space_id')::text from notebooks b
+				union all select 'grant ' || (to_jsonb(g) - '`+hidden+`')::text from grants g) all_of_it (x)`)
+	}
+	schema := func() string {
+		t.Helper()
+		return text(t, address, `
+			select string_agg(x, e'\n' order by x) from (
+				select indexdef from pg_indexes where schemaname = 'public'
+				union all select conrelid::regclass || ' ' || conname || ' ' || pg_get_constraintdef(oid) from pg_constraint where connamespace = 'public'::regnamespace) s (x)`)
+	}
+	before, shape := rows("org_id"), schema()
+	if err := migrate.Up(t.Context(), address); err != nil {
+		t.Fatal(err)
+	}
+	if after := rows("space_id"); after != before {
+		t.Errorf("what was there has changed:\n%s\nbefore:\n%s", after, before)
+	}
+	if got, want := text(t, address, `
+		select concat_ws(' ',
+			(select count(*) from notes), (select count(*) from notes where space_id = case when org_id is null then owner_id else org_id end),
+			(select count(*) from notebooks where space_id = org_id),
+			(select count(*) from grants g where exists (select from notes n where n.id = g.note_id and n.space_id = g.space_id)
+				or exists (select from notebooks b where b.id = g.notebook_id and b.space_id = g.space_id)))`), "18 18 4 32"; got != want {
+		t.Errorf("notes, those in their space, notebooks and grants in theirs: %s, want %s", got, want)
+	}
+	provider(t, address, func(p *goose.Provider) error {
+		_, err := p.DownTo(t.Context(), 7)
+		return err
+	})
+	if after := rows("org_id"); after != before {
+		t.Errorf("after going back:\n%s\nbefore:\n%s", after, before)
+	}
+	if after := schema(); after != shape {
+		t.Errorf("the schema after going back:\n%s\nbefore:\n%s", after, shape)
+	}
+}
+
+func text(t *testing.T, address, sql string) (got string) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close(context.Background()) }()
+	if err := conn.QueryRow(t.Context(), sql).Scan(&got); err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
 // upTo migrates as an older binary did.
 func upTo(t *testing.T, address string, version int64) {
+	t.Helper()
+	provider(t, address, func(p *goose.Provider) error {
+		_, err := p.UpTo(t.Context(), version)
+		return err
+	})
+}
+
+func provider(t *testing.T, address string, run func(*goose.Provider) error) {
 	t.Helper()
 	db, err := sql.Open("pgx", address)
 	if err != nil {
@@ -134,11 +219,11 @@ func upTo(t *testing.T, address string, version int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	provider, err := goose.NewProvider(goose.DialectPostgres, db, files)
+	p, err := goose.NewProvider(goose.DialectPostgres, db, files)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := provider.UpTo(t.Context(), version); err != nil {
+	if err := run(p); err != nil {
 		t.Fatal(err)
 	}
 }

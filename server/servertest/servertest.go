@@ -34,6 +34,8 @@ type Env struct {
 	Provider *devidp.Provider
 	Issuer   string
 	Log      *Log
+
+	statements *statements
 }
 
 // Log keeps what the server logs.
@@ -107,7 +109,7 @@ func NewOn(t testing.TB, databaseURL string, change ...func(*server.Options)) *E
 	if err != nil {
 		t.Fatal(err)
 	}
-	env := &Env{URL: "http://" + listener.Addr().String(), Log: &Log{}}
+	env := &Env{URL: "http://" + listener.Addr().String(), Log: &Log{}, statements: &statements{}}
 	provider := env.startProvider(t)
 	policy, err := authz.NewInForce(func() (*authz.Policy, error) { return LoadPolicy(noted.Policy) })
 	if err != nil {
@@ -120,7 +122,8 @@ func NewOn(t testing.TB, databaseURL string, change ...func(*server.Options)) *E
 	settings.ShutdownGrace = 20 * time.Second
 	options := server.Options{
 		Settings: settings, Providers: oidc.Providers{provider}, Policy: policy, Dev: true, Version: "test",
-		Log: slog.New(slog.NewTextHandler(env.Log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Log:    slog.New(slog.NewTextHandler(env.Log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Tracer: env.statements,
 	}
 	for _, c := range change {
 		c(&options)
@@ -132,6 +135,7 @@ func NewOn(t testing.TB, databaseURL string, change ...func(*server.Options)) *E
 		t.Fatal(err)
 	}
 	env.Pool = env.Server.Pool
+	t.Cleanup(func() { env.statements.check(t) })
 	done := make(chan error, 1)
 	go func() { done <- env.Server.Run(ctx, listener, nil) }()
 	t.Cleanup(func() {
