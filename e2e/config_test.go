@@ -3,7 +3,6 @@ package e2e
 import (
 	"fmt"
 	"net/http"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
@@ -298,50 +297,6 @@ func contents(t *testing.T, conn *pgx.Conn) (lines []string) {
 		lines = append(lines, query(fmt.Sprintf(`select %s || t.xmin || t::text from %s t order by 1`, "'"+table+" '", pgx.Identifier{table}.Sanitize()))...)
 	}
 	return lines
-}
-
-func TestPolicyTestHoldsForTheShippedFilesFromAnyFolder(t *testing.T) {
-	code, p := run(t, command{args: []string{"policy", "test"}})
-	if text := p.stdout.String(); code != 0 || !strings.Contains(text, "policy_test.csv") || !strings.Contains(text, "hold") {
-		t.Errorf("exit code %d, standard output %q, standard error %q", code, text, p.stderr.String())
-	}
-}
-
-func TestPolicyTestNamesTheLineThatDoesNotHold(t *testing.T) {
-	dir := publicFolder(t, nil)
-	writeFile(t, dir, "policy_test.csv", "# who may do what\nallow, user, note:own, read\nallow, moderator, deadzone:any, purge\n")
-	code, p := run(t, command{args: []string{"policy", "test"}, dir: dir})
-	if text := p.stderr.String(); code != 1 || !strings.Contains(text, "policy_test.csv:3") || strings.Contains(text, "policy_test.csv:2") {
-		t.Errorf("exit code %d, standard error %q; want 1 and line 3 alone", code, text)
-	}
-	// Files may be named too, and a policy of the folder counts.
-	writeFile(t, dir, "policy.csv", shipped(t, "policy.csv")+"p, moderator, deadzone:any, purge\n")
-	if code, p := run(t, command{args: []string{"policy", "test"}, dir: dir}); code != 0 {
-		t.Errorf("with a policy that allows it: exit code %d, %s", code, p.stderr.String())
-	}
-	shippedTests := writeFile(t, dir, "promised.csv", shipped(t, "policy_test.csv"))
-	code, p = run(t, command{args: []string{"policy", "test", "--tests", shippedTests}, dir: dir})
-	if text := p.stderr.String(); code != 1 || !strings.Contains(text, filepath.Base(shippedTests)+":") {
-		t.Errorf("a policy that lets moderators purge passes the shipped tests: exit code %d, %q", code, text)
-	}
-}
-
-func TestVersionSaysWhichNotedThisIs(t *testing.T) {
-	code, p := run(t, command{args: []string{"version"}})
-	if text := p.stdout.String(); code != 0 || !regexp.MustCompile(`^noted \S+ go1\.\S+.*\n$`).MatchString(text) {
-		t.Errorf("exit code %d, standard output %q", code, text)
-	}
-}
-
-func TestACommandLineThatMakesNoSenseIsRefused(t *testing.T) {
-	for _, args := range [][]string{{}, {"sarve"}, {"version", "please"}, {"serve", "--config"}} {
-		t.Run(strings.Join(append([]string{"noted"}, args...), " "), func(t *testing.T) {
-			code, p := run(t, command{args: args})
-			if text := p.stderr.String(); code == 0 || text == "" || stackTrace.MatchString(text) {
-				t.Errorf("exit code %d, standard error %q", code, text)
-			}
-		})
-	}
 }
 
 func TestServeHasNoProviderOfItsOwn(t *testing.T) {
