@@ -111,6 +111,7 @@ func policyLine(t *testing.T) int {
 var stackTrace = regexp.MustCompile(`goroutine \d+|panic:|\.go:\d+`)
 
 func TestServeRefusesAConfigurationThatCannotWorkAndSaysWhere(t *testing.T) {
+	t.Parallel()
 	databaseURL := pgtest.URL(t)
 	added := fmt.Sprintf("policy.csv:%d", policyLine(t))
 	const last = "    allow_everyone: true\n"
@@ -212,6 +213,7 @@ func TestServeRefusesAConfigurationThatCannotWorkAndSaysWhere(t *testing.T) {
 }
 
 func TestServeStartsOnAConfigurationThatWorks(t *testing.T) {
+	t.Parallel()
 	databaseURL := pgtest.URL(t)
 	for _, c := range []configCase{
 		{name: "the one that the refused ones come from"},
@@ -240,6 +242,7 @@ func TestServeStartsOnAConfigurationThatWorks(t *testing.T) {
 }
 
 func TestServeDoesNotShowTheDatabasesPassword(t *testing.T) {
+	t.Parallel()
 	for _, address := range []string{
 		"postgres://noted:hunter2@127.0.0.1:1/noted?connect_timeout=2",
 		"postgres://noted:hunter2@127.0.0.1:port/noted",
@@ -255,6 +258,7 @@ func TestServeDoesNotShowTheDatabasesPassword(t *testing.T) {
 }
 
 func TestAnOlderBinaryRefusesANewerSchemaAndLeavesItAlone(t *testing.T) {
+	t.Parallel()
 	databaseURL := pgtest.URL(t)
 	conn, err := pgx.Connect(t.Context(), databaseURL)
 	if err != nil {
@@ -300,6 +304,7 @@ func contents(t *testing.T, conn *pgx.Conn) (lines []string) {
 }
 
 func TestServeHasNoProviderOfItsOwn(t *testing.T) {
+	t.Parallel()
 	p := startConfig(t, configCase{config: []change{{"listen: 127.0.0.1:0", fmt.Sprintf("listen: 127.0.0.1:%d", freePort(t))}}}, pgtest.URL(t))
 	address := regexp.MustCompile(`"listen":"([^"]+)"`)
 	p.await(t, startLimit, "it serves", func() bool { return address.MatchString(p.stderr.String()) })

@@ -18,6 +18,7 @@ const seenWithin = 15 * time.Second
 
 // The walk of docs/policy.md: a colleague becomes a moderator on a running server.
 func TestAColleagueIsMadeAModeratorWithoutARestart(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, pgtest.URL(t), "")
 	p := s.serve(t, nil)
 	ada, alice := s.browser(t), s.browser(t)
@@ -107,6 +108,7 @@ func TestAColleagueIsMadeAModeratorWithoutARestart(t *testing.T) {
 
 // noted dev takes up a policy.csv that appears where it was started, and its people keep their roles.
 func TestDevTakesUpAPolicyThatIsWrittenBesideIt(t *testing.T) {
+	t.Parallel()
 	dir := publicFolder(t, nil)
 	d := &dev{process: start(t, command{args: []string{"dev", "--listen", "127.0.0.1:0", "--data", filepath.Join(dir, "data"), "--empty"}, dir: dir})}
 	d.await(t, startLimit, "it is ready", func() bool { return strings.Contains(d.stdout.String(), "\nready http") })
