@@ -210,6 +210,15 @@ type Answer struct {
 	Body   []byte
 }
 
+// Want ends the test unless the answer has the status, and returns the answer.
+func (a Answer) Want(t testing.TB, status int) Answer {
+	t.Helper()
+	if a.Status != status {
+		t.Fatalf("want %d, got %d %s", status, a.Status, a.Body)
+	}
+	return a
+}
+
 // JSON decodes the body.
 func (a Answer) JSON(t testing.TB, into any) {
 	t.Helper()
