@@ -46,10 +46,7 @@ type record struct {
 
 func want(t testing.TB, status int, a servertest.Answer) servertest.Answer {
 	t.Helper()
-	if a.Status != status {
-		t.Fatalf("want %d, got %d %s", status, a.Status, a.Body)
-	}
-	return a
+	return a.Want(t, status)
 }
 
 func find(t testing.TB, env *servertest.Env, ada, name string) user {

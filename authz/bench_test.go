@@ -1,3 +1,7 @@
+//go:build !race
+
+// Sizes, of which nothing is learned under the race detector. `make test` runs it without.
+
 package authz_test
 
 import (

@@ -1,3 +1,7 @@
+//go:build !race
+
+// As casbin_test.go: one goroutine, and Casbin asked over and over.
+
 package authz_test
 
 import (
@@ -167,4 +171,18 @@ func FuzzModel(f *testing.F) {
 			t.Fatalf("Casbin allows\n%sby\n%s", got, text)
 		}
 	})
+}
+
+func checkFaults(t *testing.T, err error, text []byte) {
+	t.Helper()
+	var faults authz.Faults
+	if !errors.As(err, &faults) || len(faults) == 0 {
+		t.Fatalf("no faults: %v", err)
+	}
+	lines := strings.Split(string(text), "\n")
+	for _, one := range faults {
+		if one.Line < 1 || one.Line > len(lines) || one.Column < 1 || one.Column > len(lines[one.Line-1])+1 || one.Message == "" || one.Rule == "" {
+			t.Fatalf("%+v of %d lines", one, len(lines))
+		}
+	}
 }

@@ -24,7 +24,7 @@ import (
 func buildPlain(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(publicFolder(t, nil), "noted")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", path, "../cmd/noted").CombinedOutput(); err != nil { //nolint:gosec // ours
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-ldflags=-s -w", "-o", path, "../cmd/noted").CombinedOutput(); err != nil { //nolint:gosec // ours
 		t.Fatalf("building the binary: %v\n%s", err, out)
 	}
 	return path
@@ -156,6 +156,7 @@ func TestServeStaysSmallUnderLargeBodiesAndUnfinishedUploads(t *testing.T) {
 }
 
 func TestServeSaysWhichMemoryItHasAndKeepsToGOMEMLIMIT(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, pgtest.URL(t), "")
 	p := s.serve(t, []string{"GOMEMLIMIT=256MiB"})
 	var said struct {

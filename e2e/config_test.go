@@ -3,7 +3,6 @@ package e2e
 import (
 	"fmt"
 	"net/http"
-	"path/filepath"
 	"regexp"
 	"strings"
 	"syscall"
@@ -112,6 +111,7 @@ func policyLine(t *testing.T) int {
 var stackTrace = regexp.MustCompile(`goroutine \d+|panic:|\.go:\d+`)
 
 func TestServeRefusesAConfigurationThatCannotWorkAndSaysWhere(t *testing.T) {
+	t.Parallel()
 	databaseURL := pgtest.URL(t)
 	added := fmt.Sprintf("policy.csv:%d", policyLine(t))
 	const last = "    allow_everyone: true\n"
@@ -213,6 +213,7 @@ func TestServeRefusesAConfigurationThatCannotWorkAndSaysWhere(t *testing.T) {
 }
 
 func TestServeStartsOnAConfigurationThatWorks(t *testing.T) {
+	t.Parallel()
 	databaseURL := pgtest.URL(t)
 	for _, c := range []configCase{
 		{name: "the one that the refused ones come from"},
@@ -241,6 +242,7 @@ func TestServeStartsOnAConfigurationThatWorks(t *testing.T) {
 }
 
 func TestServeDoesNotShowTheDatabasesPassword(t *testing.T) {
+	t.Parallel()
 	for _, address := range []string{
 		"postgres://noted:hunter2@127.0.0.1:1/noted?connect_timeout=2",
 		"postgres://noted:hunter2@127.0.0.1:port/noted",
@@ -256,6 +258,7 @@ func TestServeDoesNotShowTheDatabasesPassword(t *testing.T) {
 }
 
 func TestAnOlderBinaryRefusesANewerSchemaAndLeavesItAlone(t *testing.T) {
+	t.Parallel()
 	databaseURL := pgtest.URL(t)
 	conn, err := pgx.Connect(t.Context(), databaseURL)
 	if err != nil {
@@ -300,51 +303,8 @@ func contents(t *testing.T, conn *pgx.Conn) (lines []string) {
 	return lines
 }
 
-func TestPolicyTestHoldsForTheShippedFilesFromAnyFolder(t *testing.T) {
-	code, p := run(t, command{args: []string{"policy", "test"}})
-	if text := p.stdout.String(); code != 0 || !strings.Contains(text, "policy_test.csv") || !strings.Contains(text, "hold") {
-		t.Errorf("exit code %d, standard output %q, standard error %q", code, text, p.stderr.String())
-	}
-}
-
-func TestPolicyTestNamesTheLineThatDoesNotHold(t *testing.T) {
-	dir := publicFolder(t, nil)
-	writeFile(t, dir, "policy_test.csv", "# who may do what\nallow, user, note:own, read\nallow, moderator, deadzone:any, purge\n")
-	code, p := run(t, command{args: []string{"policy", "test"}, dir: dir})
-	if text := p.stderr.String(); code != 1 || !strings.Contains(text, "policy_test.csv:3") || strings.Contains(text, "policy_test.csv:2") {
-		t.Errorf("exit code %d, standard error %q; want 1 and line 3 alone", code, text)
-	}
-	// Files may be named too, and a policy of the folder counts.
-	writeFile(t, dir, "policy.csv", shipped(t, "policy.csv")+"p, moderator, deadzone:any, purge\n")
-	if code, p := run(t, command{args: []string{"policy", "test"}, dir: dir}); code != 0 {
-		t.Errorf("with a policy that allows it: exit code %d, %s", code, p.stderr.String())
-	}
-	shippedTests := writeFile(t, dir, "promised.csv", shipped(t, "policy_test.csv"))
-	code, p = run(t, command{args: []string{"policy", "test", "--tests", shippedTests}, dir: dir})
-	if text := p.stderr.String(); code != 1 || !strings.Contains(text, filepath.Base(shippedTests)+":") {
-		t.Errorf("a policy that lets moderators purge passes the shipped tests: exit code %d, %q", code, text)
-	}
-}
-
-func TestVersionSaysWhichNotedThisIs(t *testing.T) {
-	code, p := run(t, command{args: []string{"version"}})
-	if text := p.stdout.String(); code != 0 || !regexp.MustCompile(`^noted \S+ go1\.\S+.*\n$`).MatchString(text) {
-		t.Errorf("exit code %d, standard output %q", code, text)
-	}
-}
-
-func TestACommandLineThatMakesNoSenseIsRefused(t *testing.T) {
-	for _, args := range [][]string{{}, {"sarve"}, {"version", "please"}, {"serve", "--config"}} {
-		t.Run(strings.Join(append([]string{"noted"}, args...), " "), func(t *testing.T) {
-			code, p := run(t, command{args: args})
-			if text := p.stderr.String(); code == 0 || text == "" || stackTrace.MatchString(text) {
-				t.Errorf("exit code %d, standard error %q", code, text)
-			}
-		})
-	}
-}
-
 func TestServeHasNoProviderOfItsOwn(t *testing.T) {
+	t.Parallel()
 	p := startConfig(t, configCase{config: []change{{"listen: 127.0.0.1:0", fmt.Sprintf("listen: 127.0.0.1:%d", freePort(t))}}}, pgtest.URL(t))
 	address := regexp.MustCompile(`"listen":"([^"]+)"`)
 	p.await(t, startLimit, "it serves", func() bool { return address.MatchString(p.stderr.String()) })

@@ -96,6 +96,7 @@ func (d *dev) tryLines() (lines []string) {
 }
 
 func TestDevSaysOnStandardOutputOnlyTheKeysAndThatItIsReady(t *testing.T) {
+	t.Parallel()
 	d := startDev(t, publicFolder(t, nil), nil)
 	before := d.stdout.String()
 	for _, name := range people {
@@ -112,6 +113,7 @@ func TestDevSaysOnStandardOutputOnlyTheKeysAndThatItIsReady(t *testing.T) {
 }
 
 func TestDevOffersTwoCurlLinesThatWorkAsPasted(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath("curl"); err != nil {
 		missing(t, "curl", err.Error())
 	}
@@ -138,6 +140,7 @@ func TestDevOffersTwoCurlLinesThatWorkAsPasted(t *testing.T) {
 }
 
 func TestDevSignsInByFollowingRedirectsWithALoginHint(t *testing.T) {
+	t.Parallel()
 	d := startDev(t, publicFolder(t, nil), nil, "--empty")
 	b := newBrowser(t, d.url, nil, nil)
 	token := b.signIn(t, "/auth/login?login_hint=alice", "noted_session")
@@ -158,6 +161,7 @@ func TestDevSignsInByFollowingRedirectsWithALoginHint(t *testing.T) {
 }
 
 func TestDevHasSampleNotesUnlessEmpty(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name string
 		args []string
@@ -183,12 +187,14 @@ func TestDevHasSampleNotesUnlessEmpty(t *testing.T) {
 }
 
 func TestDevRunsAsAnOrdinaryUser(t *testing.T) {
+	t.Parallel()
 	as := ordinaryUser(t)
 	d := startDev(t, publicFolder(t, as), as)
 	d.noRoot(t)
 }
 
 func TestDevRunsAsRootButItsPostgresDoesNot(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		missing(t, "root", "the test is not run by root")
 	}
@@ -256,6 +262,7 @@ func TestDevRefusesADataFolderInUse(t *testing.T) {
 }
 
 func TestDevWithoutPostgresAndNetworkSaysWhatToInstall(t *testing.T) {
+	t.Parallel()
 	bare := publicFolder(t, nil)
 	for _, dir := range []string{"bin", "home", "cache", "data"} {
 		if err := os.Mkdir(filepath.Join(bare, dir), 0o755); err != nil { //nolint:gosec // other accounts look into it
@@ -302,6 +309,7 @@ func hideTheMachine(t *testing.T) []string {
 }
 
 func TestDevFinishesRequestsOnSIGTERMAndKeepsEverythingButTheKeys(t *testing.T) {
+	t.Parallel()
 	data := publicFolder(t, nil)
 	const floor = 2 * time.Second // longer than usual, so that the request is under way for certain
 	first := startDev(t, data, nil, "--auth-failure-floor", floor.String())
@@ -356,6 +364,7 @@ func TestDevFinishesRequestsOnSIGTERMAndKeepsEverythingButTheKeys(t *testing.T) 
 }
 
 func TestDevKilledLosesNoAcknowledgedNoteAndLeavesNoPostgres(t *testing.T) {
+	t.Parallel()
 	data := publicFolder(t, nil)
 	var acknowledged []string
 	killed := func(d *dev) {
@@ -429,6 +438,7 @@ func killWhileWriting(t *testing.T, d *dev) []string {
 }
 
 func TestDevKeepsItsPeopleWhenTheProvidersPortIsTaken(t *testing.T) {
+	t.Parallel()
 	data := publicFolder(t, nil)
 	first := startDev(t, data, nil)
 	alice := first.as("alice").me(t).ID
@@ -486,6 +496,7 @@ func issuerOf(t *testing.T, data string) string {
 }
 
 func TestDevRefusesAnAddressThatOthersReach(t *testing.T) {
+	t.Parallel()
 	for _, listen := range []string{"0.0.0.0:0", "[::]:0", ":0", "192.0.2.1:0", "[::ffff:0.0.0.0]:0"} {
 		t.Run(listen, func(t *testing.T) {
 			data := filepath.Join(t.TempDir(), "data")
@@ -504,6 +515,7 @@ func TestDevRefusesAnAddressThatOthersReach(t *testing.T) {
 }
 
 func TestDevKeepsSecretsOutOfLogsAndFiles(t *testing.T) {
+	t.Parallel()
 	data := publicFolder(t, nil)
 	d := startDev(t, data, nil, "--log-level", "debug")
 	b := newBrowser(t, d.url, nil, nil)

@@ -156,7 +156,8 @@ func startKeycloak(t *testing.T, public, direct string) *keycloak {
 	cmd := exec.Command("sh", "-c", `exec 3<&0; (cat <&3 >/dev/null; kill $$) & exec "$@" 3<&- </dev/null`, "sh", //nolint:gosec // the folder is ours
 		filepath.Join(folder, "bin", "kc.sh"), "start-dev", "--db=dev-mem", "--cache=local", "--import-realm",
 		"--http-host=127.0.0.1", "--http-port="+strings.TrimPrefix(base, "http://127.0.0.1:"), "--hostname="+base)
-	cmd.Env = append(os.Environ(), "KC_BOOTSTRAP_ADMIN_USERNAME=root", "KC_BOOTSTRAP_ADMIN_PASSWORD="+keycloakPassword,
+	// Java's second compiler takes more time than it saves in one minute.
+	cmd.Env = append(os.Environ(), "JAVA_OPTS_APPEND=-XX:TieredStopAtLevel=1", "KC_BOOTSTRAP_ADMIN_USERNAME=root", "KC_BOOTSTRAP_ADMIN_PASSWORD="+keycloakPassword,
 		"NOTED_TEST_PASSWORD="+keycloakPassword, "NOTED_TEST_SECRET="+clientSecret, "NOTED_TEST_PUBLIC_URL="+public, "NOTED_TEST_BACKCHANNEL_URL="+direct)
 	var log output
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &log, &log, 5*time.Second

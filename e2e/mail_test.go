@@ -12,6 +12,7 @@ import (
 // Whatever somebody does to have invitations mailed, 30 in an hour are: deleting the organization gives
 // none back, and a service key's count for who made it. A key's name breaks no line of a mail.
 func TestNobodyHasMoreMailsSentThanTheLimit(t *testing.T) {
+	t.Parallel()
 	mails := mailtest.New(t, false)
 	d := startDev(t, publicFolder(t, nil), nil, "--empty", "--smtp-url", "smtp://"+mails.Address, "--mail-from", "noted <noted@dev.example>")
 	alice := d.signedIn(t, "alice")

@@ -15,6 +15,7 @@ var shellBlock = regexp.MustCompile("(?s)```sh\n(.*?)```")
 // TestTheDocumentedOrganizationsCanBeSetUpByCurl runs docs/organizations.md on `noted dev`, block after
 // block, as a newcomer does who has nothing else.
 func TestTheDocumentedOrganizationsCanBeSetUpByCurl(t *testing.T) {
+	t.Parallel()
 	for _, program := range []string{"bash", "curl", "jq"} {
 		if _, err := exec.LookPath(program); err != nil {
 			missing(t, program, "the commands of docs/organizations.md need it")

@@ -38,7 +38,7 @@ func build(m *testing.M) int {
 		return 1
 	}
 	noted = filepath.Join(dir, "noted")
-	if out, err := exec.Command("go", "build", "-race", "-o", noted, "../cmd/noted").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-race", "-ldflags=-s -w", "-o", noted, "../cmd/noted").CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "building the binary: %v\n%s", err, out)
 		return 1
 	}

@@ -165,6 +165,7 @@ func shipped(t *testing.T, name string) string {
 }
 
 func TestServeSignsInBehindATLSProxy(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, pgtest.URL(t), "")
 	s.serve(t, nil)
 	b := s.browser(t)
@@ -197,6 +198,7 @@ func TestServeSignsInBehindATLSProxy(t *testing.T) {
 }
 
 func TestServeKeepsNotesFromTheirCreationToTheDeadZone(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, pgtest.URL(t), "")
 	s.serve(t, nil)
 	ada, alice := s.browser(t), s.browser(t)
@@ -235,6 +237,7 @@ type auditItem struct {
 }
 
 func TestServeRecordsTheAddressThatItsProxySawAndNoForgedOne(t *testing.T) {
+	t.Parallel()
 	if browserAddress() == "127.0.0.1" {
 		t.Skip("needs a second loopback address, as Linux has it")
 	}
@@ -268,6 +271,7 @@ func TestServeRecordsTheAddressThatItsProxySawAndNoForgedOne(t *testing.T) {
 }
 
 func TestServeRefusesRequestsFromOtherSites(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, pgtest.URL(t), "")
 	s.serve(t, nil)
 	b := s.browser(t)
@@ -300,6 +304,7 @@ func TestServeRefusesRequestsFromOtherSites(t *testing.T) {
 }
 
 func TestServeShowsMetricsOnTheirOwnAddressAlone(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, pgtest.URL(t), "")
 	s.serve(t, nil)
 	plainClient(s.direct, wrongToken).get(t, "/v1/me").wantUnauthorized(t)
@@ -412,6 +417,7 @@ func TestServeIsNotReadyWhileItFinishesRequestsAfterSIGTERM(t *testing.T) {
 }
 
 func TestServeLogsJSONWithRequestIDsAndNoSecrets(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, pgtest.URL(t), "log_level: debug\n")
 	p := s.serve(t, nil)
 	// The ID token passes through the provider, which the test is.
@@ -482,6 +488,7 @@ func TestServeLogsJSONWithRequestIDsAndNoSecrets(t *testing.T) {
 }
 
 func TestServeTakesAFlagBeforeAVariableBeforeTheFile(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, pgtest.URL(t), "log_level: error\ndead_zone_retention: 240h\n")
 	var session string
 	for _, c := range []struct {
@@ -520,6 +527,7 @@ func TestServeTakesAFlagBeforeAVariableBeforeTheFile(t *testing.T) {
 }
 
 func TestServeSaysThatADeadDatabaseIsAwayAndComesBackWithIt(t *testing.T) {
+	t.Parallel()
 	data := publicFolder(t, nil)
 	t.Cleanup(func() { removePlace(t, data) })
 	postgres := startPostgres(t, data)
@@ -619,6 +627,7 @@ func point(t *testing.T, link string, postgres *localpg.Server) {
 }
 
 func TestServeEndsWithAnErrorWhenItsAddressIsTaken(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, pgtest.URL(t), "")
 	address := strings.TrimPrefix(s.direct, "http://")
 	listener, err := net.Listen("tcp", address)

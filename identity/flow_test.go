@@ -109,10 +109,7 @@ func location(t testing.TB, a servertest.Answer, status int) *url.URL {
 // want is an answer whose status is known.
 func want(t testing.TB, status int, a servertest.Answer) servertest.Answer {
 	t.Helper()
-	if a.Status != status {
-		t.Fatalf("want %d, got %d %s", status, a.Status, a.Body)
-	}
-	return a
+	return a.Want(t, status)
 }
 
 // number asks the database for one.

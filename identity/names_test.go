@@ -15,6 +15,7 @@ import (
 )
 
 func TestNamesForThePolicyAreOnlyWhatTheProviderMaySay(t *testing.T) {
+	t.Parallel()
 	providers := oidc.Providers{
 		{ID: "corp", Issuer: "https://corp.example", EmailDomains: []string{"corp.example"}},
 		{ID: "public", Issuer: "https://public.example"},
@@ -69,6 +70,7 @@ func withPolicy(t testing.TB, add string) func(*server.Options) {
 }
 
 func TestAGroupOfTheSignedTokenGivesItsRoleWhileItIsFresh(t *testing.T) {
+	t.Parallel()
 	env := servertest.New(t, withPolicy(t, "g, group:dev:/noted/admins, admin\ng, bob@dev.example, moderator\n"))
 	roles := func(session string) []string {
 		t.Helper()

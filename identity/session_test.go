@@ -48,6 +48,7 @@ func current(t testing.TB, env *servertest.Env, token string) string {
 }
 
 func TestSessionsAreListedEndedOneByOneAndAllOthers(t *testing.T) {
+	t.Parallel()
 	env := servertest.New(t)
 	first, second, third, bob := env.SignIn(t, "alice"), env.SignIn(t, "alice"), env.SignIn(t, "alice"), env.SignIn(t, "bob")
 	a := want(t, 200, env.Do(t, "GET", "/v1/me/sessions", second, nil))
@@ -112,6 +113,7 @@ func TestSessionsAreListedEndedOneByOneAndAllOthers(t *testing.T) {
 }
 
 func TestAKeyTouchesNoSession(t *testing.T) {
+	t.Parallel()
 	env := servertest.New(t)
 	alice := env.SignIn(t, "alice")
 	_, key := env.NewKey(t, alice, "key-admin")
@@ -125,6 +127,7 @@ func TestAKeyTouchesNoSession(t *testing.T) {
 }
 
 func TestASessionEndsAtItsIdleAndItsAbsoluteEnd(t *testing.T) {
+	t.Parallel()
 	env := servertest.New(t)
 	alice, beside := env.SignIn(t, "alice"), env.SignIn(t, "alice")
 	id := current(t, env, alice)
@@ -159,6 +162,7 @@ func TestASessionEndsAtItsIdleAndItsAbsoluteEnd(t *testing.T) {
 }
 
 func TestASessionsUseIsWrittenOnceAMinute(t *testing.T) {
+	t.Parallel()
 	env := servertest.New(t)
 	alice := env.SignIn(t, "alice")
 	stamp := func() (at time.Time) {
@@ -187,6 +191,7 @@ func TestASessionsUseIsWrittenOnceAMinute(t *testing.T) {
 }
 
 func TestLoggingOutEndsTheSession(t *testing.T) {
+	t.Parallel()
 	env := servertest.New(t)
 	alice := env.SignIn(t, "alice")
 	a := want(t, 204, env.Do(t, "POST", "/auth/logout", alice, nil))
@@ -222,6 +227,7 @@ func checkCleared(t testing.TB, a servertest.Answer) {
 }
 
 func TestABrowserLogsOutAtTheProviderToo(t *testing.T) {
+	t.Parallel()
 	env := servertest.New(t)
 	b := newBrowser(t, env)
 	want(t, 303, b.get(t, b.callback(t, "alice").String()))
@@ -250,6 +256,7 @@ func TestABrowserLogsOutAtTheProviderToo(t *testing.T) {
 
 // A browser that has logged out sends nothing more, so it is a stranger: no failure, no wait.
 func TestABrowserIsAStrangerAfterLogout(t *testing.T) {
+	t.Parallel()
 	env := servertest.New(t)
 	b := newBrowser(t, env)
 	want(t, 303, b.get(t, b.callback(t, "alice").String()))
@@ -274,6 +281,7 @@ func TestABrowserIsAStrangerAfterLogout(t *testing.T) {
 }
 
 func TestLogoutNeverFailsForACredential(t *testing.T) {
+	t.Parallel()
 	env := servertest.New(t)
 	expired := env.SignIn(t, "alice")
 	env.Exec(t, `update sessions set expires_at = now()`)
@@ -302,6 +310,7 @@ func TestLogoutNeverFailsForACredential(t *testing.T) {
 }
 
 func TestLogoutPrefersTheHeaderToTheCookie(t *testing.T) {
+	t.Parallel()
 	env := servertest.New(t)
 	byHeader, byCookie := env.SignIn(t, "alice"), env.SignIn(t, "bob")
 	want(t, 204, env.Do(t, "POST", "/auth/logout", byHeader, nil, "Cookie", "noted_session="+byCookie))
@@ -313,6 +322,7 @@ func TestLogoutPrefersTheHeaderToTheCookie(t *testing.T) {
 }
 
 func TestWithoutAnEndSessionEndpointABrowserGoesToTheFrontPage(t *testing.T) {
+	t.Parallel()
 	env := servertest.New(t)
 	env.Provider.SetLie(devidp.Lie{Discovery: func(doc map[string]any) { delete(doc, "end_session_endpoint") }})
 	alice := env.SignIn(t, "alice")
@@ -324,6 +334,7 @@ func TestWithoutAnEndSessionEndpointABrowserGoesToTheFrontPage(t *testing.T) {
 }
 
 func TestTheAuthorizationHeaderAloneCountsAndMustBeWellFormed(t *testing.T) {
+	t.Parallel()
 	env := servertest.New(t)
 	alice, bob := env.SignIn(t, "alice"), env.SignIn(t, "bob")
 	send := func(values []string, cookie string) servertest.Answer {
@@ -385,6 +396,7 @@ func TestTheAuthorizationHeaderAloneCountsAndMustBeWellFormed(t *testing.T) {
 }
 
 func TestNoCredentialIsAnsweredAtOnceWithTheSameBytes(t *testing.T) {
+	t.Parallel()
 	const floor = 2 * time.Second
 	env := servertest.New(t, func(o *server.Options) { o.Settings.AuthFailureFloor = floor })
 	started := time.Now()
@@ -407,6 +419,7 @@ func TestNoCredentialIsAnsweredAtOnceWithTheSameBytes(t *testing.T) {
 }
 
 func TestPublicRoutesReadNoCredential(t *testing.T) {
+	t.Parallel()
 	env := servertest.New(t)
 	for _, path := range []string{"/auth/providers", "/healthz", "/readyz", "/version", "/openapi.json", "/docs", "/", "/metrics"} {
 		want(t, 200, env.Do(t, "GET", path, "garbage", nil, "Cookie", "noted_session=garbage"))

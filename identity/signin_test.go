@@ -27,6 +27,7 @@ import (
 )
 
 func TestSigningInGoesByTheCodeFlowWithStateNonceAndPKCE(t *testing.T) {
+	t.Parallel()
 	env := servertest.New(t)
 	b := newBrowser(t, env)
 	a := b.get(t, env.URL+"/auth/login?return_to=/version%3Fx=1%23top&login_hint=alice")
@@ -92,6 +93,7 @@ func TestSigningInGoesByTheCodeFlowWithStateNonceAndPKCE(t *testing.T) {
 }
 
 func TestOverHTTPSTheCookieIsBoundToTheHost(t *testing.T) {
+	t.Parallel()
 	env := servertest.New(t, func(o *server.Options) { o.Settings.PublicURL = "https://notes.example" })
 	a := env.Do(t, "GET", "/auth/login?login_hint=alice", "", nil)
 	location(t, a, http.StatusFound)
@@ -166,6 +168,7 @@ func tokenJSON(body string) devidp.Lie {
 func later(d time.Duration) int64 { return time.Now().Add(d + time.Second - 1).Unix() }
 
 func TestEveryWrongSignInIsTheOneAnswer(t *testing.T) {
+	t.Parallel()
 	var trapped atomic.Int32
 	trap := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		trapped.Add(1)
@@ -380,6 +383,7 @@ func TestEveryWrongSignInIsTheOneAnswer(t *testing.T) {
 
 // The same callback again, with the cookie kept, as somebody would who copied both.
 func TestACodeIsSpentByItsUse(t *testing.T) {
+	t.Parallel()
 	env := servertest.New(t)
 	b := newBrowser(t, env)
 	back := b.callback(t, "alice")
@@ -397,6 +401,7 @@ func TestACodeIsSpentByItsUse(t *testing.T) {
 
 // PKCE and nonce bind the code to the flow: another flow's code is worth nothing in this one.
 func TestACodeOfAnotherFlowIsRefused(t *testing.T) {
+	t.Parallel()
 	env := servertest.New(t)
 	victim, attacker := newBrowser(t, env), newBrowser(t, env)
 	mine, theirs := attacker.callback(t, "bob"), victim.callback(t, "alice")
@@ -411,6 +416,7 @@ func TestACodeOfAnotherFlowIsRefused(t *testing.T) {
 }
 
 func TestDamagedSignInCookiesAreTheOneAnswer(t *testing.T) {
+	t.Parallel()
 	env := servertest.New(t)
 	for _, value := range []string{"", "x", "%", base64.RawURLEncoding.EncodeToString([]byte(`{}`)), base64.RawURLEncoding.EncodeToString([]byte(`{"s":7}`)), base64.RawURLEncoding.EncodeToString([]byte(`null`)), strings.Repeat("A", 4000)} {
 		b := newBrowser(t, env)
@@ -423,6 +429,7 @@ func TestDamagedSignInCookiesAreTheOneAnswer(t *testing.T) {
 }
 
 func TestWhatIsOnlyUnusualSignsIn(t *testing.T) {
+	t.Parallel()
 	env := servertest.New(t)
 	for name, lie := range map[string]devidp.Lie{
 		"iat 30 s ahead":        claim("iat", later(29*time.Second)),
@@ -497,6 +504,7 @@ func TestASlowlyDrippingTokenEndpointEndsToo(t *testing.T) {
 }
 
 func TestAnUnknownProviderIs404AndOneThatIsDownIs503(t *testing.T) {
+	t.Parallel()
 	env := servertest.New(t, func(o *server.Options) {
 		o.Providers = append(o.Providers, &oidc.Provider{ID: "down", Name: "down", Issuer: "http://127.0.0.1:1", ClientID: "noted"})
 	})
@@ -520,6 +528,7 @@ func TestAnUnknownProviderIs404AndOneThatIsDownIs503(t *testing.T) {
 }
 
 func TestADiscoveryDocumentOfAnotherIssuerIsRefusedUntilItIsRight(t *testing.T) {
+	t.Parallel()
 	env := servertest.New(t)
 	for _, issuer := range []any{"https://evil.example", env.Issuer + "/", "", 7, nil} {
 		env.Provider.SetLie(devidp.Lie{Discovery: func(doc map[string]any) { doc["issuer"] = issuer }})
@@ -531,6 +540,7 @@ func TestADiscoveryDocumentOfAnotherIssuerIsRefusedUntilItIsRight(t *testing.T) 
 }
 
 func TestGatesLetInWhoPassesAllOfThem(t *testing.T) {
+	t.Parallel()
 	type person = map[string]any
 	for _, c := range []struct {
 		name   string
@@ -596,6 +606,7 @@ func TestGatesLetInWhoPassesAllOfThem(t *testing.T) {
 }
 
 func TestSixteenFirstSignInsAtOnceMakeOneUser(t *testing.T) {
+	t.Parallel()
 	env := servertest.New(t)
 	const many = 16
 	browsers, backs, errs := make([]*browser, many), make([]*url.URL, many), make([]string, many)
@@ -631,6 +642,7 @@ func TestSixteenFirstSignInsAtOnceMakeOneUser(t *testing.T) {
 
 // One e-mail under two subjects is two people: an e-mail finds nobody.
 func TestAnEMailNeverFindsOrLinksAnybody(t *testing.T) {
+	t.Parallel()
 	env := servertest.New(t)
 	env.SignIn(t, "alice")
 	env.Provider.SetLie(claim("email", "alice@dev.example"))
@@ -641,6 +653,7 @@ func TestAnEMailNeverFindsOrLinksAnybody(t *testing.T) {
 }
 
 func TestWhatIsShownOfAPersonIsThatOfTheLastSignIn(t *testing.T) {
+	t.Parallel()
 	env := servertest.New(t)
 	before := env.SignIn(t, "alice")
 	env.Provider.SetLie(devidp.Lie{Claims: func(c map[string]any) { c["name"], c["email"] = "Alice ☂", "new@dev.example" }})
@@ -654,6 +667,7 @@ func TestWhatIsShownOfAPersonIsThatOfTheLastSignIn(t *testing.T) {
 
 // Others read it, in lists and mails.
 func TestAPersonsNameTurnsNoTextBreaksNoLineAndIsNeverBlank(t *testing.T) {
+	t.Parallel()
 	env := servertest.New(t)
 	for given, shown := range map[string]string{
 		"Ada \u202etfil\u202c\u2028Lovelace\u0085": "Ada tfilLovelace",
@@ -674,6 +688,7 @@ func TestAPersonsNameTurnsNoTextBreaksNoLineAndIsNeverBlank(t *testing.T) {
 }
 
 func TestReturnToIsOnThisServerOrTheFrontPage(t *testing.T) {
+	t.Parallel()
 	env := servertest.New(t)
 	for raw, to := range map[string]string{
 		"/notes?x=1#y": "/notes?x=1#y", "": "/", "https://evil.example/": "/", "//evil.example": "/", `/\evil.example`: "/",

@@ -41,10 +41,7 @@ type list struct {
 
 func want(t testing.TB, status int, a servertest.Answer) servertest.Answer {
 	t.Helper()
-	if a.Status != status {
-		t.Fatalf("want %d, got %d %s", status, a.Status, a.Body)
-	}
-	return a
+	return a.Want(t, status)
 }
 
 func refused(t testing.TB, what string, a servertest.Answer) {

@@ -30,10 +30,7 @@ type list struct {
 // want is one request whose answer has a known status.
 func want(t *testing.T, status int, a servertest.Answer) servertest.Answer {
 	t.Helper()
-	if a.Status != status {
-		t.Fatalf("want %d, got %d %s", status, a.Status, a.Body)
-	}
-	return a
+	return a.Want(t, status)
 }
 
 func TestNoteIsCreatedReadChangedAndDeleted(t *testing.T) {

@@ -95,6 +95,7 @@ func (w *orgWorld) listed(t testing.TB, path, token string) []string {
 // for every kind of caller, under the shipped policy and under one that opens the Dead Zone to
 // owners and to organizations.
 func TestAListIsWhatAskingForEachNoteSinglyWouldGive(t *testing.T) {
+	t.Parallel()
 	// Keys that are narrowed to a part of what keys usually have.
 	narrow := []string{
 		"p, key-secrets, self, read", "p, key-secrets, org, read", "p, key-secrets, note:restricted, read", "p, key-secrets, notebook, read",

@@ -444,6 +444,7 @@ func readsBody(method string) bool {
 // TestEveryOperationAnswersEveryCallerAsTheAccessMatrixSays is the product's promise, cell by
 // cell. A refused request changes nothing, and is refused before its body is read.
 func TestEveryOperationAnswersEveryCallerAsTheAccessMatrixSays(t *testing.T) {
+	t.Parallel()
 	rows, callers := readAccess(t)
 	w := newAccessWorld(t)
 

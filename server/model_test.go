@@ -80,6 +80,7 @@ func (c *modelCounts) table() string {
 // TestTheServerDecidesAsTheModel sends random sequences of every operation there is, as people,
 // keys and services in organizations, and compares each answer with the reference.
 func TestTheServerDecidesAsTheModel(t *testing.T) {
+	t.Parallel()
 	env := servertest.New(t, func(o *server.Options) { o.Settings.AuthFailureFloor = time.Millisecond })
 	people := modelPeople(t, env)
 	counts := &modelCounts{by: map[string]*outcomes{}, statuses: map[int]int{}}

@@ -266,6 +266,7 @@ func (r orgRow) decidedByBody() bool {
 // organizations, cell by cell. What is refused changes nothing, and is refused before a body is read,
 // unless the body itself is what decides.
 func TestOrganizationsAnswerEveryoneAsTheAccessMatrixSays(t *testing.T) {
+	t.Parallel()
 	rows, callers := readOrgAccess(t)
 	w := &orgWorld{accessWorld: newAccessWorld(t)}
 	check := &accessCheck{notFound: map[string]*servertest.Answer{}}

@@ -50,6 +50,7 @@ type Config struct {
 	PostLogoutRedirectURIs []string // compared exactly
 	People                 []Person
 	Now                    func() time.Time // nil: time.Now
+	Key                    *rsa.PrivateKey  // of 2048 bits, to sign with at first; nil: a new one
 }
 
 // Lie makes the provider break its word, for hostile tests. The zero Lie is honesty. Requests call
@@ -136,7 +137,7 @@ func New(c Config) (*Provider, error) {
 		config:   c,
 		basePath: issuer.Path,
 		page:     page,
-		key:      newKey(),
+		key:      asJWK(c.Key),
 		grants:   map[string]grant{},
 	}, nil
 }
@@ -144,7 +145,7 @@ func New(c Config) (*Provider, error) {
 // RotateKey makes a new signing key. The old one leaves the JWKS at once, so that tokens signed by
 // it no longer verify for a client that asks.
 func (p *Provider) RotateKey() {
-	key := newKey()
+	key := asJWK(nil)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.key = key
@@ -636,11 +637,13 @@ func writeJSON(w http.ResponseWriter, status int, value any) {
 	_, _ = w.Write(body) // an error here means that the client has gone
 }
 
-// newKey makes a signing key: RSA of 2048 bits, with a random kid.
-func newKey() jose.JSONWebKey {
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		panic(fmt.Sprintf("devidp: %v", err)) // crypto/rand does not fail, and the size is a valid one
+// asJWK gives a signing key, a new one of 2048 bits if it is nil, a random kid.
+func asJWK(key *rsa.PrivateKey) jose.JSONWebKey {
+	if key == nil {
+		var err error
+		if key, err = rsa.GenerateKey(rand.Reader, 2048); err != nil {
+			panic(fmt.Sprintf("devidp: %v", err)) // crypto/rand does not fail, and the size is a valid one
+		}
 	}
 	return jose.JSONWebKey{Key: key, KeyID: rand.Text(), Algorithm: string(jose.RS256), Use: "sig"}
 }

@@ -3,6 +3,8 @@ package servertest
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -86,6 +88,9 @@ func LoadPolicy(text []byte) (*authz.Policy, error) {
 		authz.Grouping{Who: "dev:ada", Role: "admin"}, authz.Grouping{Who: "dev:mona", Role: "moderator"})
 }
 
+// shippedPolicy is that of policy.csv, compiled once for all servers that load no other.
+var shippedPolicy = sync.OnceValues(func() (*authz.Policy, error) { return LoadPolicy(noted.Policy) })
+
 // Fixed is a policy that stays in force.
 func Fixed(t testing.TB, policy *authz.Policy, err error) *authz.InForce {
 	t.Helper()
@@ -111,7 +116,7 @@ func NewOn(t testing.TB, databaseURL string, change ...func(*server.Options)) *E
 	}
 	env := &Env{URL: "http://" + listener.Addr().String(), Log: &Log{}, statements: &statements{}}
 	provider := env.startProvider(t)
-	policy, err := authz.NewInForce(func() (*authz.Policy, error) { return LoadPolicy(noted.Policy) })
+	policy, err := authz.NewInForce(shippedPolicy)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,6 +154,33 @@ func NewOn(t testing.TB, databaseURL string, change ...func(*server.Options)) *E
 	return env
 }
 
+// keyring are the first keys of the providers. To make one takes longer than all else that a server needs to start, so
+// tests share them; the servers of one test, its subtests included, have different ones.
+type keyring struct {
+	mu   sync.Mutex
+	keys []*rsa.PrivateKey
+	used map[string]int // by the name of the test
+}
+
+var keys = keyring{used: map[string]int{}}
+
+func (k *keyring) next(t testing.TB) *rsa.PrivateKey {
+	t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	test, _, _ := strings.Cut(t.Name(), "/")
+	i := k.used[test]
+	k.used[test]++
+	if i == len(k.keys) {
+		key, err := rsa.GenerateKey(rand.Reader, 2048)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k.keys = append(k.keys, key)
+	}
+	return k.keys[i]
+}
+
 func (e *Env) startProvider(t testing.TB) *oidc.Provider {
 	t.Helper()
 	srv := httptest.NewUnstartedServer(nil)
@@ -159,7 +191,7 @@ func (e *Env) startProvider(t testing.TB) *oidc.Provider {
 	}
 	var err error
 	e.Provider, err = devidp.New(devidp.Config{
-		Issuer: e.Issuer, ClientID: "noted", ClientSecret: "for this test", People: people,
+		Issuer: e.Issuer, ClientID: "noted", ClientSecret: "for this test", People: people, Key: keys.next(t),
 		RedirectURIs:           []string{e.URL + "/auth/callback/dev"},
 		PostLogoutRedirectURIs: []string{e.URL + "/"},
 	})
@@ -180,6 +212,15 @@ type Answer struct {
 	Status int
 	Header http.Header
 	Body   []byte
+}
+
+// Want ends the test unless the answer has the status, and returns the answer.
+func (a Answer) Want(t testing.TB, status int) Answer {
+	t.Helper()
+	if a.Status != status {
+		t.Fatalf("want %d, got %d %s", status, a.Status, a.Body)
+	}
+	return a
 }
 
 // JSON decodes the body.

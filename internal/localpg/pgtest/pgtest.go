@@ -76,7 +76,7 @@ var prepared = sync.OnceValues(func() (*source, error) {
 	defer cancel()
 	address := os.Getenv(Variable)
 	if address == "" {
-		server, err := localpg.Start(ctx, localpg.Options{Settings: map[string]string{"max_connections": "200"}})
+		server, err := localpg.Start(ctx, localpg.Options{Settings: map[string]string{"max_connections": "500"}})
 		if err != nil {
 			return nil, err
 		}

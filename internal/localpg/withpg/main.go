@@ -53,7 +53,7 @@ func run(argv []string) (code int, err error) {
 		}
 	}()
 
-	server, err := localpg.Start(ctx, localpg.Options{Settings: map[string]string{"max_connections": "200"}})
+	server, err := localpg.Start(ctx, localpg.Options{Settings: map[string]string{"max_connections": "500"}})
 	if err != nil {
 		return 1, err
 	}

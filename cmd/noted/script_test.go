@@ -1,0 +1,69 @@
+package main
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestMain makes this test program `noted` as well, for the scripts.
+func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"noted": main}) }
+
+// stackTrace is no news for whoever gave the command.
+var stackTrace = regexp.MustCompile(`goroutine \d+|panic:|\.go:\d+|DATA RACE`)
+
+// What needs neither a server nor a browser is a script below testdata/script. Each has a folder of its own, with the
+// shipped policy in shipped.csv and its expectations in shipped_test.csv.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata/script",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(env *testscript.Env) error {
+			env.Setenv("GORACE", "atexit_sleep_ms=50") // it would wait a second at each exit
+			var errs []error
+			for _, name := range []string{"policy", "policy_test"} {
+				text, err := os.ReadFile("../../" + name + ".csv")
+				target := map[string]string{"policy": "shipped.csv", "policy_test": "shipped_test.csv"}[name]
+				errs = append(errs, err, os.WriteFile(env.WorkDir+"/"+target, text, 0o600))
+			}
+			return errors.Join(errs...)
+		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"exits": exits, "commands": commands},
+	})
+}
+
+// exits CODE COMMAND ARGUMENTS... runs the command, which must end with the code.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE COMMAND ARGUMENTS...")
+	}
+	code := 0
+	err := ts.Exec(args[1], args[2:]...)
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		code = exit.ExitCode()
+	} else {
+		ts.Check(err)
+	}
+	if want, err := strconv.Atoi(args[0]); err != nil || code != want {
+		ts.Fatalf("it exits with %d, want %s", code, args[0])
+	}
+	if match := stackTrace.FindString(ts.ReadFile("stderr")); match != "" {
+		ts.Fatalf("it shows %q", match)
+	}
+}
+
+// commands FILE runs the commands that the head of a policy names, from the first to the last.
+func commands(ts *testscript.TestScript, neg bool, args []string) {
+	line := regexp.MustCompile(`in its folder: (.* && .* && .*)\n`).FindStringSubmatch(ts.ReadFile(args[0]))
+	if neg || line == nil {
+		ts.Fatalf("the head of %s names no three commands", args[0])
+	}
+	ts.Check(ts.Exec("sh", "-ec", line[1]))
+}
