@@ -1135,7 +1135,7 @@ func TestEveryTestThatTheDocumentsNameExists(t *testing.T) {
 		t.Fatal(err)
 	}
 	inThreats := 0
-	for _, document := range append(documents, "../README.md", "../../SECURITY.md") {
+	for _, document := range append(documents, "../README.md", "../SECURITY.md") {
 		text, err := os.ReadFile(document) //nolint:gosec // the repository's
 		if err != nil {
 			t.Fatal(err)
