@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -254,7 +253,6 @@ func (s *Server) Handler() http.Handler { return s.router }
 // new is taken, and what failed until then is recorded. It returns when all of that, and the background
 // work, is over.
 func (s *Server) Run(ctx context.Context, listener, metricsListener net.Listener) error {
-	calmGC()
 	s.memory.apply(s.options.Log)
 	workContext, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.work = &background{cancel: cancel}
@@ -299,15 +297,6 @@ func (s *Server) Run(ctx context.Context, listener, metricsListener net.Listener
 	}
 	_ = s.Failures.Flush(grace) // what is left then is Close's
 	return errors.Join(errs...)
-}
-
-// calmGC lets the heap grow to five times of what lives before it is collected, unless GOGC says
-// otherwise. Little lives between two requests, so that Go's own twofold would collect many
-// times a second.
-func calmGC() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(400)
-	}
 }
 
 // drainNotice is how long /readyz says 503 before the listener closes, for a load balancer to
