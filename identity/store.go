@@ -58,11 +58,13 @@ func (s *Service) findSession(ctx context.Context, hash []byte) (credential, err
 	return c, err
 }
 
-// markUsed notes the use of a session, once a minute at most, so that a read is no write.
+// markUsed notes the use of a session, once a minute at most, so that a read is no write. It waits for nobody
+// who holds the row: the use is noted by the next request then.
 func (s *Service) markUsed(ctx context.Context, session uuid.UUID) error {
 	_, err := s.pool.Exec(ctx, `
 		update sessions set last_used_at = now()
-		where id = $1 and ended_at is null and last_used_at <= now() - interval '1 minute'`, session)
+		where id = (select id from sessions where id = $1 for no key update skip locked)
+			and ended_at is null and last_used_at <= now() - interval '1 minute'`, session)
 	return err
 }
 
