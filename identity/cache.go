@@ -21,6 +21,8 @@ const (
 	rememberedFor = time.Second
 	// rememberedAtMost bounds the memory; what does not fit is asked for each time.
 	rememberedAtMost = 10_000
+	// goodbyeTime is how long the listening connection has to be closed.
+	goodbyeTime = time.Second / 2
 )
 
 // remembered are callers whose credential held a moment ago. Every change of any credential
@@ -102,7 +104,11 @@ func (s *Service) listen(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("connecting: %w", err)
 	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	defer func() { // a database that hangs takes no goodbye
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbyeTime)
+		defer cancel()
+		_ = conn.Close(ctx)
+	}()
 	if _, err := conn.Exec(ctx, `listen noted_credentials`); err != nil {
 		return fmt.Errorf("listening: %w", err)
 	}

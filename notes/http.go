@@ -509,6 +509,9 @@ func (s *Service) write(ctx context.Context, found authz.Found[row], act authz.A
 // EndOf moves all notes of an organization that ends into the Dead Zone, in the transaction that
 // ends it.
 func (s *Service) EndOf(ctx context.Context, tx pgx.Tx, org uuid.UUID) error {
+	if err := mayTakeLong(ctx, tx); err != nil {
+		return err
+	}
 	return buryOf(ctx, tx, org, authz.From(ctx))
 }
 

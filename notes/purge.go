@@ -11,7 +11,7 @@ import (
 // purgeBatchSize is how many notes one transaction of the purge deletes, so that it is short.
 const purgeBatchSize = 200
 
-// batchTimeout ends a batch that the database does not answer.
+// batchTimeout ends a batch, for which no statement_timeout counts.
 const batchTimeout = time.Minute
 
 type metrics struct {
@@ -46,7 +46,9 @@ func (s *Service) Purge(ctx context.Context) (int, error) {
 			return total, err
 		}
 		if n < purgeBatchSize {
-			return total, s.purgeOrgs(ctx)
+			rest, cancel := context.WithTimeout(ctx, batchTimeout)
+			defer cancel()
+			return total, s.purgeOrgs(rest)
 		}
 	}
 }

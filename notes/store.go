@@ -295,6 +295,15 @@ func destroy(ctx context.Context, db querier, id uuid.UUID) error {
 	return nil
 }
 
+// mayTakeLong lifts statement_timeout for the rest of a transaction, for what takes as long as there is much of it:
+// ctx ends it.
+func mayTakeLong(ctx context.Context, tx pgx.Tx) error {
+	if _, err := tx.Exec(ctx, `set local statement_timeout = 0`); err != nil {
+		return fmt.Errorf("lifting statement_timeout: %w", err)
+	}
+	return nil
+}
+
 // purgeBatch deletes up to limit notes whose time in the Dead Zone is over by the database's
 // clock, with a row for each in the audit record, and returns how many. It takes no note that
 // another transaction holds, so replicas may purge at the same time, each note counts once,
@@ -302,6 +311,9 @@ func destroy(ctx context.Context, db querier, id uuid.UUID) error {
 func (s *Service) purgeBatch(ctx context.Context, limit int) (int, error) {
 	var purged int
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if err := mayTakeLong(ctx, tx); err != nil {
+			return err
+		}
 		rows, err := tx.Query(ctx, `
 			delete from notes
 			where id in (
@@ -350,6 +362,9 @@ func (s *Service) purgeOrgs(ctx context.Context) error {
 	}
 	for _, org := range empty {
 		err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+			if err := mayTakeLong(ctx, tx); err != nil {
+				return err
+			}
 			if _, err := s.orgs.Hold(ctx, tx, org); err != nil {
 				return err
 			}
