@@ -135,7 +135,8 @@ func TestTableThatHangsLeavesEverythingElseServed(t *testing.T) {
 // An operation that hangs with the table of notes and is not counted among those that may would take what is left
 // for others.
 func TestNoOperationThatHangsWithNotesStarvesOthers(t *testing.T) {
-	w := &orgWorld{accessWorld: newAccessWorld(t, short)}
+	// Longer than the probes take, so that what hangs does not end before them.
+	w := &orgWorld{accessWorld: newAccessWorld(t, short, func(o *server.Options) { o.Settings.LockTimeout, o.Settings.StatementTimeout = 8*time.Second, 12*time.Second })}
 	w.make(t)
 	rows, _ := readOrgAccess(t)
 	personal, _ := readAccess(t)

@@ -219,8 +219,11 @@ func unavailable(err error) string {
 		}
 		return states[pg.Code]
 	}
+	if errors.Is(err, context.DeadlineExceeded) { // of the wait for a connection, or of the whole request
+		return busy
+	}
 	var network net.Error
-	if errors.Is(err, context.DeadlineExceeded) || errors.As(err, &network) ||
+	if errors.As(err, &network) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
 		(err != nil && strings.Contains(err.Error(), "conn closed")) {
 		return away
