@@ -136,7 +136,9 @@ func TestTableThatHangsLeavesEverythingElseServed(t *testing.T) {
 // for others.
 func TestNoOperationThatHangsWithNotesStarvesOthers(t *testing.T) {
 	// Longer than the probes take, so that what hangs does not end before them.
-	w := &orgWorld{accessWorld: newAccessWorld(t, short, func(o *server.Options) { o.Settings.LockTimeout, o.Settings.StatementTimeout = 8*time.Second, 12*time.Second })}
+	w := &orgWorld{accessWorld: newAccessWorld(t, short, func(o *server.Options) {
+		o.Settings.LockTimeout, o.Settings.StatementTimeout = 8*time.Second, 12*time.Second
+	})}
 	w.make(t)
 	rows, _ := readOrgAccess(t)
 	personal, _ := readAccess(t)
