@@ -46,9 +46,7 @@ func (s *Service) Purge(ctx context.Context) (int, error) {
 			return total, err
 		}
 		if n < purgeBatchSize {
-			rest, cancel := context.WithTimeout(ctx, batchTimeout)
-			defer cancel()
-			return total, s.purgeOrgs(rest)
+			return total, s.purgeOrgs(ctx)
 		}
 	}
 }

@@ -351,6 +351,8 @@ func (s *Service) purgeBatch(ctx context.Context, limit int) (int, error) {
 
 // purgeOrgs erases what is left of deleted organizations that have no note any more.
 func (s *Service) purgeOrgs(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, batchTimeout)
+	defer cancel()
 	rows, err := s.pool.Query(ctx, `
 		select org_id from organizations o where deleted and not exists (select from notes n where n.org_id = o.org_id) limit 100`)
 	if err != nil {

@@ -10,5 +10,5 @@ func descriptors() int {
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
 		return 0
 	}
-	return int(min(uint64(limit.Cur), 1<<30)) //nolint:gosec,unconvert // bounded; the type differs among systems
+	return int(min(uint64(limit.Cur), 1<<30)) //nolint:unconvert // the type differs among systems
 }

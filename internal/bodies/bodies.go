@@ -136,7 +136,7 @@ func (b *Budget) Take(w http.ResponseWriter, r *http.Request, caller any, limit 
 		}
 		body.reserved = body.length
 	}
-	body.unwatch = context.AfterFunc(body.ctx, body.interrupt)
+	body.unwatch = context.AfterFunc(r.Context(), body.interrupt)
 	r.Body = body
 	return body, nil
 }
