@@ -20,6 +20,8 @@ const (
 	RememberedFor = time.Second
 	// rememberedAtMost bounds the memory; what does not fit is asked for each time.
 	rememberedAtMost = 10_000
+	// goodbyeTime is how long the listening connection has to be closed.
+	goodbyeTime = time.Second / 2
 )
 
 // remembered are callers whose credential held a moment ago. Every change of any credential

@@ -203,7 +203,8 @@ func (s *Service) waitFloor(ctx context.Context) bool {
 		sleepUntil(arrived.Add(age + wait))
 		return true
 	case <-ctx.Done():
-		return !errors.Is(ctx.Err(), context.Canceled)
+		// Who went away is canceled for no other cause; the server's end has one.
+		return !errors.Is(context.Cause(ctx), context.Canceled)
 	}
 }
 

@@ -71,11 +71,13 @@ func (s *Service) findSession(ctx context.Context, hash []byte) (credential, err
 	return c, err
 }
 
-// markUsed notes the use of a session, once a minute at most, so that a read is no write.
+// markUsed notes the use of a session, once a minute at most, so that a read is no write. It waits for nobody
+// who holds the row: the use is noted by the next request then.
 func (s *Service) markUsed(ctx context.Context, session uuid.UUID) error {
 	_, err := s.pool.Exec(ctx, `
 		update sessions s set last_used_at = now()
-		where s.id = $1 and `+notEnded+` and s.last_used_at <= now() - interval '1 minute'`, session)
+		where s.id = (select id from sessions where id = $1 for no key update skip locked)
+			and `+notEnded+` and s.last_used_at <= now() - interval '1 minute'`, session)
 	return err
 }
 
@@ -401,7 +403,11 @@ func (s *Service) listen(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("connecting: %w", err)
 	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	defer func() { // a database that hangs takes no goodbye
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbyeTime)
+		defer cancel()
+		_ = conn.Close(ctx)
+	}()
 	if _, err := conn.Exec(ctx, `listen noted_credentials`); err != nil {
 		return fmt.Errorf("listening: %w", err)
 	}

@@ -144,8 +144,10 @@ func refusedBody(err error) (refused *problem.Error) {
 // formOf reads a request's form, and nothing of its address. Each parameter may be there once
 // (RFC 6749, 3.2). A route that Forms does not bound gets none.
 func formOf(r *http.Request) (url.Values, error) {
-	switch r.Body.(type) {
-	case *bodies.Body, refusedForm:
+	switch body := r.Body.(type) {
+	case *bodies.Body:
+	case refusedForm: // whatever is in it
+		return nil, body.err
 	default:
 		return nil, errForm
 	}

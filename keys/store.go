@@ -108,7 +108,8 @@ func (s *Service) VerifyKey(ctx context.Context, token string) (identity.KeyCred
 	return c, nil
 }
 
-// markUsed notes the use of a key, once a minute at most, so that a read is no write.
+// markUsed notes the use of a key, once a minute at most, so that a read is no write. It waits for nobody who
+// holds the row: the use is noted by the next request then.
 func (s *Service) markUsed(ctx context.Context, id uuid.UUID) {
 	info := request.From(ctx)
 	var ip *netip.Addr
@@ -117,7 +118,8 @@ func (s *Service) markUsed(ctx context.Context, id uuid.UUID) {
 	}
 	_, err := s.pool.Exec(ctx, `
 		update keys set last_used_at = now(), last_used_ip = $2
-		where id = $1 and (last_used_at is null or last_used_at <= now() - interval '1 minute')`, id, ip)
+		where id = (select id from keys where id = $1 for no key update skip locked)
+			and (last_used_at is null or last_used_at <= now() - interval '1 minute')`, id, ip)
 	if err != nil {
 		info.Log().LogAttrs(ctx, slog.LevelWarn, "noting a key's use", slog.Any("error", err))
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -35,6 +36,7 @@ func (s *Service) Register(api *authz.API) {
 	}, "note", "read", s.listNotes)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "get-note", Method: http.MethodGet, Path: "/v1/notes/{id}", Summary: "Read a note", Tags: tags,
+		Responses: map[string]*huma.Response{"304": {Description: "It is still the version that If-None-Match names"}},
 	}, "note", "read", s.findNote(withBody), s.get)
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "change-note", Method: http.MethodPatch, Path: "/v1/notes/{id}", Summary: "Change a note", Tags: tags,
@@ -71,6 +73,13 @@ func (s *Service) Register(api *authz.API) {
 type noteOutput struct {
 	ETag string `header:"ETag"`
 	Body Note
+}
+
+// readOutput is a noteOutput, or 304 without the note.
+type readOutput struct {
+	Status int
+	ETag   string `header:"ETag"`
+	Body   Note
 }
 
 func output(note DeadNote) *noteOutput {
@@ -331,14 +340,41 @@ func recordAny(ctx context.Context, db audit.Execer, by authz.Relation, action a
 	})
 }
 
-func (s *Service) get(ctx context.Context, _ *struct{}, found authz.Found[row]) (*noteOutput, error) {
+func (s *Service) get(ctx context.Context, in *noneMatch, found authz.Found[row]) (*readOutput, error) {
 	note, err := reveal(ctx, s.pool, "note", found.Thing, audit.NoteReadAny, found.By)
-	return output(note), err
+	out := &readOutput{http.StatusOK, etag(note.Version), note.Note}
+	if in.has(note.Version) {
+		out.Status = http.StatusNotModified
+	}
+	return out, err
+}
+
+// match is If-Match (RFC 9110, 13.1.1).
+type match struct {
+	IfMatch string `header:"If-Match" doc:"The ETag that the act is based on"`
+	sent    bool   // empty says that no version may be the current one
+}
+
+// Resolve reads all that was sent: a header may stand there in several lines, and empty.
+func (m *match) Resolve(ctx huma.Context) []error {
+	m.IfMatch, m.sent = headerOf(ctx, "If-Match")
+	return nil
+}
+
+// headerOf is a header that is a list, in one line.
+func headerOf(ctx huma.Context, name string) (line string, sent bool) {
+	var lines []string
+	ctx.EachHeader(func(called, value string) {
+		if called == name {
+			lines = append(lines, value)
+		}
+	})
+	return strings.Join(lines, ","), lines != nil
 }
 
 type changeInput struct {
-	IfMatch string `header:"If-Match" doc:"The ETag that the change is based on"`
-	Body    NoteChange
+	match
+	Body NoteChange
 }
 
 // NoteChange is what may change of a note; what is left out stays.
@@ -353,7 +389,7 @@ func (s *Service) change(ctx context.Context, in *changeInput, found authz.Found
 		return nil, err
 	}
 	var changed DeadNote
-	err := s.write(ctx, found, in.IfMatch, func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation) error {
+	err := s.write(ctx, found, in.match, func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation) error {
 		caller, notebook := authz.From(ctx), r.note.NotebookID
 		if in.Body.NotebookID.Value.NamesNothing() {
 			return authz.NotFound("notebook")
@@ -423,12 +459,10 @@ func sent[T any](o strictjson.Optional[T]) *T {
 	return &o.Value
 }
 
-type deleteInput struct {
-	IfMatch string `header:"If-Match" doc:"The ETag of the note to delete"`
-}
+type deleteInput struct{ match }
 
 func (s *Service) delete(ctx context.Context, in *deleteInput, found authz.Found[row]) (*struct{}, error) {
-	return nil, s.write(ctx, found, in.IfMatch, func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation) error {
+	return nil, s.write(ctx, found, in.match, func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation) error {
 		if err := bury(ctx, tx, r.space, r.note.ID, authz.From(ctx)); err != nil {
 			return err
 		}
@@ -438,7 +472,7 @@ func (s *Service) delete(ctx context.Context, in *deleteInput, found authz.Found
 
 // write locks a live note, decides once more on what it has locked, compares If-Match, and
 // does the deed, in one transaction.
-func (s *Service) write(ctx context.Context, found authz.Found[row], ifMatch string, do func(context.Context, pgx.Tx, row, authz.Relation) error) error {
+func (s *Service) write(ctx context.Context, found authz.Found[row], ifMatch match, do func(context.Context, pgx.Tx, row, authz.Relation) error) error {
 	return s.hold(ctx, found, func(ctx context.Context, tx pgx.Tx, _ bool) error {
 		r, err := find(ctx, tx, authz.From(ctx), found.Thing.space, found.At.ID, withoutBody)
 		if err != nil {
@@ -448,7 +482,7 @@ func (s *Service) write(ctx context.Context, found authz.Found[row], ifMatch str
 		if err != nil {
 			return err
 		}
-		if err := checkMatch(ifMatch, r.note.Version); err != nil {
+		if err := ifMatch.check(r.note.Version); err != nil {
 			return err
 		}
 		return do(ctx, tx, r, by)
@@ -458,6 +492,9 @@ func (s *Service) write(ctx context.Context, found authz.Found[row], ifMatch str
 // EndOf moves all notes of an organization that ends into the Dead Zone, in the transaction that
 // ends it.
 func (s *Service) EndOf(ctx context.Context, tx pgx.Tx, org uuid.UUID) error {
+	if err := mayTakeLong(ctx, tx); err != nil {
+		return err
+	}
 	return buryOf(ctx, tx, org, authz.From(ctx))
 }
 
@@ -484,14 +521,13 @@ func (s *Service) hold(ctx context.Context, found authz.Found[row], work func(ct
 	})
 }
 
-// checkMatch compares If-Match with a version (RFC 9110, 13.1.1): empty and * always match,
-// a weak tag never does.
-func checkMatch(header string, version int64) error {
-	if header == "" || strings.TrimSpace(header) == "*" {
+// check compares with a version: what was not sent and * always match, a weak tag never does, and no tag
+// matches nothing.
+func (m match) check(version int64) error {
+	if !m.sent || strings.TrimSpace(m.IfMatch) == "*" {
 		return nil
 	}
-	for tag := range strings.SplitSeq(header, ",") {
-		tag = strings.TrimSpace(tag)
+	for _, tag := range tagsOf(m.IfMatch) {
 		if tag == etag(version) {
 			return nil
 		}
@@ -500,6 +536,36 @@ func checkMatch(header string, version int64) error {
 		}
 	}
 	return errStale
+}
+
+// tagsOf are the tags of a list (RFC 9110, 5.6.1). None of ours has a comma in it.
+func tagsOf(list string) (tags []string) {
+	for tag := range strings.SplitSeq(list, ",") {
+		if tag = strings.TrimSpace(tag); tag != "" {
+			tags = append(tags, tag)
+		}
+	}
+	return tags
+}
+
+// noneMatch is If-None-Match (RFC 9110, 13.1.2).
+type noneMatch struct {
+	IfNoneMatch string `header:"If-None-Match" doc:"An ETag that the caller has: 304 if the note is still that"`
+}
+
+// Resolve reads all that was sent.
+func (m *noneMatch) Resolve(ctx huma.Context) []error {
+	m.IfNoneMatch, _ = headerOf(ctx, "If-None-Match")
+	return nil
+}
+
+// has holds when the caller has this version. The comparison is the weak one, which a cache or a proxy that
+// compresses makes necessary.
+func (m noneMatch) has(version int64) bool {
+	if strings.TrimSpace(m.IfNoneMatch) == "*" {
+		return true
+	}
+	return slices.ContainsFunc(tagsOf(m.IfNoneMatch), func(tag string) bool { return strings.TrimPrefix(tag, "W/") == etag(version) })
 }
 
 type deadListOutput struct{ Body page.Of[DeadSummary] }

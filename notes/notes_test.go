@@ -323,3 +323,46 @@ func TestANoteLeavesARestrictedNotebookOnlyByWhoMayChangeSuchNotebooks(t *testin
 	}
 	want(t, 200, env.Do(t, http.MethodPatch, "/v1/notes/"+made, alice, `{"notebook_id":null}`))
 }
+
+// An If-Match that names no version matches none: it must not be taken for none sent.
+func TestEmptyIfMatchWritesNothing(t *testing.T) {
+	env := servertest.New(t)
+	alice := env.SignIn(t, "alice")
+	id := env.NewNote(t, alice, "n")
+	for _, header := range []string{"", " ", ",", " , "} {
+		want(t, 412, env.Do(t, http.MethodPatch, "/v1/notes/"+id, alice, `{"title":"lost"}`, "If-Match", header))
+		want(t, 412, env.Do(t, http.MethodDelete, "/v1/notes/"+id, alice, nil, "If-Match", header))
+	}
+	// In several lines it is one list (RFC 9110, 5.3).
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPatch, env.URL+"/v1/notes/"+id, strings.NewReader(`{"title":"kept"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header = http.Header{"Authorization": {"Bearer " + alice}, "Content-Type": {"application/json"}, "If-Match": {`"7"`, `"1"`}}
+	want(t, 200, servertest.Send(t, http.DefaultTransport, r))
+}
+
+// Who has the version already gets 304, after the decision, and no note.
+func TestNoteThatTheCallerHasIsNotSentAgain(t *testing.T) {
+	env := servertest.New(t)
+	alice, bob, mona := env.SignIn(t, "alice"), env.SignIn(t, "bob"), env.SignIn(t, "mona")
+	path := "/v1/notes/" + env.NewNote(t, alice, "n")
+	for _, tag := range []string{`"1"`, `W/"1"`, `"7", "1"`, `*`} {
+		a := want(t, 304, env.Do(t, http.MethodGet, path, alice, nil, "If-None-Match", tag))
+		if len(a.Body) != 0 || a.Header.Get("ETag") != `"1"` {
+			t.Errorf("%s: %v %q", tag, a.Header, a.Body)
+		}
+	}
+	for _, tag := range []string{`"2"`, `1`, ``, `""`} {
+		want(t, 200, env.Do(t, http.MethodGet, path, alice, nil, "If-None-Match", tag))
+	}
+	want(t, 404, env.Do(t, http.MethodGet, path, bob, nil, "If-None-Match", `"1"`))
+	// Staff learn that it is unchanged, which is a look.
+	want(t, 304, env.Do(t, http.MethodGet, path, mona, nil, "If-None-Match", `"1"`))
+	var looks int
+	if err := env.Pool.QueryRow(t.Context(), `select count(*) from audit_events where action = 'note.read_any'`).Scan(&looks); err != nil || looks != 1 {
+		t.Errorf("%d looks are recorded (%v)", looks, err)
+	}
+	want(t, 200, env.Do(t, http.MethodPatch, path, alice, `{"body":"b"}`))
+	want(t, 200, env.Do(t, http.MethodGet, path, alice, nil, "If-None-Match", `"1"`))
+}

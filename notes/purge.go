@@ -12,7 +12,7 @@ import (
 // purgeBatchSize is how many notes the purge looks for at once, and the most that one of its transactions deletes, so that it is short.
 const purgeBatchSize = 200
 
-// batchTimeout ends a batch that the database does not answer.
+// batchTimeout ends a batch, for which no statement_timeout counts.
 const batchTimeout = time.Minute
 
 type metrics struct {

@@ -325,6 +325,15 @@ func destroy(ctx context.Context, db querier, in, id uuid.UUID) error {
 	return nil
 }
 
+// mayTakeLong lifts statement_timeout for the rest of a transaction, for what takes as long as there is much of it:
+// ctx ends it.
+func mayTakeLong(ctx context.Context, tx pgx.Tx) error {
+	if _, err := tx.Exec(ctx, `set local statement_timeout = 0`); err != nil {
+		return fmt.Errorf("lifting statement_timeout: %w", err)
+	}
+	return nil
+}
+
 // over is a condition on notes: that their time in the Dead Zone, @retention, is over by the database's clock.
 const over = `deleted_at <= now() - @retention::interval`
 
@@ -358,6 +367,9 @@ func (s *Service) listDue(ctx context.Context, after due, limit int) ([]due, err
 func (s *Service) purgeSome(ctx context.Context, in uuid.UUID, ids []uuid.UUID) (int, error) {
 	purged := 0
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if err := mayTakeLong(ctx, tx); err != nil {
+			return err
+		}
 		rows, err := tx.Query(ctx, `
 			delete from notes
 			where space_id = @space and id in (
@@ -423,7 +435,12 @@ func (s *Service) purgeOrg(ctx context.Context, org uuid.UUID) error {
 	if err := s.pool.QueryRow(ctx, `select exists (select from notes where space_id = $1)`, org).Scan(&waits); err != nil || waits {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, batchTimeout)
+	defer cancel()
 	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if err := mayTakeLong(ctx, tx); err != nil {
+			return err
+		}
 		if _, err := s.orgs.Hold(ctx, tx, org); err != nil {
 			return err
 		}

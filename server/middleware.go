@@ -23,6 +23,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"noted/identity"
+	"noted/internal/bodies"
 	"noted/internal/problem"
 	"noted/internal/request"
 )
@@ -38,7 +39,7 @@ type metrics struct {
 
 // newMetrics registers them. A counter has each of its labels from the start, with 0: one that first
 // appears with its first event has no rate then.
-func newMetrics(registry prometheus.Registerer, log *slog.Logger, version string, pool *pgxpool.Pool) metrics {
+func newMetrics(registry prometheus.Registerer, log *slog.Logger, version string, pool *pgxpool.Pool, turns *turns) metrics {
 	m := metrics{
 		log: log,
 		requests: prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -68,7 +69,7 @@ func newMetrics(registry prometheus.Registerer, log *slog.Logger, version string
 	})
 	info.Set(1)
 	registry.MustRegister(m.requests, m.inFlight, m.failures, m.signIns, info)
-	registerPool(registry, pool)
+	registerPool(registry, pool, turns)
 	return m
 }
 
@@ -80,7 +81,7 @@ func outcome(success bool) string {
 }
 
 // registerPool shows the connections to the database: a pool that is always full makes requests wait.
-func registerPool(registry prometheus.Registerer, pool *pgxpool.Pool) {
+func registerPool(registry prometheus.Registerer, pool *pgxpool.Pool, turns *turns) {
 	gauge := func(name, help string, value func(*pgxpool.Stat) int32) {
 		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(value(pool.Stat())) }))
 	}
@@ -90,19 +91,19 @@ func registerPool(registry prometheus.Registerer, pool *pgxpool.Pool) {
 	registry.MustRegister(
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "noted_db_waits_total", Help: "How often work had to wait for a connection.",
-		}, func() float64 { return float64(pool.Stat().EmptyAcquireCount()) }),
+		}, func() float64 { return float64(pool.Stat().EmptyAcquireCount() + turns.waits.Load()) }),
 		prometheus.NewCounterFunc(prometheus.CounterOpts{
 			Name: "noted_db_wait_seconds_total", Help: "How long work had to wait for connections.",
-		}, func() float64 { return pool.Stat().EmptyAcquireWaitTime().Seconds() }),
+		}, func() float64 {
+			return (pool.Stat().EmptyAcquireWaitTime() + time.Duration(turns.waited.Load())).Seconds()
+		}),
 	)
 }
 
-// requestTimeout ends the work of a request; it is longer than any body may take to arrive.
-const requestTimeout = 80 * time.Second
-
 // arrive gives each request its id, its client's address and its logger. It believes no
-// header but X-Forwarded-For of a trusted proxy, which chi's middleware before it has read.
-func arrive(log *slog.Logger) func(http.Handler) http.Handler {
+// header but X-Forwarded-For of a trusted proxy, which chi's middleware before it has read. The
+// request ends after timeout, and the time that its body may take if it has one.
+func arrive(log *slog.Logger, timeout time.Duration) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			ip, err := netip.ParseAddr(middleware.GetClientIP(r.Context()))
@@ -113,7 +114,11 @@ func arrive(log *slog.Logger) func(http.Handler) http.Handler {
 			info := request.New(r, ip, log)
 			w.Header().Set("X-Request-Id", info.ID)
 			// A database that hangs must not hold requests for ever.
-			ctx, cancel := context.WithTimeout(request.With(r.Context(), info), requestTimeout)
+			limit := timeout
+			if r.ContentLength != 0 {
+				limit += bodies.Whole
+			}
+			ctx, cancel := context.WithTimeout(request.With(r.Context(), info), limit)
 			defer cancel()
 			next.ServeHTTP(w, r.WithContext(ctx))
 		})

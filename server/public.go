@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"runtime"
 	"sync"
-	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -30,6 +29,7 @@ type readyOutput struct{ Body Readiness }
 // Readiness is the answer of /readyz.
 type Readiness struct {
 	Status     string `json:"status" example:"ready"`
+	Database   string `json:"database" enum:"read-write,read-only" doc:"read-only: what reads is served, what writes gets 503"`
 	Policy     string `json:"policy" doc:"The hash of the policy in force"`
 	Migrations int64  `json:"migrations" doc:"The schema's version"`
 }
@@ -83,13 +83,15 @@ func (s *Server) ready(ctx context.Context, _ *struct{}) (*readyOutput, error) {
 	if s.draining.Load() {
 		return nil, problem.New(http.StatusServiceUnavailable, "The server is stopping")
 	}
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
 	out := &readyOutput{}
-	err := s.Pool.QueryRow(ctx, `select coalesce(max(version_id), 0) from goose_db_version`).Scan(&out.Body.Migrations)
+	found, err := s.readiness.ask(ctx)
 	if err != nil {
 		s.options.Log.LogAttrs(ctx, slog.LevelError, "not ready", slog.Any("error", err))
 		return nil, problem.New(http.StatusServiceUnavailable, "The database cannot be reached")
+	}
+	out.Body.Database, out.Body.Migrations = "read-write", found.schema
+	if found.readOnly {
+		out.Body.Database = "read-only"
 	}
 	if out.Body.Migrations != migrate.Version() {
 		return nil, problem.New(http.StatusServiceUnavailable, "The database has schema version %d, this binary needs %d", out.Body.Migrations, migrate.Version())

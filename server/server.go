@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"runtime/debug"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -18,6 +17,7 @@ import (
 	"github.com/go-chi/chi/v5"
 	"github.com/go-chi/chi/v5/middleware"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/multitracer"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -29,6 +29,7 @@ import (
 	"noted/identity"
 	"noted/identity/oidc"
 	"noted/internal/audit"
+	"noted/internal/bodies"
 	"noted/internal/migrate"
 	"noted/internal/problem"
 	"noted/internal/strictjson"
@@ -76,6 +77,9 @@ type Server struct {
 
 	policyMetrics policyMetrics
 	memory        memory
+	turns         *turns
+	readiness     *readiness
+	connections   *connections
 }
 
 // publicRoutes read no credential. A route that is not here and declares no permission stops
@@ -112,38 +116,57 @@ func Open(ctx context.Context, options Options) (*Server, error) {
 	if err := ready(ctx, settings.DatabaseURL); err != nil {
 		return nil, err
 	}
-	pool, err := openPool(ctx, settings.DatabaseURL, options.Tracer)
+	pool, turns, err := openPool(ctx, settings, options.Tracer)
 	if err != nil {
 		return nil, fmt.Errorf("database_url: %w", err)
 	}
-	s := &Server{Pool: pool, options: options, registry: prometheus.NewRegistry(), memory: findMemory(os.DirFS("/"))}
-	if err := s.wire(); err != nil {
+	readiness, err := newReadiness(ctx, settings.DatabaseURL)
+	if err != nil {
 		pool.Close()
+		return nil, fmt.Errorf("database_url: %w", err)
+	}
+	s := &Server{
+		Pool: pool, turns: turns, readiness: readiness, options: options, registry: prometheus.NewRegistry(), memory: findMemory(os.DirFS("/")),
+	}
+	if err := s.wire(); err != nil {
+		s.closePools()
 		return nil, err
 	}
 	return s, nil
 }
 
 // openPool connects so that ids travel as the 16 bytes that they are, not as text.
-func openPool(ctx context.Context, url string, tracer pgx.QueryTracer) (*pgxpool.Pool, error) {
-	config, err := pgxpool.ParseConfig(url)
+func openPool(ctx context.Context, settings Settings, tracer pgx.QueryTracer) (*pgxpool.Pool, *turns, error) {
+	config, err := pgxpool.ParseConfig(settings.DatabaseURL)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	config.ConnConfig.Tracer = tracer
+	plain, err := pgx.ParseConfig(settings.DatabaseURL) // which leaves what is the pool's
+	if err != nil {
+		return nil, nil, err
+	}
+	if plain.RuntimeParams["pool_max_conns"] == "" {
+		config.MaxConns = poolSize
+	}
 	config.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
 		pgxuuid.Register(conn.TypeMap())
 		return nil
 	}
-	return pgxpool.NewWithConfig(ctx, config)
+	turns := bound(config, settings)
+	if tracer != nil {
+		config.ConnConfig.Tracer = multitracer.New(turns, tracer)
+	}
+	pool, err := pgxpool.NewWithConfig(ctx, config)
+	return pool, turns, err
 }
 
 func (s *Server) wire() error {
 	settings := s.options.Settings
 	s.registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	m := newMetrics(s.registry, s.options.Log, s.options.Version, s.Pool)
+	m := newMetrics(s.registry, s.options.Log, s.options.Version, s.Pool, s.turns)
 	s.policyMetrics = newPolicyMetrics(s.registry, s.options.Policy)
 	s.Failures = audit.NewFailures(s.Pool, s.options.Log, s.registry)
+	s.connections = newConnections(s.mostConnections(), s.registry)
 	callers, strangers := s.newBudgets()
 	s.Keys = keys.New(s.Pool, keys.Config{MaxAge: settings.KeyMaxAge, OwnerMaxAbsence: settings.KeyOwnerMaxAbsence})
 	s.Identity = identity.New(s.Pool, s.options.Policy.Policy, s.Keys, identity.Config{
@@ -202,7 +225,7 @@ func (s *Server) newRouter(m metrics) (*chi.Mux, error) {
 		clientIP = middleware.ClientIPFromXFF(trusted...)
 	}
 	router := chi.NewRouter()
-	router.Use(clientIP, arrive(s.options.Log), problem.Pages(web.Problem), m.observe, recoverer,
+	router.Use(clientIP, arrive(s.options.Log, s.options.Settings.RequestTimeout), s.sayStopping, problem.Pages(web.Problem), m.observe, recoverer,
 		securityHeaders(strings.HasPrefix(s.options.Settings.PublicURL, "https:")), OnlyFor(s.options.Hosts), protect, middleware.GetHead)
 	router.NotFound(notFound)
 	router.MethodNotAllowed(methodNotAllowed(router))
@@ -247,16 +270,15 @@ func (s *Server) humaConfig() huma.Config {
 func (s *Server) Handler() http.Handler { return s.router }
 
 // Run serves on the listener, and metrics on the second one if it is not nil, until ctx ends;
-// then it drains: /readyz says 503, requests under way get ShutdownGrace to finish, nothing
-// new is taken, and what failed until then is recorded. It returns when all of that, and the background
-// work, is over.
+// then it drains: /readyz says 503, requests under way get ShutdownGrace to finish, after which they get
+// 503, nothing new is taken, and what failed until then is recorded. It returns when all of that, and the
+// background work, is over, three seconds after ShutdownGrace at the latest, whatever the database does.
 func (s *Server) Run(ctx context.Context, listener, metricsListener net.Listener) error {
-	calmGC()
 	s.memory.apply(s.options.Log)
 	workContext, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	s.work = &background{cancel: cancel}
 	defer s.work.stop()
-	s.work.run(workContext, s.Notes.RunPurge)
+	s.work.run(inLane(workContext, onNotes), s.Notes.RunPurge)
 	s.work.run(workContext, s.tidy)
 	s.work.run(workContext, s.Failures.Run)
 	s.work.run(workContext, s.rest)
@@ -264,16 +286,20 @@ func (s *Server) Run(ctx context.Context, listener, metricsListener net.Listener
 	s.work.run(workContext, func(ctx context.Context) { s.options.Providers.TryDiscovery(ctx, s.options.Log) })
 	s.work.run(workContext, func(ctx context.Context) { s.Identity.Listen(ctx, s.options.Log) })
 
-	servers := []*http.Server{s.httpServer(s.router)}
+	requests, stopRequests := context.WithCancelCause(context.WithoutCancel(ctx))
+	defer stopRequests(nil)
+	servers := []*http.Server{s.httpServer(requests, s.router)}
+	servers[0].ConnState = s.connections.follow
+	s.connections.Listener = listener
 	failed := make(chan error, 2)
 	serve := func(server *http.Server, on net.Listener) {
 		go func() { failed <- server.Serve(on) }()
 	}
-	serve(servers[0], listener)
+	serve(servers[0], s.connections)
 	if metricsListener != nil {
 		mux := http.NewServeMux()
 		mux.Handle("GET /metrics", s.metricsHandler())
-		servers = append(servers, s.httpServer(mux))
+		servers = append(servers, s.httpServer(requests, mux))
 		serve(servers[1], metricsListener)
 	}
 	select {
@@ -281,50 +307,108 @@ func (s *Server) Run(ctx context.Context, listener, metricsListener net.Listener
 		return fmt.Errorf("serving: %w", err)
 	case <-ctx.Done():
 	}
+	grace, cancelGrace := context.WithTimeout(context.WithoutCancel(ctx), s.options.Settings.ShutdownGrace)
+	defer cancelGrace()
 	s.draining.Store(true)
 	s.options.Log.Info("stopping: finishing requests under way")
 	if !s.options.Dev {
-		time.Sleep(drainNotice)
+		select {
+		case <-time.After(drainNotice):
+		case <-grace.Done():
+		}
 	}
-	grace, cancelGrace := context.WithTimeout(context.WithoutCancel(ctx), s.options.Settings.ShutdownGrace)
-	defer cancelGrace()
-	var errs []error
-	for _, server := range servers {
-		if err := server.Shutdown(grace); err != nil {
-			errs = append(errs, fmt.Errorf("requests were cut off after shutdown_grace: %w", err), server.Close())
+	err := shutdown(grace, servers)
+	if err != nil {
+		s.options.Log.Warn("requests are under way after shutdown_grace; they get 503")
+		stopRequests(errStopping)
+		s.connections.dropWaiting() // Shutdown takes one on which nothing was ever sent for busy
+		last, cancelLast := context.WithTimeout(context.WithoutCancel(ctx), lastAnswers)
+		defer cancelLast()
+		if err = shutdown(last, servers); err != nil {
+			err = fmt.Errorf("requests were cut off after shutdown_grace: %w", err)
+			for _, server := range servers {
+				err = errors.Join(err, server.Close())
+			}
 		}
 	}
 	_ = s.Failures.Flush(grace) // what is left then is Close's
+	return err
+}
+
+// shutdown takes nothing new and waits for requests under way, until ctx ends.
+func shutdown(ctx context.Context, servers []*http.Server) error {
+	var errs []error
+	for _, server := range servers {
+		errs = append(errs, server.Shutdown(ctx))
+	}
 	return errors.Join(errs...)
 }
 
-// calmGC lets the heap grow to five times of what lives before it is collected, unless GOGC says
-// otherwise. Little lives between two requests, so that Go's own twofold would collect many
-// times a second.
-func calmGC() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(400)
+const (
+	// drainNotice is how long /readyz says 503 before the listener closes, for a load balancer to
+	// see it. Answers say Connection: close meanwhile, so that few connections are idle when it ends.
+	drainNotice = time.Second
+	// lastAnswers is how long requests have to answer 503 after shutdown_grace.
+	lastAnswers = 2 * time.Second
+	// closeTime is how long the connections to the database have to say goodbye.
+	closeTime = time.Second / 2
+)
+
+// errStopping is what requests get that are under way after shutdown_grace.
+var errStopping = problem.New(http.StatusServiceUnavailable, "The server is stopping; try again in a moment").With("Retry-After", "2")
+
+// sayStopping tells clients that their connection ends with its answer, so that they send their next
+// request elsewhere and none on a connection that is about to be closed.
+func (s *Server) sayStopping(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.draining.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// Close records the failures that still wait, for a second at most, and lets go of the database, which
+// may hang: then it does not wait for it.
+func (s *Server) Close() {
+	s.Failures.Close()
+	s.closePools()
+}
+
+func (s *Server) closePools() {
+	closed := make(chan struct{})
+	go func() {
+		s.readiness.pool.Close()
+		s.Pool.Close()
+		close(closed)
+	}()
+	select {
+	case <-closed:
+	case <-time.After(closeTime):
 	}
 }
 
-// drainNotice is how long /readyz says 503 before the listener closes, for a load balancer to
-// see it.
-const drainNotice = time.Second
-
-// Close records the failures that still wait, for a second at most, and lets go of the database.
-func (s *Server) Close() {
-	s.Failures.Close()
-	s.Pool.Close()
+// mostConnections is http_connections, or less when the process may not open so many: a quarter of its
+// descriptors is for all else.
+func (s *Server) mostConnections() int {
+	most := s.options.Settings.HTTPConnections
+	if room := descriptors() / 4 * 3; room > 0 && room < most {
+		s.options.Log.Warn("the limit of open files allows fewer connections than http_connections", "connections", room)
+		return room
+	}
+	return most
 }
 
 // httpServer bounds what a slow or greedy client can hold. Reading a body has a deadline of
-// its own in each operation.
-func (s *Server) httpServer(handler http.Handler) *http.Server {
+// its own in each operation. Requests end with ctx.
+func (s *Server) httpServer(ctx context.Context, handler http.Handler) *http.Server {
+	whole := s.options.Settings.RequestTimeout + bodies.Whole
 	return &http.Server{
 		Handler:           handler,
+		BaseContext:       func(net.Listener) context.Context { return ctx },
 		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       70 * time.Second,
-		WriteTimeout:      90 * time.Second,
+		ReadTimeout:       bodies.Whole + 10*time.Second,
+		WriteTimeout:      whole + 10*time.Second,
 		IdleTimeout:       2 * time.Minute,
 		// OPTIONS * goes through our handlers like any other request.
 		DisableGeneralOptionsHandler: true,

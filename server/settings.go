@@ -52,6 +52,10 @@ type Settings struct {
 	DeadZoneRetention     time.Duration `yaml:"dead_zone_retention" default:"720h" env:"NOTED_DEAD_ZONE_RETENTION" help:"Deleted notes wait so long before they are purged."`
 	DeadZonePurgeEvery    time.Duration `yaml:"dead_zone_purge_every" default:"1h" env:"NOTED_DEAD_ZONE_PURGE_EVERY" help:"Time between two purges."`
 	LogLevel              string        `yaml:"log_level" default:"info" enum:"debug,info,warn,error" env:"NOTED_LOG_LEVEL" help:"debug, info, warn or error."`
+	RequestTimeout        time.Duration `yaml:"request_timeout" default:"30s" env:"NOTED_REQUEST_TIMEOUT" help:"A request ends with 503 after so long; the minute that its body may take comes on top."`
+	StatementTimeout      time.Duration `yaml:"statement_timeout" default:"20s" env:"NOTED_STATEMENT_TIMEOUT" help:"PostgreSQL ends a request's statement after so long."`
+	LockTimeout           time.Duration `yaml:"lock_timeout" default:"10s" env:"NOTED_LOCK_TIMEOUT" help:"PostgreSQL ends a statement that waits so long for a lock."`
+	HTTPConnections       int           `yaml:"http_connections" name:"http-connections" default:"4096" env:"NOTED_HTTP_CONNECTIONS" help:"Connections of clients at a time; idle ones make room for others."`
 	ShutdownGrace         time.Duration `yaml:"shutdown_grace" default:"20s" env:"NOTED_SHUTDOWN_GRACE" help:"Requests under way get so long to finish."`
 }
 
@@ -437,6 +441,7 @@ func (s *Settings) Check() error {
 		{"session_idle", s.SessionIdle}, {"session_absolute", s.SessionAbsolute}, {"key_max_age", s.KeyMaxAge},
 		{"key_owner_max_absence", s.KeyOwnerMaxAbsence}, {"group_max_age", s.GroupMaxAge}, {"invitation_lifetime", s.InvitationLifetime}, {"dead_zone_retention", s.DeadZoneRetention},
 		{"dead_zone_purge_every", s.DeadZonePurgeEvery}, {"shutdown_grace", s.ShutdownGrace}, {"auth_failure_floor", s.AuthFailureFloor},
+		{"request_timeout", s.RequestTimeout}, {"statement_timeout", s.StatementTimeout}, {"lock_timeout", s.LockTimeout},
 	} {
 		if d.value <= 0 {
 			fail("%s: must be longer than 0, such as 24h", d.name)
@@ -444,6 +449,9 @@ func (s *Settings) Check() error {
 	}
 	if s.AuthFailuresPerMinute < 0 {
 		fail("auth_failures_per_minute: must be 0 (no limit) or more")
+	}
+	if s.HTTPConnections < 1 {
+		fail("http_connections: must be 1 or more")
 	}
 	if s.OrgsPerDay < 0 {
 		fail("orgs_per_day: must be 0 (no limit) or more")

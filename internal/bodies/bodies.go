@@ -1,6 +1,7 @@
 package bodies
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -91,11 +92,11 @@ func (b *Budget) release(caller any, n int64) {
 }
 
 // A body must arrive at a pace: each 32 KiB of it, and the rest, within five seconds (a telephone
-// at the edge of its network does 7 KiB/s), and all of it within a minute.
+// at the edge of its network does 7 KiB/s), and all of it within Whole.
 const (
 	stride = 32 << 10
 	stall  = 5 * time.Second
-	whole  = time.Minute
+	Whole  = time.Minute
 )
 
 // Body is a request's body, read within its limit, its budget and its time. Errors of Read are problems
@@ -107,6 +108,9 @@ type Body struct {
 	caller  any
 	limit   int64
 	length  int64 // as announced; -1 is not
+
+	ctx     context.Context //nolint:containedctx // of the request, whose end ends the reading
+	unwatch func() bool
 
 	read     int64
 	reserved int64
@@ -121,7 +125,7 @@ type Body struct {
 // request is done with what it read.
 func (b *Budget) Take(w http.ResponseWriter, r *http.Request, caller any, limit int64) (*Body, error) {
 	body := &Body{
-		from: r.Body, control: http.NewResponseController(w), budget: b, caller: caller, limit: limit, length: r.ContentLength, begun: time.Now(),
+		from: r.Body, control: http.NewResponseController(w), budget: b, caller: caller, limit: limit, length: r.ContentLength, begun: time.Now(), ctx: r.Context(),
 	}
 	switch {
 	case body.length > limit:
@@ -132,6 +136,7 @@ func (b *Budget) Take(w http.ResponseWriter, r *http.Request, caller any, limit 
 		}
 		body.reserved = body.length
 	}
+	body.unwatch = context.AfterFunc(r.Context(), body.interrupt)
 	r.Body = body
 	return body, nil
 }
@@ -139,8 +144,24 @@ func (b *Budget) Take(w http.ResponseWriter, r *http.Request, caller any, limit 
 // Length is how long the body is said to be; -1 when nothing is said.
 func (b *Body) Length() int64 { return b.length }
 
+// ended is why the request ended, but for its client, which net/http takes for gone when a deadline of reading passes.
+func (b *Body) ended() error {
+	if err := context.Cause(b.ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// interrupt ends a Read that waits.
+func (b *Body) interrupt() {
+	if b.ended() != nil {
+		_ = b.control.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
 // Release gives back what is reserved. It may be called twice.
 func (b *Body) Release() {
+	b.unwatch()
 	if b.reserved > 0 {
 		b.budget.release(b.caller, b.reserved)
 		b.reserved = 0
@@ -161,10 +182,11 @@ func (b *Body) Read(p []byte) (int, error) {
 	if b.read >= b.next {
 		b.next = b.read + stride
 		deadline := time.Now().Add(stall)
-		if end := b.begun.Add(whole); deadline.After(end) {
+		if end := b.begun.Add(Whole); deadline.After(end) {
 			deadline = end
 		}
 		_ = b.control.SetReadDeadline(deadline)
+		b.interrupt() // if it ended before the deadline was set
 	}
 	// One byte beyond the limit tells whether it is too large.
 	n, err := b.from.Read(p[:min(int64(len(p)), max(b.reserved-b.read, 1))])
@@ -173,6 +195,9 @@ func (b *Body) Read(p []byte) (int, error) {
 	switch {
 	case b.read > b.limit:
 		b.err = b.tooLarge()
+		return 0, b.fail()
+	case errors.As(err, &timeout) && timeout.Timeout() && b.ended() != nil:
+		b.err = problem.From(b.ctx, b.ctx.Err())
 		return 0, b.fail()
 	case errors.As(err, &timeout) && timeout.Timeout():
 		b.budget.refused(reasonPace)

@@ -173,36 +173,62 @@ func From(ctx context.Context, err error) *Error {
 	}
 	info := request.From(ctx)
 	switch {
+	case ctx.Err() != nil && errors.As(context.Cause(ctx), &e): // the server said why the request ends
+		return e
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
 		info.Log().LogAttrs(ctx, slog.LevelInfo, "client went away", slog.Any("error", err))
 		return New(http.StatusServiceUnavailable, "The request was given up")
-	case isDatabaseAway(err):
+	}
+	if detail := unavailable(err); detail != "" {
 		info.Log().LogAttrs(ctx, slog.LevelError, "database away", slog.Any("error", err))
-		return New(http.StatusServiceUnavailable, "The database cannot be reached; try again in a moment").With("Retry-After", "2")
+		return New(http.StatusServiceUnavailable, "%s", detail).With("Retry-After", "2")
 	}
 	info.Log().LogAttrs(ctx, slog.LevelError, "internal error", slog.Any("error", err))
 	return New(http.StatusInternalServerError, "Something went wrong here; the log has it under request id %s", info.ID)
 }
 
-// isDatabaseAway tells a database that does not answer from a statement that failed.
-// Classes: PostgreSQL's manual, Appendix A.
-func isDatabaseAway(err error) bool {
+// What the client is told of a database that cannot do what is asked, now.
+const (
+	away     = "The database cannot be reached; try again in a moment"
+	busy     = "The database takes too long; try again in a moment"
+	noWrites = "The database takes no changes at the moment; try again later"
+)
+
+// states are the SQLSTATEs of a database that cannot now do what it can at other times (PostgreSQL's manual,
+// Appendix A).
+var states = map[string]string{
+	"57P01": away, "57P02": away, "57P03": away, "53300": away, // shut down, crashed, cannot connect now, too many connections
+	"25P03": away,                // the connection was idle in its transaction for too long
+	"57014": busy, "55P03": busy, // statement_timeout, lock_timeout
+	"53200": busy,     // out of memory
+	"53100": noWrites, // disk full
+	"25006": noWrites, // read-only
+}
+
+// unavailable tells a database that does not answer, or cannot do what is asked at the moment, from a statement
+// that failed: it returns what to tell the client, empty for the latter.
+func unavailable(err error) string {
 	var connect *pgconn.ConnectError
 	if errors.As(err, &connect) {
-		return true
+		return away
 	}
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
-		switch pg.Code {
-		case "57P01", "57P02", "57P03", "53300": // shut down, crashed, cannot connect now, too many connections
-			return true
+		if strings.HasPrefix(pg.Code, "08") { // connection exceptions
+			return away
 		}
-		return strings.HasPrefix(pg.Code, "08")
+		return states[pg.Code]
+	}
+	if errors.Is(err, context.DeadlineExceeded) { // of the wait for a connection, or of the whole request
+		return busy
 	}
 	var network net.Error
-	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &network) ||
+	if errors.As(err, &network) ||
 		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) ||
-		(err != nil && strings.Contains(err.Error(), "conn closed"))
+		(err != nil && strings.Contains(err.Error(), "conn closed")) {
+		return away
+	}
+	return ""
 }
 
 // Huma makes huma's own errors (bad input, unknown content type) problems of ours.
