@@ -117,8 +117,8 @@ type createInput struct{ Body NewNote }
 
 // NewNote is what a note is made from.
 type NewNote struct {
-	Title      name.Name                      `json:"title" maxLength:"200"`
-	Body       string                         `json:"body" maxLength:"1048576" doc:"At most 1,048,576 bytes of UTF-8"`
+	Title      name.Name                      `json:"title" maxLength:"200" example:"Shopping"`
+	Body       string                         `json:"body" maxLength:"1048576" example:"Milk and bread" doc:"At most 1,048,576 bytes of UTF-8"`
 	OrgID      strictjson.Nullable[uuid.UUID] `json:"org_id,omitempty" doc:"Left out or null for a personal note"`
 	NotebookID strictjson.Nullable[uuid.UUID] `json:"notebook_id,omitempty"`
 }
@@ -210,7 +210,7 @@ func checkBody(body string) error {
 
 type listInput struct {
 	page.Query
-	Scope      string `query:"scope" enum:"all" doc:"all: everybody's notes"`
+	Scope      string `query:"scope" enum:"all" example:"all" doc:"all: everybody's notes"`
 	OrgID      string `query:"org_id" format:"uuid" pattern:"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"`
 	NotebookID string `query:"notebook_id" format:"uuid" pattern:"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"`
 }
@@ -353,14 +353,14 @@ func (s *Service) get(ctx context.Context, _ *struct{}, found authz.Found[row]) 
 }
 
 type changeInput struct {
-	IfMatch string `header:"If-Match" doc:"The ETag that the change is based on"`
+	IfMatch string `header:"If-Match" example:"\"1\"" doc:"The ETag that the change is based on"`
 	Body    NoteChange
 }
 
 // NoteChange is what may change of a note; what is left out stays.
 type NoteChange struct {
-	Title      strictjson.Optional[name.Name] `json:"title,omitempty" maxLength:"200"`
-	Body       strictjson.Optional[string]    `json:"body,omitempty" maxLength:"1048576" doc:"At most 1,048,576 bytes of UTF-8"`
+	Title      strictjson.Optional[name.Name] `json:"title,omitempty" maxLength:"200" example:"Shopping"`
+	Body       strictjson.Optional[string]    `json:"body,omitempty" maxLength:"1048576" example:"Milk, bread and butter" doc:"At most 1,048,576 bytes of UTF-8"`
 	NotebookID strictjson.Nullable[uuid.UUID] `json:"notebook_id,omitempty" doc:"null takes it out of its notebook"`
 }
 
@@ -440,7 +440,7 @@ func sent[T any](o strictjson.Optional[T]) *T {
 }
 
 type deleteInput struct {
-	IfMatch string `header:"If-Match" doc:"The ETag of the note to delete"`
+	IfMatch string `header:"If-Match" example:"\"1\"" doc:"The ETag of the note to delete"`
 }
 
 func (s *Service) delete(ctx context.Context, in *deleteInput, found authz.Found[row]) (*struct{}, error) {

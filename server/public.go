@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"log/slog"
 	"net/http"
 	"reflect"
@@ -14,6 +13,7 @@ import (
 
 	"noted/identity"
 	"noted/internal/migrate"
+	"noted/internal/openapi"
 	"noted/internal/problem"
 )
 
@@ -68,9 +68,8 @@ func (s *Server) registerPublic(api huma.API) {
 	if s.options.Dev {
 		s.router.Method(http.MethodGet, "/metrics", s.metricsHandler())
 	}
-	document := sync.OnceValues(func() ([]byte, error) { return json.Marshal(s.openapi) })
 	s.router.Get("/openapi.json", func(w http.ResponseWriter, r *http.Request) {
-		body, err := document()
+		body, err := s.Document()
 		if err != nil {
 			problem.Write(w, r, err)
 			return
@@ -79,6 +78,9 @@ func (s *Server) registerPublic(api huma.API) {
 		_, _ = w.Write(body)
 	})
 }
+
+// Document is the OpenAPI document, as /openapi.json serves it.
+func (s *Server) Document() ([]byte, error) { return s.openapiText() }
 
 // ready asks the database whether it answers and has the schema that this binary was made for.
 func (s *Server) ready(ctx context.Context, _ *struct{}) (*readyOutput, error) {
@@ -100,107 +102,126 @@ func (s *Server) ready(ctx context.Context, _ *struct{}) (*readyOutput, error) {
 	return out, nil
 }
 
-// document adds to the OpenAPI document what is no huma operation: redirects and forms.
+// document adds to the OpenAPI document what is no huma operation: redirects, forms and pages.
 func (s *Server) document() {
-	// huma cannot say that a member which is an object may be null.
-	for _, member := range []struct{ schema, name string }{{"Me", "key"}, {"Item", "actor"}, {"Item", "via"}, {"ExplainOutputBody", "missing"}} {
-		properties := s.openapi.Components.Schemas.Map()[member.schema].Properties
-		properties[member.name] = &huma.Schema{OneOf: []*huma.Schema{properties[member.name], {Type: "null"}}}
-	}
 	tags := []string{"Signing in"}
-	query := func(name, doc string) *huma.Param {
-		return &huma.Param{Name: name, In: "query", Description: doc, Schema: &huma.Schema{Type: huma.TypeString}}
+	stays := map[string]any{openapi.Plain: true}
+	param := func(in, name, doc, example string) *huma.Param {
+		return &huma.Param{Name: name, In: in, Required: in == "path", Description: doc, Schema: &huma.Schema{Type: huma.TypeString, Examples: []any{example}}}
 	}
-	plain := func(doc string) *huma.Response { return &huma.Response{Description: doc} }
-	away := plain("The database failed or is away")
-	s.openapi.AddOperation(&huma.Operation{
-		OperationID: "login", Method: http.MethodGet, Path: "/auth/login", Summary: "Send the browser to a provider", Tags: tags,
-		Parameters: []*huma.Param{
-			query("provider", "Its id; may be left out when there is one alone"),
-			query("return_to", "A local path to come back to, of at most 512 bytes; anything else is /"),
-			query("login_hint", "Passed on to the provider"),
-			query("prompt", "select_account lets the person choose another account at the provider; any other word is passed over"),
-		},
-		Responses: map[string]*huma.Response{
-			"302": plain("To the provider"), "404": plain("No such provider"), "503": plain("The provider cannot be reached"),
-		},
-	})
-	s.openapi.AddOperation(&huma.Operation{
-		OperationID: "callback", Method: http.MethodGet, Path: "/auth/callback/{provider}", Summary: "Take the browser back from the provider", Tags: tags,
-		Parameters: []*huma.Param{
-			{Name: "provider", In: "path", Required: true, Schema: &huma.Schema{Type: huma.TypeString}},
-			query("code", "From the provider"), query("state", "From the provider"), query("iss", "From the provider (RFC 9207)"),
-		},
-		Responses: map[string]*huma.Response{
-			"303": plain("Signed in; back to return_to"), "401": plain("Authentication failed"), "404": plain("No such provider"),
-			"429": plain("This address failed too often"), "503": away,
-		},
-	})
-	s.openapi.AddOperation(&huma.Operation{
-		OperationID: "logout", Method: http.MethodPost, Path: "/auth/logout", Summary: "End this session", Tags: tags,
-		Responses: map[string]*huma.Response{
-			"204": plain("Signed out"), "303": plain("Signed out; for browsers, by way of the provider"), "503": away,
-		},
-	})
-	form := func(names ...string) *huma.RequestBody {
-		schema := &huma.Schema{Type: huma.TypeObject, Properties: map[string]*huma.Schema{}, Required: names}
-		for _, name := range names {
-			schema.Properties[name] = &huma.Schema{Type: huma.TypeString}
-		}
-		return &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/x-www-form-urlencoded": {Schema: schema}}}
+	provider := "google"
+	if len(s.options.Providers) > 0 {
+		provider = s.options.Providers[0].ID
+	}
+	inPath := param("path", "provider", "Its id; /auth/providers lists them", provider)
+	inPath.Example = provider
+	none := func(doc string) *huma.Response { return &huma.Response{Description: doc} }
+	page := func(doc string) *huma.Response {
+		return &huma.Response{Description: doc, Content: map[string]*huma.MediaType{"text/html": openapi.Page()}}
+	}
+	away := func(doc string) *huma.Response {
+		return &huma.Response{Description: doc, Headers: map[string]*huma.Param{
+			"Location": {Description: "Where to go on", Required: true, Schema: &huma.Schema{Type: huma.TypeString}},
+		}}
 	}
 	answer := func(doc string, of any) *huma.Response {
 		schema := s.openapi.Components.Schemas.Schema(reflect.TypeOf(of), true, "")
 		return &huma.Response{Description: doc, Content: map[string]*huma.MediaType{"application/json": {Schema: schema}}}
 	}
-	token := form("grant_type")
-	for _, name := range []string{"subject_token", "subject_token_type", "device_code", "client_id"} {
-		token.Content["application/x-www-form-urlencoded"].Schema.Properties[name] = &huma.Schema{Type: huma.TypeString}
+	// A form's members are pairs: name, example or nothing. The first ones are required.
+	form := func(required int, members ...string) *huma.RequestBody {
+		schema := &huma.Schema{Type: huma.TypeObject, Properties: map[string]*huma.Schema{}}
+		for i := 0; i < len(members); i += 2 {
+			schema.Properties[members[i]] = &huma.Schema{Type: huma.TypeString}
+			if members[i+1] != "" {
+				schema.Properties[members[i]].Examples = []any{members[i+1]}
+			}
+			if i < 2*required {
+				schema.Required = append(schema.Required, members[i])
+			}
+		}
+		return &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/x-www-form-urlencoded": {Schema: schema}}}
 	}
-	s.openapi.AddOperation(&huma.Operation{
-		OperationID: "token", Method: http.MethodPost, Path: "/auth/token", Summary: "Exchange an ID token (RFC 8693) or a device code (RFC 8628) for a session", Tags: tags,
-		RequestBody: token,
-		Responses: map[string]*huma.Response{
-			"200": answer("A new session", identity.TokenAnswer{}), "400": plain("An error of OAuth's; the same for every credential that does not hold"), "429": plain("This address failed too often"), "503": away,
+	for _, op := range []*huma.Operation{
+		{
+			OperationID: "login", Method: http.MethodGet, Path: "/auth/login", Summary: "Send the browser to a provider",
+			Parameters: []*huma.Param{
+				param("query", "provider", "Its id; may be left out when there is one alone", provider),
+				param("query", "return_to", "A local path to come back to, of at most 512 bytes; anything else is /", "/docs"),
+				param("query", "login_hint", "Passed on to the provider", "alice"),
+				param("query", "prompt", "select_account lets the person choose another account at the provider; any other word is passed over", "select_account"),
+			},
+			Responses: map[string]*huma.Response{"302": away("To the provider")},
+			Errors:    []int{http.StatusNotFound, http.StatusServiceUnavailable},
 		},
-	})
-	s.openapi.AddOperation(&huma.Operation{
-		OperationID: "start-device", Method: http.MethodPost, Path: "/auth/device", Summary: "Begin a device login (RFC 8628)", Tags: tags,
-		RequestBody: form("client_id"),
-		Responses: map[string]*huma.Response{
-			"200": answer("Show the code, then poll /auth/token", identity.DeviceAnswer{}), "400": plain("An error of OAuth's"), "429": plain("This address starts too many, or 20 of its wait to be approved"), "503": away,
+		{
+			OperationID: "callback", Method: http.MethodGet, Path: "/auth/callback/{provider}", Summary: "Take the browser back from the provider",
+			Parameters: []*huma.Param{
+				inPath, param("query", "code", "From the provider", "SplxlOBeZQQYbYS6WxSbIA"), param("query", "state", "From the provider", "af0ifjsldkj"),
+				param("query", "iss", "From the provider (RFC 9207)", "https://accounts.google.com"),
+			},
+			Responses: map[string]*huma.Response{
+				"200": page("Of a linking: the page that names both sign-ins"), "303": away("Signed in; back to return_to"),
+			},
+			Errors: []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusConflict, http.StatusTooManyRequests, http.StatusServiceUnavailable},
 		},
-	})
-	backchannel := &huma.Operation{
-		OperationID: "backchannel-logout", Method: http.MethodPost, Path: "/auth/backchannel-logout/{provider}", Summary: "A provider ends sessions (OpenID Connect Back-Channel Logout 1.0)", Tags: tags,
-		Parameters:  []*huma.Param{{Name: "provider", In: "path", Required: true, Schema: &huma.Schema{Type: huma.TypeString}}},
-		RequestBody: form("logout_token"),
-		Responses:   map[string]*huma.Response{"200": plain("Ended, or nothing to end"), "400": plain("The token does not hold"), "404": plain("No such provider"), "503": away},
-	}
-	s.openapi.AddOperation(backchannel)
-	for _, page := range []*huma.Operation{
+		{
+			OperationID: "logout", Method: http.MethodPost, Path: "/auth/logout", Summary: "End this session",
+			Responses: map[string]*huma.Response{"204": none("Signed out"), "303": away("Signed out; for browsers, by way of the provider")},
+			Errors:    []int{http.StatusServiceUnavailable},
+		},
+		{
+			OperationID: "token", Method: http.MethodPost, Path: "/auth/token", Summary: "Exchange an ID token (RFC 8693) or a device code (RFC 8628) for a session",
+			RequestBody: form(1, "grant_type", "urn:ietf:params:oauth:grant-type:device_code", "device_code", "GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS", "client_id", "noted-cli",
+				"subject_token", "", "subject_token_type", ""),
+			Responses: map[string]*huma.Response{
+				"200": answer("A new session", identity.TokenAnswer{}),
+				"400": answer("An error of OAuth's; the same for every credential that does not hold", identity.OAuthError{}),
+			},
+		},
+		{
+			OperationID: "start-device", Method: http.MethodPost, Path: "/auth/device", Summary: "Begin a device login (RFC 8628)",
+			RequestBody: form(1, "client_id", "noted-cli"),
+			Responses: map[string]*huma.Response{
+				"200": answer("Show the code, then poll /auth/token", identity.DeviceAnswer{}), "400": answer("An error of OAuth's", identity.OAuthError{}),
+			},
+		},
+		{
+			OperationID: "backchannel-logout", Method: http.MethodPost, Path: "/auth/backchannel-logout/{provider}", Summary: "A provider ends sessions (OpenID Connect Back-Channel Logout 1.0)",
+			Parameters: []*huma.Param{inPath}, RequestBody: form(1, "logout_token", "eyJhbGciOiJSUzI1NiJ9.e30.c2lnbmF0dXJl"),
+			Responses: map[string]*huma.Response{"200": none("Ended, or nothing to end")},
+		},
 		{
 			OperationID: "show-device", Method: http.MethodGet, Path: "/auth/device", Summary: "The page where a person lets a device in",
-			Parameters: []*huma.Param{query("user_code", "Shown by the device")},
-			Responses:  map[string]*huma.Response{"200": plain("The page"), "303": plain("A stranger's browser: to sign in and back"), "404": plain("No device waits with this code")},
+			Parameters: []*huma.Param{param("query", "user_code", "Shown by the device", "WDJB-MJHT")}, Security: signedIn,
+			Responses: map[string]*huma.Response{"200": page("The page"), "303": away("A stranger's browser: to sign in and back")},
+			Errors:    []int{http.StatusNotFound},
 		},
 		{
-			OperationID: "confirm-device", Method: http.MethodPost, Path: "/auth/device/confirm", Summary: "Approve or deny a device", RequestBody: form("user_code", "decision"),
-			Responses: map[string]*huma.Response{"200": plain("Decided"), "404": plain("No device waits with this code"), "422": plain("decision is neither approve nor deny")},
+			OperationID: "confirm-device", Method: http.MethodPost, Path: "/auth/device/confirm", Summary: "Approve or deny a device", Security: signedIn,
+			RequestBody: form(2, "user_code", "WDJB-MJHT", "decision", "approve"),
+			Responses:   map[string]*huma.Response{"200": page("Decided")}, Errors: []int{http.StatusNotFound, http.StatusUnprocessableEntity},
 		},
 		{
-			OperationID: "confirm-link", Method: http.MethodPost, Path: "/auth/link/confirm", Summary: "Confirm a linked sign-in", RequestBody: form("code"),
-			Responses: map[string]*huma.Response{"303": plain("Linked"), "409": plain("Nothing to confirm, or another account's")},
+			OperationID: "confirm-link", Method: http.MethodPost, Path: "/auth/link/confirm", Summary: "Confirm a linked sign-in", Security: signedIn,
+			RequestBody: form(1, "code", "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"),
+			Responses:   map[string]*huma.Response{"303": away("Linked")}, Errors: []int{http.StatusConflict},
 		},
 	} {
-		page.Tags, page.Security = tags, []map[string][]string{{"bearer": {}}, {"cookie": {}}}
-		page.Description = "Needs `identity:own write`, by a session that began with a sign-in in a browser."
-		page.Extensions = map[string]any{"x-permission": "identity:own write"}
-		page.Responses["401"], page.Responses["403"] = plain("Authentication failed"), plain("By a key or a derived session, or from another site")
-		page.Responses["429"], page.Responses["503"] = plain("Too many wrong codes"), away
-		if page.OperationID == "confirm-link" {
-			delete(page.Responses, "429")
+		op.Tags, op.Metadata = tags, stays
+		if op.Security != nil {
+			op.Description = "Needs `identity:own write`, by a session that began with a sign-in in a browser."
+			op.Extensions = map[string]any{"x-permission": "identity:own write"}
 		}
-		s.openapi.AddOperation(page)
+		s.openapi.AddOperation(op)
 	}
+	// The one example that is another on each server.
+	s.openapi.Paths["/v1/me/identities"].Post.RequestBody.Content["application/json"].Example = map[string]any{"provider": provider}
+	if s.options.Hosts != nil {
+		openapi.AddProblem(s.openapi, http.StatusMisdirectedRequest)
+	}
+	openapi.Finish(s.openapi)
 }
+
+// signedIn is the security of a page that needs a session.
+var signedIn = []map[string][]string{{"bearer": {}}, {"cookie": {}}}
