@@ -21,6 +21,7 @@ import (
 	"noted"
 	"noted/authz"
 	"noted/identity"
+	"noted/internal/contract"
 	"noted/internal/devidp"
 	"noted/internal/localpg/pgtest"
 	"noted/server"
@@ -122,6 +123,8 @@ func NewOn(t testing.TB, databaseURL string, change ...func(*server.Options)) *E
 		Settings: settings, Providers: []*identity.Provider{provider}, Policy: policy, Dev: true, Version: "test",
 		Log: slog.New(slog.NewTextHandler(env.Log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	}
+	var held *contract.Held
+	options.Around = func(next http.Handler) http.Handler { return held.Around(next) }
 	for _, c := range change {
 		c(&options)
 	}
@@ -132,6 +135,15 @@ func NewOn(t testing.TB, databaseURL string, change ...func(*server.Options)) *E
 		t.Fatal(err)
 	}
 	env.Pool = env.Server.Pool
+	text, err := env.Server.Document()
+	if err != nil {
+		t.Fatal(err)
+	}
+	document, err := contract.Parse(text)
+	if err != nil {
+		t.Fatalf("/openapi.json: %v", err)
+	}
+	held = contract.Hold(document)
 	done := make(chan error, 1)
 	go func() { done <- env.Server.Run(ctx, listener, nil) }()
 	t.Cleanup(func() {
@@ -141,6 +153,9 @@ func NewOn(t testing.TB, databaseURL string, change ...func(*server.Options)) *E
 			t.Errorf("the server ended with: %v", err)
 		}
 		env.Server.Close()
+		for _, difference := range held.Differences() {
+			t.Errorf("not as in /openapi.json: %s", difference)
+		}
 	})
 	return env
 }
