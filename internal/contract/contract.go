@@ -2,12 +2,14 @@ package contract
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"mime"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -69,7 +71,9 @@ func isUndocumented(path string) bool {
 // document does not list, a problem is a problem, and unless it is undocumented nothing else is an answer.
 // Nil for an answer as documented.
 func (d *Document) Check(r *http.Request, status int, header http.Header, body []byte) error {
-	handler, _ := d.routes.Handler(r)
+	// By the path as it was sent, as the server's router takes it: an escaped slash is none.
+	asked := &http.Request{Method: r.Method, URL: &url.URL{Path: cmp.Or(r.URL.RawPath, r.URL.Path)}}
+	handler, _ := d.routes.Handler(asked)
 	op, documented := handler.(operation)
 	if !documented {
 		return d.checkOther(r, status, header, body)
