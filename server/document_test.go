@@ -34,6 +34,9 @@ func operationsOf(t *testing.T, env *servertest.Env) (all []documented) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := document.Valid(t.Context()); err != nil {
+		t.Error(err)
+	}
 	for path, item := range document.Paths.Map() {
 		for method, op := range item.Operations() {
 			all = append(all, documented{op, method, path})

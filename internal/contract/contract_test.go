@@ -85,7 +85,13 @@ func TestAHeaderThatIsPromisedIsMissed(t *testing.T) {
 }
 
 func TestADocumentWhoseExampleDoesNotFitIsNone(t *testing.T) {
-	if _, err := Parse([]byte(strings.Replace(small, `"schema":{"type":"string"}}],`, `"example":7,"schema":{"type":"string"}}],`, 1))); err == nil {
-		t.Error("an example that is a number, for a string: no error")
+	for example, valid := range map[string]bool{`"7"`: true, `7`: false} {
+		document, err := Parse([]byte(strings.Replace(small, `"schema":{"type":"string"}}],`, `"example":`+example+`,"schema":{"type":"string"}}],`, 1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := document.Valid(t.Context()); (err == nil) != valid {
+			t.Errorf("the example %s of a string: %v", example, err)
+		}
 	}
 }
