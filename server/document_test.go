@@ -247,3 +247,41 @@ func cutOff(t *testing.T, env *servertest.Env) {
 		}
 	}
 }
+
+// Clients are generated from it: an id is a UUID, a time a time, a list never null, and a problem a problem.
+func TestTheDocumentNamesTypesThatClientsCanUse(t *testing.T) {
+	t.Parallel()
+	env := servertest.New(t)
+	document, err := contract.Parse(env.Do(t, http.MethodGet, "/openapi.json", "", nil).Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	others := []string{"ProviderItem.id", "Item.request_id"} // words that an operator or a client chose
+	for name, schema := range document.Components.Schemas {
+		for member, property := range schema.Value.Properties {
+			format := ""
+			switch {
+			case slices.Contains(others, name+"."+member):
+			case member == "id" || strings.HasSuffix(member, "_id"):
+				format = "uuid"
+			case member == "at" || strings.HasSuffix(member, "_at"):
+				format = "date-time"
+			}
+			if format != "" && property.Value.Format != format {
+				t.Errorf("%s.%s is of the format %q, want %s", name, member, property.Value.Format, format)
+			}
+			if property.Value.Type.Includes("array") && property.Value.Type.IncludesNull() {
+				t.Errorf("%s.%s is a list that may be null", name, member)
+			}
+		}
+	}
+	for _, op := range operationsOf(t, env) {
+		for status, response := range op.Responses.Map() {
+			problem := response.Value.Content["application/problem+json"]
+			oauth := status == "400" && response.Value.Content["application/json"] != nil
+			if status[0] >= '4' && !oauth && (problem == nil || problem.Schema.Ref != "#/components/schemas/Error") {
+				t.Errorf("%s: %s is no problem", op.OperationID, status)
+			}
+		}
+	}
+}
