@@ -124,7 +124,7 @@ var headers = map[string]string{
 
 // problemResponse is the answer with one status (RFC 9457). Outside /v1 browsers that accept text/html get a page.
 func problemResponse(document *huma.OpenAPI, op *huma.Operation, status int) *huma.Response {
-	response := &huma.Response{Description: meanings[status], Headers: map[string]*huma.Param{}}
+	response := &huma.Response{Description: cmp.Or(meanings[status], http.StatusText(status)), Headers: map[string]*huma.Param{}}
 	schema := document.Components.Schemas.Schema(reflect.TypeFor[problem.Error](), true, "Error")
 	response.Content = map[string]*huma.MediaType{problem.MediaType: {Schema: schema}}
 	if !strings.HasPrefix(op.Path, "/v1/") {
