@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"reflect"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -131,13 +132,13 @@ func (s *Server) document() {
 	// A form's members are pairs: name, example or nothing. The first ones are required.
 	form := func(required int, members ...string) *huma.RequestBody {
 		schema := &huma.Schema{Type: huma.TypeObject, Properties: map[string]*huma.Schema{}}
-		for i := 0; i < len(members); i += 2 {
-			schema.Properties[members[i]] = &huma.Schema{Type: huma.TypeString}
-			if members[i+1] != "" {
-				schema.Properties[members[i]].Examples = []any{members[i+1]}
+		for member := range slices.Chunk(members, 2) {
+			schema.Properties[member[0]] = &huma.Schema{Type: huma.TypeString}
+			if member[1] != "" {
+				schema.Properties[member[0]].Examples = []any{member[1]}
 			}
-			if i < 2*required {
-				schema.Required = append(schema.Required, members[i])
+			if len(schema.Required) < required {
+				schema.Required = append(schema.Required, member[0])
 			}
 		}
 		return &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/x-www-form-urlencoded": {Schema: schema}}}
