@@ -70,7 +70,8 @@ func plainClient(base, token string) client {
 	}}
 }
 
-// foreignClient is plainClient for what has no document to hold answers against: a provider, or metrics_listen.
+// foreignClient is plainClient for what has no document to hold answers against: a provider, metrics_listen, or
+// the callback of check-provider.
 func foreignClient(base, token string) client {
 	c := plainClient(base, token)
 	c.foreign = true
