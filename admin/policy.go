@@ -38,9 +38,9 @@ type explainInput struct {
 	Body struct {
 		UserID  strictjson.Optional[uid.ID] `json:"user_id,omitempty" doc:"A user; this, key_id or subject"`
 		KeyID   strictjson.Optional[uid.ID] `json:"key_id,omitempty" doc:"An API key, whose role narrows what its owner may do"`
-		Subject strictjson.Optional[string] `json:"subject,omitempty" minLength:"1" maxLength:"1000" doc:"A role, or a name as in a g line, known or not"`
-		Object  string                      `json:"object" maxLength:"100" doc:"Such as note:any"`
-		Act     string                      `json:"act" maxLength:"100" doc:"Such as read"`
+		Subject strictjson.Optional[string] `json:"subject,omitempty" minLength:"1" maxLength:"1000" example:"moderator" doc:"A role, or a name as in a g line, known or not"`
+		Object  string                      `json:"object" maxLength:"100" example:"note:any" doc:"Such as note:any"`
+		Act     string                      `json:"act" maxLength:"100" example:"read" doc:"Such as read"`
 	}
 }
 

@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/bits"
-	"net/http"
 	"reflect"
-	"slices"
 	"sync"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -38,10 +36,6 @@ func serve[I, O any](a *API, op huma.Operation, handler func(context.Context, *I
 	// huma's own reading has no limit, deadline and validation left.
 	op.MaxBodyBytes, op.BodyReadTimeout, op.SkipValidateBody = -1, -1, true
 	op.RequestBody = &huma.RequestBody{}
-	op.Errors = append(op.Errors, http.StatusBadRequest, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge,
-		http.StatusUnsupportedMediaType, http.StatusTooManyRequests, http.StatusServiceUnavailable)
-	slices.Sort(op.Errors)
-	op.Errors = slices.Compact(op.Errors)
 	op.Middlewares = append(op.Middlewares, intake.hold)
 	huma.Register(a.huma, op, handler)
 	var err error

@@ -455,9 +455,4 @@ func (a *API) declare(op *huma.Operation, needs string) {
 		op.Description += "\n\n"
 	}
 	op.Description += "Needs `" + needs + "`."
-	op.Errors = append(op.Errors, http.StatusUnauthorized, http.StatusForbidden)
-	if strings.Contains(op.Path, "{") {
-		op.Errors = append(op.Errors, http.StatusNotFound)
-	}
-	slices.Sort(op.Errors)
 }

@@ -149,7 +149,7 @@ func TestServeStaysSmallUnderLargeBodiesAndUnfinishedUploads(t *testing.T) {
 		t.Error("the other person's requests were not answered as ever")
 	}
 	p.await(t, time.Minute, "the process gives back what it took", func() bool { return p.memory(t, "VmRSS") < 140 })
-	metrics := plainClient(s.metrics, "").get(t, "/metrics").body
+	metrics := foreignClient(s.metrics, "").get(t, "/metrics").body
 	if !strings.Contains(metrics, "\nnoted_http_body_bytes 0\n") {
 		t.Error("something is still held")
 	}

@@ -97,7 +97,7 @@ func TestCheckProviderShowsWhatATrialSignInCarries(t *testing.T) {
 	p := start(t, command{args: []string{"check-provider", "corp", "--config", s.config, "--sign-in"}, dir: s.dir})
 	p.await(t, startLimit, "it prints an address", func() bool { return trialAddress.MatchString(p.stderr.String()) })
 	address := trialAddress.FindStringSubmatch(p.stderr.String())[1]
-	stranger := plainClient(s.direct, "")
+	stranger := foreignClient(s.direct, "")
 	if a := stranger.get(t, "/auth/callback/corp?code=x&state=y"); a.status != http.StatusNotFound {
 		t.Errorf("another's callback: %d", a.status)
 	}

@@ -18,6 +18,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"noted/internal/contract"
 )
 
 // unauthorized is what every failed authentication says, to the byte (API.md).
@@ -54,6 +56,8 @@ type client struct {
 	http  *http.Client
 	base  string
 	token string // sent as a bearer token, if there is one
+
+	foreign bool // what answers is not noted's API
 }
 
 // plainClient has neither cookies nor redirects, and a connection of its own for each request: none is reused
@@ -64,6 +68,14 @@ func plainClient(base, token string) client {
 		Transport:     &http.Transport{DisableKeepAlives: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}
+}
+
+// foreignClient is plainClient for what has no document to hold answers against: a provider, metrics_listen, or
+// the callback of check-provider.
+func foreignClient(base, token string) client {
+	c := plainClient(base, token)
+	c.foreign = true
+	return c
 }
 
 // browser keeps cookies and follows redirects. It trusts the test's TLS proxy, keeps what servers told it, and
@@ -170,7 +182,50 @@ func (c client) try(ctx context.Context, method, path string, body any, headers 
 	if err != nil {
 		return answer{}, err
 	}
-	return answer{response.StatusCode, response.Header, string(text), response.Request.URL.String(), time.Since(began)}, nil
+	a := answer{response.StatusCode, response.Header, string(text), response.Request.URL.String(), time.Since(began)}
+	return a, c.held(ctx, response.Request, a)
+}
+
+// held holds an answer of the server against its own document; a redirect may have led elsewhere.
+func (c client) held(ctx context.Context, r *http.Request, a answer) error {
+	if c.foreign || !strings.HasPrefix(a.url, c.base+"/") {
+		return nil
+	}
+	document, err := documentOf(ctx, c.http.Transport, c.base)
+	if err != nil {
+		return err
+	}
+	if err := document.Check(r, a.status, a.header, []byte(a.body)); err != nil {
+		return fmt.Errorf("%s %s answers %d, not as in /openapi.json: %w", r.Method, a.url, a.status, err)
+	}
+	return nil
+}
+
+// documents are those of servers that were asked once, by their address.
+var documents sync.Map
+
+func documentOf(ctx context.Context, by http.RoundTripper, base string) (*contract.Document, error) {
+	if document, ok := documents.Load(base); ok {
+		return document.(*contract.Document), nil
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/openapi.json", nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := by.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		return nil, err
+	}
+	document, err := contract.Parse(text)
+	if err == nil {
+		documents.Store(base, document)
+	}
+	return document, err
 }
 
 // do is try for requests that must be answered.

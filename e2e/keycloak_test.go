@@ -182,7 +182,7 @@ func startKeycloak(t *testing.T, public, direct string) *keycloak {
 			t.Logf("Keycloak printed, at the end:\n%s", text[max(0, len(text)-6000):])
 		}
 	})
-	outside := plainClient(base, "")
+	outside := foreignClient(base, "")
 	eventually(t, keycloakStartLimit, "Keycloak serves the realm", func() bool {
 		select {
 		case <-done:
@@ -219,7 +219,7 @@ func (k *keycloak) token(t *testing.T, realm, clientID, who string) (accessToken
 func (k *keycloak) do(t *testing.T, method, path string, body any, into any) {
 	t.Helper()
 	token, _ := k.token(t, "master", "admin-cli", "root")
-	a := plainClient(k.base+"/admin/realms/staff", token).do(t, method, path, body)
+	a := foreignClient(k.base+"/admin/realms/staff", token).do(t, method, path, body)
 	if a.status >= http.StatusMultipleChoices {
 		t.Fatalf("Keycloak answers %s %s with %d %s", method, path, a.status, a.body)
 	}

@@ -118,7 +118,11 @@ func (b browser) submit(t *testing.T, path string, form url.Values) answer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return answer{status: response.StatusCode, header: response.Header, body: string(text), url: response.Request.URL.String()}
+	a := answer{status: response.StatusCode, header: response.Header, body: string(text), url: response.Request.URL.String()}
+	if err := b.held(t.Context(), response.Request, a); err != nil {
+		t.Fatal(err)
+	}
+	return a
 }
 
 // decide opens the address that has the code in it, and decides there.

@@ -310,13 +310,13 @@ func TestServeShowsMetricsOnTheirOwnAddressAlone(t *testing.T) {
 	plainClient(s.direct, wrongToken).get(t, "/v1/me").wantUnauthorized(t)
 	s.browser(t).get(t, "/metrics").want(t, http.StatusNotFound)
 	plainClient(s.direct, "").get(t, "/metrics").want(t, http.StatusNotFound)
-	a := plainClient(s.metrics, "").get(t, "/metrics").want(t, http.StatusOK)
+	a := foreignClient(s.metrics, "").get(t, "/metrics").want(t, http.StatusOK)
 	for _, want := range []string{`noted_auth_failures_total{reason="unknown_session"} 1`, "noted_http_request_duration_seconds_count"} {
 		if !strings.Contains(a.body, want) {
 			t.Errorf("the metrics have no %s", want)
 		}
 	}
-	plainClient(s.metrics, "").get(t, "/v1/me").want(t, http.StatusNotFound)
+	foreignClient(s.metrics, "").get(t, "/v1/me").want(t, http.StatusNotFound)
 }
 
 func TestServeAnswersEveryFailedAuthenticationAlikeAndLate(t *testing.T) {

@@ -89,11 +89,11 @@ func (s *Service) StartDevice(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if err != nil || form.Get("client_id") == "" {
-		writeOAuth(w, http.StatusBadRequest, oauthError{"invalid_request"})
+		writeOAuth(w, http.StatusBadRequest, OAuthError{"invalid_request"})
 		return
 	}
 	if form.Get("client_id") != deviceClient {
-		writeOAuth(w, http.StatusBadRequest, oauthError{"invalid_client"})
+		writeOAuth(w, http.StatusBadRequest, OAuthError{"invalid_client"})
 		return
 	}
 	ctx, info := r.Context(), request.From(r.Context())

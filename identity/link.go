@@ -80,7 +80,7 @@ func (s *Service) identities(ctx context.Context, in *struct{ page.Query }) (*id
 
 // LinkStart is the body of POST /v1/me/identities.
 type LinkStart struct {
-	Provider string `json:"provider" minLength:"1" maxLength:"100" doc:"The id of a provider; /auth/providers lists them"`
+	Provider string `json:"provider" minLength:"1" maxLength:"100" example:"google" doc:"The id of a provider; /auth/providers lists them"`
 }
 
 type startLinkInput struct{ Body LinkStart }

@@ -1,7 +1,6 @@
 package identity
 
 import (
-	"maps"
 	"net/http"
 	"reflect"
 	"slices"
@@ -10,6 +9,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"noted/authz"
+	"noted/internal/openapi"
 )
 
 // These routes are no huma operations: they redirect, take forms and show pages. Each stands here with what the OpenAPI
@@ -20,24 +20,50 @@ var signingIn = []string{"Signing in"}
 
 func response(doc string) *huma.Response { return &huma.Response{Description: doc} }
 
-func queryParam(name, doc string) *huma.Param {
-	return &huma.Param{Name: name, In: "query", Description: doc, Schema: &huma.Schema{Type: huma.TypeString}}
+func away(doc string) *huma.Response {
+	return &huma.Response{Description: doc, Headers: map[string]*huma.Param{
+		"Location": {Description: "Where to go on", Required: true, Schema: &huma.Schema{Type: huma.TypeString}},
+	}}
 }
 
-func providerParam() *huma.Param {
-	return &huma.Param{Name: "provider", In: "path", Required: true, Schema: &huma.Schema{Type: huma.TypeString}}
+func pageResponse(doc string) *huma.Response {
+	return &huma.Response{Description: doc, Content: map[string]*huma.MediaType{"text/html": openapi.Page()}}
 }
 
-// formBody is a form whose parameters are all needed, but for the optional ones.
-func formBody(needed []string, optional ...string) *huma.RequestBody {
-	schema := &huma.Schema{Type: huma.TypeObject, Properties: map[string]*huma.Schema{}, Required: needed}
-	for _, name := range slices.Concat(optional, needed) {
-		schema.Properties[name] = &huma.Schema{Type: huma.TypeString}
+func queryParam(name, doc, example string) *huma.Param {
+	return &huma.Param{Name: name, In: "query", Description: doc, Schema: &huma.Schema{Type: huma.TypeString, Examples: []any{example}}}
+}
+
+// providerParam is the provider of a path.
+func (s *Service) providerParam() *huma.Param {
+	return &huma.Param{
+		Name: "provider", In: "path", Required: true, Description: "Its id; /auth/providers lists them", Example: s.exampleProvider(),
+		Schema: &huma.Schema{Type: huma.TypeString},
+	}
+}
+
+// exampleProvider is the first provider of this server.
+func (s *Service) exampleProvider() string {
+	if len(s.config.Providers) == 0 {
+		return "google"
+	}
+	return s.config.Providers[0].ID
+}
+
+// formBody is a form. Its members are pairs: a name, and an example or nothing. The first ones are needed.
+func formBody(needed int, members ...string) *huma.RequestBody {
+	schema := &huma.Schema{Type: huma.TypeObject, Properties: map[string]*huma.Schema{}}
+	for member := range slices.Chunk(members, 2) {
+		schema.Properties[member[0]] = &huma.Schema{Type: huma.TypeString}
+		if member[1] != "" {
+			schema.Properties[member[0]].Examples = []any{member[1]}
+		}
+		if len(schema.Required) < needed {
+			schema.Required = append(schema.Required, member[0])
+		}
 	}
 	return &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/x-www-form-urlencoded": {Schema: schema}}}
 }
-
-const databaseAway = "The database failed or is away"
 
 // RegisterPublic mounts and documents what reads no credential, or looks at one and never fails for it: the list of
 // providers, signing in and out, and the endpoints of programs and providers.
@@ -58,59 +84,55 @@ func (s *Service) RegisterPublic(api huma.API, router chi.Router) {
 		{router, s.Login, huma.Operation{
 			OperationID: "login", Method: http.MethodGet, Path: "/auth/login", Summary: "Send the browser to a provider",
 			Parameters: []*huma.Param{
-				queryParam("provider", "Its id; may be left out when there is one alone"),
-				queryParam("return_to", "A local path to come back to, of at most 512 bytes; anything else is /"),
-				queryParam("login_hint", "Passed on to the provider"),
-				queryParam("prompt", "select_account lets the person choose another account at the provider; any other word is passed over"),
+				queryParam("provider", "Its id; may be left out when there is one alone", s.exampleProvider()),
+				queryParam("return_to", "A local path to come back to, of at most 512 bytes; anything else is /", "/docs"),
+				queryParam("login_hint", "Passed on to the provider", "alice"),
+				queryParam("prompt", "select_account lets the person choose another account at the provider; any other word is passed over", "select_account"),
 			},
-			Responses: map[string]*huma.Response{
-				"302": response("To the provider"), "404": response("No such provider"), "503": response("The provider cannot be reached"),
-			},
+			Responses: map[string]*huma.Response{"302": away("To the provider")},
+			Errors:    []int{http.StatusNotFound, http.StatusServiceUnavailable},
 		}},
 		{router, s.Callback, huma.Operation{
 			OperationID: "callback", Method: http.MethodGet, Path: "/auth/callback/{provider}", Summary: "Take the browser back from the provider",
 			Parameters: []*huma.Param{
-				providerParam(),
-				queryParam("code", "From the provider"), queryParam("state", "From the provider"), queryParam("iss", "From the provider (RFC 9207)"),
+				s.providerParam(), queryParam("code", "From the provider", "SplxlOBeZQQYbYS6WxSbIA"), queryParam("state", "From the provider", "af0ifjsldkj"),
+				queryParam("iss", "From the provider (RFC 9207)", "https://accounts.google.com"),
 			},
 			Responses: map[string]*huma.Response{
-				"303": response("Signed in; back to return_to"), "401": response("Authentication failed"), "404": response("No such provider"),
-				"429": response("This address failed too often"), "503": response(databaseAway),
+				"200": pageResponse("Of a linking: the page that names both sign-ins"), "303": away("Signed in; back to return_to"),
 			},
+			Errors: []int{http.StatusUnauthorized, http.StatusForbidden, http.StatusConflict, http.StatusTooManyRequests, http.StatusServiceUnavailable},
 		}},
 		{router, s.Logout, huma.Operation{
 			OperationID: "logout", Method: http.MethodPost, Path: "/auth/logout", Summary: "End this session",
-			Responses: map[string]*huma.Response{
-				"204": response("Signed out"), "303": response("Signed out; for browsers, by way of the provider"), "503": response(databaseAway),
-			},
+			Responses: map[string]*huma.Response{"204": response("Signed out"), "303": away("Signed out; for browsers, by way of the provider")},
+			Errors:    []int{http.StatusServiceUnavailable},
 		}},
 		{forms, s.Token, huma.Operation{
 			OperationID: "token", Method: http.MethodPost, Path: "/auth/token", Summary: "Exchange an ID token (RFC 8693) or a device code (RFC 8628) for a session",
-			RequestBody: formBody([]string{"grant_type"}, "subject_token", "subject_token_type", "device_code", "client_id"),
+			RequestBody: formBody(1, "grant_type", "urn:ietf:params:oauth:grant-type:device_code", "device_code", "GmRhmhcxhwAzkoEqiMEg_DnyEysNkuNhszIySk9eS",
+				"client_id", "noted-cli", "subject_token", "", "subject_token_type", ""),
 			Responses: map[string]*huma.Response{
-				"200": answer("A new session", TokenAnswer{}), "400": response("An error of OAuth's; the same for every credential that does not hold"),
-				"429": response("This address failed too often"), "503": response(databaseAway),
+				"200": answer("A new session", TokenAnswer{}),
+				"400": answer("An error of OAuth's; the same for every credential that does not hold", OAuthError{}),
 			},
 		}},
 		{forms, s.StartDevice, huma.Operation{
 			OperationID: "start-device", Method: http.MethodPost, Path: "/auth/device", Summary: "Begin a device login (RFC 8628)",
-			RequestBody: formBody([]string{"client_id"}),
+			RequestBody: formBody(1, "client_id", "noted-cli"),
 			Responses: map[string]*huma.Response{
-				"200": answer("Show the code, then poll /auth/token", DeviceAnswer{}), "400": response("An error of OAuth's"),
-				"429": response("This address starts too many, or 20 of its wait to be approved"), "503": response(databaseAway),
+				"200": answer("Show the code, then poll /auth/token", DeviceAnswer{}), "400": answer("An error of OAuth's", OAuthError{}),
 			},
 		}},
 		{forms, s.BackchannelLogout, huma.Operation{
 			OperationID: "backchannel-logout", Method: http.MethodPost, Path: "/auth/backchannel-logout/{provider}",
 			Summary:     "A provider ends sessions (OpenID Connect Back-Channel Logout 1.0)",
-			Parameters:  []*huma.Param{providerParam()},
-			RequestBody: formBody([]string{"logout_token"}),
-			Responses: map[string]*huma.Response{
-				"200": response("Ended, or nothing to end"), "400": response("The token does not hold"), "404": response("No such provider"), "503": response(databaseAway),
-			},
+			Parameters:  []*huma.Param{s.providerParam()},
+			RequestBody: formBody(1, "logout_token", "eyJhbGciOiJSUzI1NiJ9.e30.c2lnbmF0dXJl"),
+			Responses:   map[string]*huma.Response{"200": response("Ended, or nothing to end")},
 		}},
 	} {
-		one.says.Tags = signingIn
+		one.says.Tags, one.says.Metadata = signingIn, map[string]any{openapi.Plain: true}
 		document.AddOperation(&one.says)
 		one.on.Method(one.says.Method, one.says.Path, one.handler)
 	}
@@ -126,37 +148,31 @@ func (s *Service) RegisterPages(api *authz.API, document *huma.OpenAPI, router c
 	}{
 		{s.ShowDevice, huma.Operation{
 			OperationID: "show-device", Method: http.MethodGet, Path: "/auth/device", Summary: "The page where a person lets a device in",
-			Parameters: []*huma.Param{queryParam("user_code", "Shown by the device")},
-			Responses: map[string]*huma.Response{
-				"200": response("The page"), "303": response("A stranger's browser: to sign in and back"), "404": response("No device waits with this code"),
-				"429": response("Too many wrong codes"),
-			},
+			Parameters: []*huma.Param{queryParam("user_code", "Shown by the device", "WDJB-MJHT")},
+			Responses:  map[string]*huma.Response{"200": pageResponse("The page"), "303": away("A stranger's browser: to sign in and back")},
+			Errors:     []int{http.StatusNotFound},
 		}},
 		{s.ConfirmDevice, huma.Operation{
 			OperationID: "confirm-device", Method: http.MethodPost, Path: "/auth/device/confirm", Summary: "Approve or deny a device",
-			RequestBody: formBody([]string{"user_code", "decision"}),
-			Responses: map[string]*huma.Response{
-				"200": response("Decided"), "404": response("No device waits with this code"), "422": response("decision is neither approve nor deny"),
-				"429": response("Too many wrong codes"),
-			},
+			RequestBody: formBody(2, "user_code", "WDJB-MJHT", "decision", "approve"),
+			Responses:   map[string]*huma.Response{"200": pageResponse("Decided")},
+			Errors:      []int{http.StatusNotFound, http.StatusUnprocessableEntity},
 		}},
 		{s.ConfirmLink, huma.Operation{
 			OperationID: "confirm-link", Method: http.MethodPost, Path: "/auth/link/confirm", Summary: "Confirm a linked sign-in",
-			RequestBody: formBody([]string{"code"}),
-			Responses: map[string]*huma.Response{
-				"303": response("Linked"), "409": response("Nothing to confirm, or another account's"),
-			},
+			RequestBody: formBody(1, "code", "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk"),
+			Responses:   map[string]*huma.Response{"303": away("Linked")},
+			Errors:      []int{http.StatusConflict},
 		}},
 	} {
 		page := &one.says
-		page.Tags, page.Security = signingIn, []map[string][]string{{"bearer": {}}, {"cookie": {}}}
+		page.Tags, page.Metadata, page.Security = signingIn, map[string]any{openapi.Plain: true}, []map[string][]string{{"bearer": {}}, {"cookie": {}}}
 		page.Description = "Needs `" + writeIdentity.String() + "`, by a session that began with a sign-in in a browser."
 		page.Extensions = map[string]any{"x-permission": writeIdentity.String()}
-		maps.Copy(page.Responses, map[string]*huma.Response{
-			"401": response("Authentication failed"), "403": response("By a key or a derived session, or from another site"), "503": response(databaseAway),
-		})
 		document.AddOperation(page)
 		api.DeclarePage(page.Method, page.Path, writeIdentity)
 		pages.Method(page.Method, page.Path, byBrowser(writeIdentity, s.Forms(one.handler).ServeHTTP))
 	}
+	// The one example of a body that is another on each server.
+	document.Paths["/v1/me/identities"].Post.RequestBody.Content["application/json"].Example = map[string]any{"provider": s.exampleProvider()}
 }

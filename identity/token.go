@@ -54,7 +54,7 @@ func (s *Service) Token(w http.ResponseWriter, r *http.Request) {
 			problem.Write(w, r, refused)
 			return
 		}
-		writeOAuth(w, http.StatusBadRequest, oauthError{"invalid_request"})
+		writeOAuth(w, http.StatusBadRequest, OAuthError{"invalid_request"})
 		return
 	}
 	refused, way := "invalid_request", WayExchange
@@ -80,18 +80,19 @@ func (s *Service) Token(w http.ResponseWriter, r *http.Request) {
 	case err == nil:
 		writeOAuth(w, http.StatusOK, answer)
 	case plain != "":
-		writeOAuth(w, http.StatusBadRequest, oauthError{string(plain)})
+		writeOAuth(w, http.StatusBadRequest, OAuthError{string(plain)})
 	case errors.As(err, &failure):
 		if s.settled(w, r, failure) {
-			writeOAuth(w, http.StatusBadRequest, oauthError{refused})
+			writeOAuth(w, http.StatusBadRequest, OAuthError{refused})
 		}
 	default:
 		s.writeFault(w, r, err)
 	}
 }
 
-type oauthError struct {
-	Error string `json:"error"`
+// OAuthError is an error as OAuth writes it (RFC 6749, 5.2).
+type OAuthError struct {
+	Error string `json:"error" example:"invalid_request"`
 }
 
 // writeOAuth answers as RFC 6749, 5.1 and 5.2 have it.

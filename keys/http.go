@@ -88,7 +88,7 @@ func (o operations) registerOne(api *authz.API, prefix, path string, tags []stri
 		return o.rename(ctx, in.Body, found)
 	})
 	authz.RegisterOn(api, huma.Operation{
-		OperationID: "rotate-" + prefix + "key", Method: http.MethodPost, Path: path + "/rotate", Tags: tags, DefaultStatus: http.StatusCreated,
+		OperationID: "rotate-" + prefix + "key", Method: http.MethodPost, Path: path + "/rotate", Tags: tags, DefaultStatus: http.StatusCreated, Errors: []int{http.StatusConflict},
 		Summary:     "Give an API key a new secret; the old one works until the overlap ends",
 		Description: "The new secret lives as long as the old one was made for. At most two work at a time: a further rotation ends the oldest. 409 for a key that has expired or is revoked. 403 for who lacks what is in a service key's role in the organization.",
 	}, "key", "write", o.rotatable(), func(ctx context.Context, in *struct{ Body *Rotation }, found authz.Found[Key]) (*createOutput, error) {
@@ -181,15 +181,15 @@ func (o operations) list(ctx context.Context, in page.Query, owner Owner) (*list
 
 // NewKey is what a key is made from.
 type NewKey struct {
-	Name      name.Name                      `json:"name" maxLength:"100"`
-	Role      strictjson.Optional[string]    `json:"role,omitempty" maxLength:"100" doc:"A key role of the policy; key-reader if left out"`
+	Name      name.Name                      `json:"name" maxLength:"100" example:"backup"`
+	Role      strictjson.Optional[string]    `json:"role,omitempty" maxLength:"100" example:"key-reader" doc:"A key role of the policy; key-reader if left out"`
 	ExpiresAt strictjson.Optional[time.Time] `json:"expires_at,omitempty" doc:"In 90 days if left out"`
 }
 
 // NewOrgKey is what a service key is made from.
 type NewOrgKey struct {
 	NewKey
-	OrgRole string `json:"org_role" enum:"admin,writer,reader" doc:"Its role in the organization, none that includes what you lack there"`
+	OrgRole string `json:"org_role" enum:"admin,writer,reader" example:"reader" doc:"Its role in the organization, none that includes what you lack there"`
 }
 
 type createOutput struct {
@@ -263,7 +263,7 @@ func (o operations) checkExpiry(ctx context.Context, tx pgx.Tx, until *time.Time
 
 // KeyName is what may change of a key.
 type KeyName struct {
-	Name name.Name `json:"name" maxLength:"100"`
+	Name name.Name `json:"name" maxLength:"100" example:"nightly backup"`
 }
 
 func (o operations) rename(ctx context.Context, in KeyName, found authz.Found[Key]) (*keyOutput, error) {
@@ -279,7 +279,7 @@ func (o operations) rename(ctx context.Context, in KeyName, found authz.Found[Ke
 
 // Rotation is how a key gets a new secret.
 type Rotation struct {
-	Overlap strictjson.Optional[string] `json:"overlap,omitempty" maxLength:"40" doc:"How long the old secret works on, such as 24h or 7d, at most until its own end; 0s for not at all. 24h if left out"`
+	Overlap strictjson.Optional[string] `json:"overlap,omitempty" maxLength:"40" example:"24h" doc:"How long the old secret works on, such as 24h or 7d, at most until its own end; 0s for not at all. 24h if left out"`
 }
 
 // overlap is DefaultOverlap, or what was asked for.

@@ -62,7 +62,7 @@ func (s *Service) registerGrants(api *authz.API, on granted) {
 		Description: "It adds to the member's role and never takes away. You give only what you may do to it yourself. 422 for somebody who is no member.",
 	}, "grant", "write", find, func(ctx context.Context, in *struct {
 		Body struct {
-			Access string `json:"access" enum:"read,write"`
+			Access string `json:"access" enum:"read,write" example:"write"`
 		}
 	}, found authz.Found[struct{}],
 	) (*grantOutput, error) {

@@ -127,8 +127,8 @@ type createInput struct{ Body NewNote }
 
 // NewNote is what a note is made from.
 type NewNote struct {
-	Title      name.Name                   `json:"title" maxLength:"200"`
-	Body       string                      `json:"body" maxLength:"1048576" doc:"At most 1,048,576 bytes of UTF-8"`
+	Title      name.Name                   `json:"title" maxLength:"200" example:"Shopping"`
+	Body       string                      `json:"body" maxLength:"1048576" example:"Milk and bread" doc:"At most 1,048,576 bytes of UTF-8"`
 	OrgID      strictjson.Nullable[uid.ID] `json:"org_id,omitempty" doc:"Left out or null for a personal note"`
 	NotebookID strictjson.Nullable[uid.ID] `json:"notebook_id,omitempty"`
 }
@@ -215,7 +215,7 @@ func checkBody(body string) error {
 
 type listInput struct {
 	page.Query
-	Scope      string `query:"scope" enum:"all" doc:"all: everybody's notes"`
+	Scope      string `query:"scope" enum:"all" example:"all" doc:"all: everybody's notes"`
 	OrgID      uid.ID `query:"org_id"`
 	NotebookID uid.ID `query:"notebook_id"`
 }
@@ -351,7 +351,7 @@ func (s *Service) get(ctx context.Context, in *noneMatch, found authz.Found[row]
 
 // match is If-Match (RFC 9110, 13.1.1).
 type match struct {
-	IfMatch string `header:"If-Match" doc:"The ETag that the act is based on"`
+	IfMatch string `header:"If-Match" example:"\"1\"" doc:"The ETag that the act is based on"`
 	sent    bool   // empty says that no version may be the current one
 }
 
@@ -379,8 +379,8 @@ type changeInput struct {
 
 // NoteChange is what may change of a note; what is left out stays.
 type NoteChange struct {
-	Title      strictjson.Optional[name.Name] `json:"title,omitempty" maxLength:"200"`
-	Body       strictjson.Optional[string]    `json:"body,omitempty" maxLength:"1048576" doc:"At most 1,048,576 bytes of UTF-8"`
+	Title      strictjson.Optional[name.Name] `json:"title,omitempty" maxLength:"200" example:"Shopping"`
+	Body       strictjson.Optional[string]    `json:"body,omitempty" maxLength:"1048576" example:"Milk, bread and butter" doc:"At most 1,048,576 bytes of UTF-8"`
 	NotebookID strictjson.Nullable[uid.ID]    `json:"notebook_id,omitempty" doc:"null takes it out of its notebook"`
 }
 

@@ -161,7 +161,7 @@ func (s *Service) listNotebooks(ctx context.Context, in *struct{ page.Query }, f
 
 // NewNotebook is what a notebook is made from.
 type NewNotebook struct {
-	Name       name.Name                 `json:"name" maxLength:"200"`
+	Name       name.Name                 `json:"name" maxLength:"200" example:"Recipes"`
 	Restricted strictjson.Optional[bool] `json:"restricted,omitempty" doc:"false if left out; true needs notebook:restricted write"`
 }
 
@@ -196,7 +196,7 @@ func (s *Service) createNotebook(ctx context.Context, in *struct{ Body NewNotebo
 
 // NotebookChange is what may change of a notebook; what is left out stays.
 type NotebookChange struct {
-	Name       strictjson.Optional[name.Name] `json:"name,omitempty" maxLength:"200"`
+	Name       strictjson.Optional[name.Name] `json:"name,omitempty" maxLength:"200" example:"Family recipes"`
 	Restricted strictjson.Optional[bool]      `json:"restricted,omitempty"`
 }
 

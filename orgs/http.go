@@ -99,7 +99,7 @@ func (s *Service) standingToMember(ctx context.Context, caller *authz.Principal,
 
 // OrgName is what may change of an organization, and all that it is made from.
 type OrgName struct {
-	Name name.Name `json:"name" maxLength:"200"`
+	Name name.Name `json:"name" maxLength:"200" example:"Gardeners"`
 }
 
 type orgOutput struct{ Body Org }
@@ -193,12 +193,12 @@ type memberOutput struct{ Body Member }
 
 // MemberChange is what may change of a member.
 type MemberChange struct {
-	Role string `json:"role" enum:"admin,writer,reader"`
+	Role string `json:"role" enum:"admin,writer,reader" example:"writer"`
 }
 
 // KeysQuery says what becomes of service keys when somebody stops being an admin.
 type KeysQuery struct {
-	ServiceKeys string `query:"service_keys" enum:"end,keep" doc:"What becomes of service keys' live secrets that the member was shown, when the role admin is taken from them: end them, or keep them"`
+	ServiceKeys string `query:"service_keys" enum:"end,keep" example:"end" doc:"What becomes of service keys' live secrets that the member was shown, when the role admin is taken from them: end them, or keep them"`
 }
 
 func (s *Service) changeMember(ctx context.Context, in *struct {
@@ -259,8 +259,8 @@ func (s *Service) invitations(ctx context.Context, in *struct{ page.Query }, fou
 
 // NewInvitation is what an invitation is made from.
 type NewInvitation struct {
-	Email string `json:"email" minLength:"3" maxLength:"320"`
-	Role  string `json:"role" enum:"admin,writer,reader"`
+	Email string `json:"email" minLength:"3" maxLength:"320" example:"bob@example.com"`
+	Role  string `json:"role" enum:"admin,writer,reader" example:"writer"`
 }
 
 // MadeInvitation is a new invitation with its token.
@@ -341,7 +341,7 @@ func (s *Service) revokeInvitation(ctx context.Context, _ *struct{}, found authz
 
 type acceptInput struct {
 	Body struct {
-		Token Token `json:"token" maxLength:"200"`
+		Token Token `json:"token" maxLength:"200" example:"0Q3YtR7bVwFzKk2mXcJpLs8dNhGuAe5iTo9rWyBvCf1"`
 	}
 }
 

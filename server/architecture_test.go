@@ -111,7 +111,7 @@ path { fill: none; stroke-width: 1.4 }
 	}
 	for _, r := range rooms {
 		fmt.Fprintf(&b, `<rect x="%d" y="%d" width="%d" height="%d" rx="6"/>`+"\n", boxLeft, r.top, boxWidth, boxHeight)
-		fmt.Fprintf(&b, `<text class="name" x="%d" y="%d">%s</text>`+"\n", boxLeft+14, r.top+23, short(r.ImportPath))
+		fmt.Fprintf(&b, `<text class="name" x="%d" y="%d">%s</text>`+"\n", boxLeft+14, r.top+23, inModule(r.ImportPath))
 		fmt.Fprintf(&b, `<text x="%d" y="%d">%s</text>`+"\n", boxLeft+120, r.top+23, html.EscapeString(purpose(r.Doc, 78)))
 		fmt.Fprintf(&b, `<text class="small" x="%d" y="%d">%s</text>`+"\n", boxLeft+120, r.top+42, stands(r.listed))
 	}
@@ -119,7 +119,7 @@ path { fill: none; stroke-width: 1.4 }
 	fmt.Fprintf(&b, `<text class="name" x="%d" y="%d">internal</text>`+"\n", boxLeft+14, groundTop+23)
 	for i, p := range ground {
 		x, y := boxLeft+14+i%groundColumns*(boxWidth/groundColumns), groundTop+50+22*(i/groundColumns)
-		fmt.Fprintf(&b, `<text x="%d" y="%d">%s</text>`+"\n", x, y, short(p.ImportPath))
+		fmt.Fprintf(&b, `<text x="%d" y="%d">%s</text>`+"\n", x, y, inModule(p.ImportPath))
 	}
 	b.WriteString("</svg>\n")
 	return []byte(b.String())
@@ -134,11 +134,11 @@ func arc(b *strings.Builder, from, to box, above, below, tip, tips int) {
 	far := x + out*(24+arcSpread*(max(above-below, below-above)-1))
 	y1, y2 := from.top+boxHeight*3/4, to.top+(tip+1)*boxHeight*3/4/(tips+1)
 	fmt.Fprintf(b, `<path class="%s" marker-end="url(#tip)" d="M%d %d C%d %d %d %d %d %d"><title>%s imports %s</title></path>`+"\n",
-		class, x, y1, far, y1, far, y2, x, y2, short(from.ImportPath), short(to.ImportPath))
+		class, x, y1, far, y1, far, y2, x, y2, inModule(from.ImportPath), inModule(to.ImportPath))
 }
 
 // short is a package's path as the picture says it.
-func short(importPath string) string {
+func inModule(importPath string) string {
 	return strings.TrimPrefix(strings.TrimPrefix(importPath, "noted/"), "internal/")
 }
 
@@ -161,7 +161,7 @@ func stands(p listed) string {
 	var names []string
 	for _, to := range p.Imports {
 		if storeyOf(to) == len(storeys)-1 {
-			names = append(names, short(to))
+			names = append(names, inModule(to))
 		}
 	}
 	if len(names) == 0 {

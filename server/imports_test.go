@@ -82,7 +82,10 @@ func edgesOf(packages []listed) []edge {
 
 // testOnly are packages that hold what tests need: nothing that goes into the binary may
 // import them.
-var testOnly = []string{"noted/internal/localpg/pgtest", "noted/internal/mailtest", "noted/internal/space/spacetest", "noted/server/servertest"}
+var testOnly = []string{
+	"noted/internal/contract", "noted/internal/localpg/pgtest", "noted/internal/mailtest", "noted/internal/space/spacetest",
+	"noted/server/clienttest", "noted/server/servertest",
+}
 
 // forDevAlone are the parts that make `noted dev` and tests run with nothing set up. serve
 // must not reach them.

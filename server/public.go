@@ -2,7 +2,6 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"log/slog"
 	"net/http"
 	"runtime"
@@ -11,6 +10,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"noted/internal/migrate"
+	"noted/internal/openapi"
 	"noted/internal/problem"
 )
 
@@ -66,9 +66,8 @@ func (s *Server) registerPublic(api huma.API) {
 	if s.options.Dev {
 		s.router.Method(http.MethodGet, "/metrics", s.metricsHandler())
 	}
-	document := sync.OnceValues(func() ([]byte, error) { return json.Marshal(s.openapi) })
 	s.router.Get("/openapi.json", func(w http.ResponseWriter, r *http.Request) {
-		body, err := document()
+		body, err := s.Document()
 		if err != nil {
 			problem.Write(w, r, err)
 			return
@@ -77,6 +76,9 @@ func (s *Server) registerPublic(api huma.API) {
 		_, _ = w.Write(body)
 	})
 }
+
+// Document is the OpenAPI document, as /openapi.json serves it.
+func (s *Server) Document() ([]byte, error) { return s.openapiText() }
 
 // ready asks the database whether it answers and has the schema that this binary was made for.
 func (s *Server) ready(ctx context.Context, _ *struct{}) (*readyOutput, error) {
@@ -100,11 +102,10 @@ func (s *Server) ready(ctx context.Context, _ *struct{}) (*readyOutput, error) {
 	return out, nil
 }
 
-// document adds to the OpenAPI document what huma cannot say.
+// document finishes the OpenAPI document, in which all operations stand by now.
 func (s *Server) document() {
-	// A member which is an object may be null.
-	for _, member := range []struct{ schema, name string }{{"Me", "key"}, {"Item", "actor"}, {"Item", "via"}, {"ExplainOutputBody", "missing"}} {
-		properties := s.openapi.Components.Schemas.Map()[member.schema].Properties
-		properties[member.name] = &huma.Schema{OneOf: []*huma.Schema{properties[member.name], {Type: "null"}}}
+	if s.options.Hosts != nil {
+		openapi.AddProblem(s.openapi, http.StatusMisdirectedRequest)
 	}
+	openapi.Finish(s.openapi)
 }

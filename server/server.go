@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -31,6 +33,7 @@ import (
 	"noted/internal/audit"
 	"noted/internal/bodies"
 	"noted/internal/migrate"
+	"noted/internal/openapi"
 	"noted/internal/problem"
 	"noted/internal/strictjson"
 	"noted/keys"
@@ -57,6 +60,8 @@ type Options struct {
 	// Hosts are the names by which requests may ask for this server, as the Host header has them; 421 for
 	// any other. Nil for all.
 	Hosts []string
+	// Around goes around all that is served; nil for nothing. Tests look at every answer by it.
+	Around func(http.Handler) http.Handler
 }
 
 // Server is noted. Its rooms are open to cmd/noted, which makes the people of `noted dev`.
@@ -68,12 +73,14 @@ type Server struct {
 	Notes    *notes.Service
 	Failures *audit.Failures
 
-	options  Options
-	router   *chi.Mux
-	openapi  *huma.OpenAPI
-	registry *prometheus.Registry
-	draining atomic.Bool
-	work     *background
+	options Options
+	router  *chi.Mux
+	openapi *huma.OpenAPI
+	// openapiText is openapi in JSON, made once.
+	openapiText func() ([]byte, error)
+	registry    *prometheus.Registry
+	draining    atomic.Bool
+	work        *background
 
 	policyMetrics policyMetrics
 	memory        memory
@@ -198,6 +205,7 @@ func (s *Server) wire() error {
 	hookOnce()
 	config := s.humaConfig()
 	s.openapi = config.OpenAPI
+	s.openapiText = sync.OnceValues(func() ([]byte, error) { return json.Marshal(s.openapi) })
 	public := humachi.New(router, config)
 	s.registerPublic(public)
 	s.Identity.RegisterPublic(public, router)
@@ -259,6 +267,7 @@ func (s *Server) humaConfig() huma.Config {
 	config.DefaultFormat = "application/json"
 	config.RejectUnknownQueryParameters = true
 	config.Servers = []*huma.Server{{URL: "/"}}
+	openapi.Setup(config.OpenAPI)
 	config.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"bearer": {Type: "http", Scheme: "bearer", Description: "A session token (nsess_…) or an API key (noted_…)"},
 		"cookie": {Type: "apiKey", In: "cookie", Name: s.Identity.SessionCookie(), Description: "The session that signing in set"},
@@ -288,7 +297,11 @@ func (s *Server) Run(ctx context.Context, listener, metricsListener net.Listener
 
 	requests, stopRequests := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer stopRequests(nil)
-	servers := []*http.Server{s.httpServer(requests, s.router)}
+	handler := s.Handler()
+	if s.options.Around != nil {
+		handler = s.options.Around(handler)
+	}
+	servers := []*http.Server{s.httpServer(requests, handler)}
 	servers[0].ConnState = s.connections.follow
 	s.connections.Listener = listener
 	failed := make(chan error, 2)

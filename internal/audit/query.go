@@ -17,8 +17,8 @@ import (
 type Query struct {
 	page.Query
 	Actor  string    `query:"actor" format:"uuid" doc:"Only what this user or key did"`
-	Action Action    `query:"action" doc:"Only this"`
-	Since  time.Time `query:"since" doc:"Only from this time on"`
+	Action Action    `query:"action" example:"note.purge" doc:"Only this"`
+	Since  time.Time `query:"since" example:"2026-01-01T00:00:00Z" doc:"Only from this time on"`
 	Via    string    `query:"via" format:"uuid" doc:"Only what was done by this session or key"`
 }
 

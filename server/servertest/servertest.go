@@ -23,6 +23,7 @@ import (
 	"noted"
 	"noted/authz"
 	"noted/identity/oidc"
+	"noted/internal/contract"
 	"noted/internal/devidp"
 	"noted/internal/localpg/pgtest"
 	"noted/server"
@@ -130,6 +131,8 @@ func NewOn(t testing.TB, databaseURL string, change ...func(*server.Options)) *E
 		Log:    slog.New(slog.NewTextHandler(env.Log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Tracer: env.statements,
 	}
+	var held *contract.Held
+	options.Around = func(next http.Handler) http.Handler { return held.Around(next) }
 	for _, c := range change {
 		c(&options)
 	}
@@ -141,6 +144,15 @@ func NewOn(t testing.TB, databaseURL string, change ...func(*server.Options)) *E
 	}
 	env.Pool = env.Server.Pool
 	t.Cleanup(func() { env.statements.check(t) })
+	text, err := env.Server.Document()
+	if err != nil {
+		t.Fatal(err)
+	}
+	document, err := contract.Parse(text)
+	if err != nil {
+		t.Fatalf("/openapi.json: %v", err)
+	}
+	held = contract.Hold(document)
 	done := make(chan error, 1)
 	go func() { done <- env.Server.Run(ctx, listener, nil) }()
 	t.Cleanup(func() {
@@ -150,6 +162,9 @@ func NewOn(t testing.TB, databaseURL string, change ...func(*server.Options)) *E
 			t.Errorf("the server ended with: %v", err)
 		}
 		env.Server.Close()
+		for _, difference := range held.Differences() {
+			t.Errorf("not as in /openapi.json: %s", difference)
+		}
 	})
 	return env
 }
