@@ -25,7 +25,7 @@ func read(ctx context.Context, server, token string, id uuid.UUID) error {
 	if err != nil {
 		return err
 	}
-	one, err := client.GetNoteWithResponse(ctx, id)
+	one, err := client.GetNoteWithResponse(ctx, id, nil)
 	if err != nil {
 		return err
 	}
@@ -50,7 +50,7 @@ func read(ctx context.Context, server, token string, id uuid.UUID) error {
 		return fmt.Errorf("the list: %s %s", list.Status(), list.Body)
 	}
 	fmt.Printf("the list: %s, and nothing follows\n", list.JSON200.Items[0].Title)
-	none, err := client.GetNoteWithResponse(ctx, uuid.New())
+	none, err := client.GetNoteWithResponse(ctx, uuid.New(), nil)
 	if err != nil {
 		return err
 	}
