@@ -182,38 +182,3 @@ func TestTheBucketOfAnIDIsAHintAndNoPermission(t *testing.T) {
 	s.Do(t, http.MethodGet, "/v1/me", carol, nil).JSON(t, &me)
 	s.must(t, http.MethodGet, "/v1/notes/"+space.NewID(me.ID).String(), carol, nil, http.StatusNotFound)
 }
-
-// Every suite checks its statements when a server ends. Here each exception is asked for, so that none
-// outlives its reason.
-func TestEveryStatementThatLooksAcrossSpacesIsStillNeeded(t *testing.T) {
-	t.Parallel()
-	s := newSpaced(t)
-	s.must(t, http.MethodGet, "/v1/notes/"+s.inOrg, s.alice, nil, http.StatusOK)
-	s.must(t, http.MethodGet, "/v1/notes?notebook_id="+s.notebook, s.alice, nil, http.StatusOK)
-	s.must(t, http.MethodGet, "/v1/notes?scope=all", s.ada, nil, http.StatusOK)
-	s.must(t, http.MethodGet, "/v1/deadzone", s.ada, nil, http.StatusOK)
-	s.must(t, http.MethodGet, "/v1/deadzone/"+s.dead, s.ada, nil, http.StatusOK)
-	if _, err := s.Server.Notes.Purge(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	needed := s.Excepted(t)
-	for _, x := range servertest.AcrossSpaces {
-		if !needed[x] {
-			t.Errorf("nothing needs the exception for %q: %s", x.In, x.Why)
-		}
-	}
-}
-
-// A service reaches nothing outside of its organization, so it is asked for nothing there.
-func TestAServiceNeedsNoStatementAcrossSpaces(t *testing.T) {
-	t.Parallel()
-	s := newSpaced(t)
-	before := len(s.Excepted(t))
-	s.must(t, http.MethodGet, "/v1/notes/"+s.inOrg, s.service, nil, http.StatusOK)
-	s.must(t, http.MethodGet, "/v1/notes/"+s.own, s.service, nil, http.StatusNotFound)
-	s.must(t, http.MethodGet, "/v1/notes?notebook_id="+s.notebook, s.service, nil, http.StatusOK)
-	s.must(t, http.MethodPatch, "/v1/notes/"+s.byService, s.service, `{"title":"new"}`, http.StatusOK)
-	if after := len(s.Excepted(t)); after != before {
-		t.Errorf("it needed %d exceptions", after-before)
-	}
-}

@@ -1,3 +1,5 @@
+//go:build race
+
 package spacetest_test
 
 import (
