@@ -52,18 +52,10 @@ func (s *Service) Register(api *authz.API) {
 type usersOutput struct{ Body page.Of[identity.User] }
 
 func (s *Service) listUsers(ctx context.Context, in *struct{ page.Query }) (*usersOutput, error) {
-	const list = "users"
-	after, err := in.After(list)
-	if err != nil {
-		return nil, err
-	}
-	rows, err := s.users.Users(ctx, after, in.Limit+1)
-	if err != nil {
-		return nil, err
-	}
-	return &usersOutput{page.Make(rows, in.Limit, list, func(u identity.User) page.Position {
-		return page.Position{At: u.CreatedAt, ID: u.ID}
-	})}, nil
+	list, err := page.List(in.Query, "users", func(w page.Window) ([]identity.User, error) {
+		return s.users.Users(ctx, w)
+	}, func(u identity.User) page.Position { return page.Position{At: u.CreatedAt, ID: u.ID} })
+	return &usersOutput{list}, err
 }
 
 type userOutput struct{ Body identity.UserDetail }
@@ -92,16 +84,10 @@ func (s *Service) setLocked(ctx context.Context, user uuid.UUID, locked bool) er
 type orphansOutput struct{ Body page.Of[orgs.Orphan] }
 
 func (s *Service) listOrphans(ctx context.Context, in *struct{ page.Query }) (*orphansOutput, error) {
-	const list = "orphans"
-	after, err := in.After(list)
-	if err != nil {
-		return nil, err
-	}
-	rows, err := s.orgs.Orphans(ctx, after, in.Limit+1)
-	if err != nil {
-		return nil, err
-	}
-	return &orphansOutput{page.Make(rows, in.Limit, list, func(o orgs.Orphan) page.Position { return page.Position{At: o.CreatedAt, ID: o.ID} })}, nil
+	list, err := page.List(in.Query, "orphans", func(w page.Window) ([]orgs.Orphan, error) {
+		return s.orgs.Orphans(ctx, w)
+	}, func(o orgs.Orphan) page.Position { return page.Position{At: o.CreatedAt, ID: o.ID} })
+	return &orphansOutput{list}, err
 }
 
 type auditOutput struct{ Body page.Of[audit.Item] }

@@ -119,21 +119,13 @@ func (s *Service) me(ctx context.Context, _ *struct{}) (*meOutput, error) {
 type sessionsOutput struct{ Body page.Of[Session] }
 
 func (s *Service) sessions(ctx context.Context, in *struct{ page.Query }) (*sessionsOutput, error) {
-	const list = "sessions"
-	after, err := in.After(list)
-	if err != nil {
-		return nil, err
+	list, err := page.List(in.Query, "sessions", func(w page.Window) ([]Session, error) {
+		return s.listSessions(ctx, authz.From(ctx), w)
+	}, func(one Session) page.Position { return page.Position{At: one.CreatedAt, ID: one.ID} })
+	for i := range list.Items {
+		list.Items[i].Provider = s.providerID(list.Items[i].Issuer)
 	}
-	rows, err := s.listSessions(ctx, authz.From(ctx), after, in.Limit+1)
-	if err != nil {
-		return nil, err
-	}
-	for i := range rows {
-		rows[i].Provider = s.providerID(rows[i].issuer)
-	}
-	return &sessionsOutput{page.Make(rows, in.Limit, list, func(one Session) page.Position {
-		return page.Position{At: one.CreatedAt, ID: one.ID}
-	})}, nil
+	return &sessionsOutput{list}, err
 }
 
 func (s *Service) endOne(ctx context.Context, _ *struct{}, found authz.Found[uuid.UUID]) (*struct{}, error) {

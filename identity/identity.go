@@ -246,10 +246,9 @@ type Session struct {
 	ExpiresAt  time.Time `json:"expires_at" doc:"Its absolute end; unused it ends sooner"`
 	IP         *string   `json:"ip"`
 	UserAgent  string    `json:"user_agent"`
-	Provider   *string   `json:"provider" doc:"null when that provider is not configured any more"`
+	Provider   *string   `json:"provider" db:"-" doc:"null when that provider is not configured any more"`
 	Current    bool      `json:"current"`
-
-	issuer string
+	Issuer     string    `json:"-"`
 }
 
 // ActorOf is how the audit record names a principal.

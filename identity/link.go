@@ -31,7 +31,7 @@ const linkFresh = 5 * time.Minute
 // LinkedIdentity is one of a user's sign-ins, as GET /v1/me/identities shows it.
 type LinkedIdentity struct {
 	ID           uuid.UUID `json:"id"`
-	Provider     *string   `json:"provider" doc:"null when that provider is not configured any more"`
+	Provider     *string   `json:"provider" db:"-" doc:"null when that provider is not configured any more"`
 	Issuer       string    `json:"issuer"`
 	Subject      string    `json:"subject"`
 	Email        *string   `json:"email"`
@@ -61,21 +61,13 @@ func (s *Service) registerIdentities(api *authz.API) {
 type identitiesOutput struct{ Body page.Of[LinkedIdentity] }
 
 func (s *Service) identities(ctx context.Context, in *struct{ page.Query }) (*identitiesOutput, error) {
-	const list = "identities"
-	after, err := in.After(list)
-	if err != nil {
-		return nil, err
+	list, err := page.List(in.Query, "identities", func(w page.Window) ([]LinkedIdentity, error) {
+		return s.listIdentities(ctx, authz.From(ctx), w)
+	}, func(one LinkedIdentity) page.Position { return page.Position{At: one.CreatedAt, ID: one.ID} })
+	for i := range list.Items {
+		list.Items[i].Provider = s.providerID(list.Items[i].Issuer)
 	}
-	items, err := s.listIdentities(ctx, authz.From(ctx), after, in.Limit+1)
-	if err != nil {
-		return nil, err
-	}
-	for i := range items {
-		items[i].Provider = s.providerID(items[i].Issuer)
-	}
-	return &identitiesOutput{page.Make(items, in.Limit, list, func(one LinkedIdentity) page.Position {
-		return page.Position{At: one.CreatedAt, ID: one.ID}
-	})}, nil
+	return &identitiesOutput{list}, err
 }
 
 // LinkStart is the body of POST /v1/me/identities.

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"net/netip"
 	"strings"
 	"time"
 
@@ -16,6 +15,7 @@ import (
 	"noted/identity/oidc"
 	"noted/internal/audit"
 	"noted/internal/page"
+	"noted/internal/pg"
 	"noted/internal/request"
 )
 
@@ -190,7 +190,7 @@ func (s *Service) beginSession(ctx context.Context, in signIn, origin string) (T
 			insert into sessions (id, user_id, identity_id, token_hash, expires_at, ip, user_agent, id_token, provider_sid, origin)
 			values ($1, $2, $3, $4, now() + $5::interval, $6, $7, nullif($8, ''), nullif($9, ''), $10)
 			returning expires_at`,
-			session, user, identity, hash, s.config.SessionAbsolute, addressOrNull(info.IP), info.UserAgent, in.IDToken, in.SessionID, origin).Scan(&expires)
+			session, user, identity, hash, s.config.SessionAbsolute, pg.OrNull(info.IP), info.UserAgent, in.IDToken, in.SessionID, origin).Scan(&expires)
 		if err != nil {
 			return fmt.Errorf("beginning a session: %w", err)
 		}
@@ -199,36 +199,22 @@ func (s *Service) beginSession(ctx context.Context, in signIn, origin string) (T
 			Action: audit.SessionCreate, Object: "session", Target: session.String(), Detail: "by " + in.Issuer,
 		})
 	})
-	return token, expires.UTC(), err
+	return token, expires, err
 }
 
-func addressOrNull(ip netip.Addr) *netip.Addr {
-	if !ip.IsValid() {
-		return nil
-	}
-	return &ip
-}
-
-// listSessions returns up to limit live sessions of a user, the newest first, after the position.
-func (s *Service) listSessions(ctx context.Context, caller *authz.Principal, after page.Position, limit int) ([]Session, error) {
+// listSessions returns live sessions of a user, the newest first.
+func (s *Service) listSessions(ctx context.Context, caller *authz.Principal, w page.Window) ([]Session, error) {
 	rows, err := s.pool.Query(ctx, `
-		select s.id, s.created_at, s.last_used_at, s.expires_at, host(s.ip), s.user_agent, s.id = @current, i.issuer
+		select s.id, s.created_at, s.last_used_at, s.expires_at, host(s.ip) as ip, s.user_agent, s.id = @current as current, i.issuer
 		from sessions s join identities i on i.id = s.identity_id
 		where s.user_id = @user and `+liveAt("now()")+`
 			and (@at::timestamptz is null or (s.created_at, s.id) < (@at, @id))
 		order by s.created_at desc, s.id desc
-		limit @limit`, pgx.NamedArgs{
-		"user": caller.ID, "current": caller.Session, "idle": s.config.SessionIdle, "at": after.TimeOrNull(), "id": after.ID, "limit": limit,
-	})
+		limit @limit`, w.Args(pgx.NamedArgs{"user": caller.ID, "current": caller.Session, "idle": s.config.SessionIdle}))
 	if err != nil {
 		return nil, fmt.Errorf("listing sessions: %w", err)
 	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (Session, error) {
-		var one Session
-		err := row.Scan(&one.ID, &one.CreatedAt, &one.LastUsedAt, &one.ExpiresAt, &one.IP, &one.UserAgent, &one.Current, &one.issuer)
-		one.CreatedAt, one.LastUsedAt, one.ExpiresAt = one.CreatedAt.UTC(), one.LastUsedAt.UTC(), one.ExpiresAt.UTC()
-		return one, err
-	})
+	return pgx.CollectRows(rows, pgx.RowToStructByName[Session])
 }
 
 // findOwnSession finds a live session of the caller's.

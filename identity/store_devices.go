@@ -14,6 +14,7 @@ import (
 
 	"noted/authz"
 	"noted/internal/audit"
+	"noted/internal/pg"
 	"noted/internal/problem"
 	"noted/internal/request"
 )
@@ -23,7 +24,7 @@ func saveDevice(ctx context.Context, tx pgx.Tx, code, user, network string, info
 	_, err := tx.Exec(ctx, `
 		insert into device_logins (device_hash, user_code, expires_at, poll_seconds, ip, network, user_agent)
 		values ($1, $2, now() + $3::interval, $4, $5, $6, $7)`,
-		hashDeviceCode(code), user, deviceLife, devicePoll, addressOrNull(info.IP), network, info.UserAgent)
+		hashDeviceCode(code), user, deviceLife, devicePoll, pg.OrNull(info.IP), network, info.UserAgent)
 	return err
 }
 

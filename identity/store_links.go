@@ -16,25 +16,16 @@ import (
 	"noted/internal/problem"
 )
 
-// listIdentities returns up to limit sign-ins of a user, the newest first, after the position.
-func (s *Service) listIdentities(ctx context.Context, caller *authz.Principal, after page.Position, limit int) ([]LinkedIdentity, error) {
+// listIdentities returns sign-ins of a user, the newest first.
+func (s *Service) listIdentities(ctx context.Context, caller *authz.Principal, w page.Window) ([]LinkedIdentity, error) {
 	rows, err := s.pool.Query(ctx, `
-		select id, issuer, subject, email, created_at, signed_in_at from identities
-		where user_id = $1 and ($2::timestamptz is null or (created_at, id) < ($2, $3))
-		order by created_at desc, id desc limit $4`, caller.ID, after.TimeOrNull(), after.ID, limit)
+		select id, issuer, subject, email, created_at, signed_in_at as last_sign_in_at from identities
+		where user_id = @user and (@at::timestamptz is null or (created_at, id) < (@at, @id))
+		order by created_at desc, id desc limit @limit`, w.Args(pgx.NamedArgs{"user": caller.ID}))
 	if err != nil {
 		return nil, fmt.Errorf("listing identities: %w", err)
 	}
-	items, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (LinkedIdentity, error) {
-		var one LinkedIdentity
-		err := row.Scan(&one.ID, &one.Issuer, &one.Subject, &one.Email, &one.CreatedAt, &one.LastSignInAt)
-		one.CreatedAt, one.LastSignInAt = one.CreatedAt.UTC(), one.LastSignInAt.UTC()
-		return one, err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("listing identities: %w", err)
-	}
-	return items, nil
+	return pgx.CollectRows(rows, pgx.RowToStructByName[LinkedIdentity])
 }
 
 func (s *Service) findOwnIdentity(_ context.Context, caller *authz.Principal, at authz.Place) (authz.Standing, func(context.Context) (LinkedIdentity, error), error) {

@@ -137,7 +137,6 @@ func (s *Service) IdentitiesOf(ctx context.Context, user uuid.UUID) ([]UserIdent
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (UserIdentity, error) {
 		one := UserIdentity{Claims: oidc.SeenClaims{Names: []string{}, Values: map[string]any{}}}
 		err := row.Scan(&one.ID, &one.Issuer, &one.Subject, &one.LastSignInAt, &one.Claims)
-		one.LastSignInAt = one.LastSignInAt.UTC()
 		return one, err
 	})
 }
@@ -149,18 +148,14 @@ func (s *Service) scanUser(row pgx.CollectableRow) (User, error) {
 	var identities []Identity
 	err := row.Scan(&u.ID, &u.Name, &u.Email, &u.Locked, &u.CreatedAt, &u.LastSignInAt, &identities)
 	u.Roles = s.RolesOf(identities)
-	u.CreatedAt = u.CreatedAt.UTC()
-	if u.LastSignInAt != nil {
-		*u.LastSignInAt = u.LastSignInAt.UTC()
-	}
 	return u, err
 }
 
-// Users returns up to limit accounts, the newest first, after the position.
-func (s *Service) Users(ctx context.Context, after page.Position, limit int) ([]User, error) {
+// Users returns accounts, the newest first.
+func (s *Service) Users(ctx context.Context, w page.Window) ([]User, error) {
 	rows, err := s.pool.Query(ctx, selectUsers+`
-		where ($1::timestamptz is null or (created_at, user_id) < ($1, $2))
-		order by created_at desc, user_id desc limit $3`, after.TimeOrNull(), after.ID, limit)
+		where (@at::timestamptz is null or (created_at, user_id) < (@at, @id))
+		order by created_at desc, user_id desc limit @limit`, w.Args(pgx.NamedArgs{}))
 	if err != nil {
 		return nil, fmt.Errorf("listing users: %w", err)
 	}

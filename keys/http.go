@@ -165,18 +165,10 @@ type keyOutput struct{ Body Key }
 type listOutput struct{ Body page.Of[Key] }
 
 func (o operations) list(ctx context.Context, in page.Query, owner Owner) (*listOutput, error) {
-	list := "keys " + owner.Org.String()
-	after, err := in.After(list)
-	if err != nil {
-		return nil, err
-	}
-	rows, err := o.Service.list(ctx, owner, after, in.Limit+1)
-	if err != nil {
-		return nil, err
-	}
-	return &listOutput{page.Make(rows, in.Limit, list, func(k Key) page.Position {
-		return page.Position{At: k.CreatedAt, ID: k.ID}
-	})}, nil
+	list, err := page.List(in, "keys "+owner.Org.String(), func(w page.Window) ([]Key, error) {
+		return o.Service.list(ctx, owner, w)
+	}, func(k Key) page.Position { return page.Position{At: k.CreatedAt, ID: k.ID} })
+	return &listOutput{list}, err
 }
 
 // NewKey is what a key is made from.

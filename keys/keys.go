@@ -59,14 +59,14 @@ type Key struct {
 	Role       string      `json:"role"`
 	OrgID      *uuid.UUID  `json:"org_id,omitempty" doc:"Of a service key: its organization"`
 	OrgRole    string      `json:"org_role,omitempty" doc:"Of a service key: its role there"`
-	CreatedBy  audit.Actor `json:"created_by"`
+	CreatedBy  audit.Actor `json:"created_by" db:"-"`
 	CreatedAt  time.Time   `json:"created_at"`
 	ExpiresAt  time.Time   `json:"expires_at"`
 	StopsAt    time.Time   `json:"stops_at" doc:"The first of its expiry and the day its owner has not signed in for too long"`
 	LastUsedAt *time.Time  `json:"last_used_at" doc:"Exact to a minute; null if never"`
 	LastUsedIP *string     `json:"last_used_ip"`
-	Secrets    []Secret    `json:"secrets" nullable:"false" doc:"Those that still live"`
-	Warning    string      `json:"warning,omitempty" doc:"That it stops within a week or has stopped, and what helps"`
+	Secrets    []Secret    `json:"secrets" db:"-" nullable:"false" doc:"Those that still live"`
+	Warning    string      `json:"warning,omitempty" db:"-" doc:"That it stops within a week or has stopped, and what helps"`
 }
 
 // warnBefore is how long before a key stops its owner is warned.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"time"
 
 	"github.com/google/uuid"
@@ -16,6 +15,7 @@ import (
 	"noted/identity"
 	"noted/internal/audit"
 	"noted/internal/page"
+	"noted/internal/pg"
 	"noted/internal/request"
 )
 
@@ -112,24 +112,20 @@ func (s *Service) VerifyKey(ctx context.Context, token string) (identity.KeyCred
 // holds the row: the use is noted by the next request then.
 func (s *Service) markUsed(ctx context.Context, id uuid.UUID) {
 	info := request.From(ctx)
-	var ip *netip.Addr
-	if info.IP.IsValid() {
-		ip = &info.IP
-	}
 	_, err := s.pool.Exec(ctx, `
 		update keys set last_used_at = now(), last_used_ip = $2
 		where id = (select id from keys where id = $1 for no key update skip locked)
-			and (last_used_at is null or last_used_at <= now() - interval '1 minute')`, id, ip)
+			and (last_used_at is null or last_used_at <= now() - interval '1 minute')`, id, pg.OrNull(info.IP))
 	if err != nil {
 		info.Log().LogAttrs(ctx, slog.LevelWarn, "noting a key's use", slog.Any("error", err))
 	}
 }
 
-// columns of a key for scan: k is keys, p the owner, who is null for an organization's, b who made it.
+// selectKeys are the columns of keyRow: k is keys, p the owner, who is null for an organization's, b who made it.
 const selectKeys = `
-	select k.id, k.name, k.role, k.org_id, coalesce(k.org_role, ''), b.user_id, b.name, k.created_at, x.expires_at,
-		x.stops_at, k.last_used_at, host(k.last_used_ip), x.live,
-		x.stops_at <= now(), x.stops_at <= now() + @warn_before::interval, x.stops_at < x.expires_at
+	select k.id, k.name, k.role, k.org_id, coalesce(k.org_role, '') as org_role, b.user_id as maker_id, b.name as maker_name,
+		k.created_at, x.expires_at, x.stops_at, k.last_used_at, host(k.last_used_ip) as last_used_ip, x.live,
+		x.stops_at <= now() as stopped, x.stops_at <= now() + @warn_before::interval as soon, x.stops_at < x.expires_at as absent
 	from keys k
 	left join people p on p.user_id = k.user_id
 	join people b on b.user_id = k.created_by
@@ -140,30 +136,33 @@ const selectKeys = `
 	) x on true
 	where (k.user_id = @user or k.org_id = @org) and (k.revoked_at is null or @revoked)`
 
-func scan(row pgx.CollectableRow) (Key, error) {
-	key := Key{CreatedBy: audit.Actor{Kind: authz.KindUser}, Secrets: []Secret{}}
-	var live []time.Time
-	var stopped, soon, absent bool
-	err := row.Scan(&key.ID, &key.Name, &key.Role, &key.OrgID, &key.OrgRole, &key.CreatedBy.ID, &key.CreatedBy.Name, &key.CreatedAt, &key.ExpiresAt,
-		&key.StopsAt, &key.LastUsedAt, &key.LastUsedIP, &live, &stopped, &soon, &absent)
-	for _, at := range live {
-		key.Secrets = append(key.Secrets, Secret{at.UTC()})
+// keyRow is a row of selectKeys.
+type keyRow struct {
+	Key
+	MakerID               uuid.UUID
+	MakerName             string
+	Live                  []time.Time // when its secrets end
+	Stopped, Soon, Absent bool
+}
+
+func scan(from pgx.CollectableRow) (Key, error) {
+	r, err := pgx.RowToStructByName[keyRow](from)
+	key := r.Key
+	key.CreatedBy, key.Secrets = audit.Actor{ID: r.MakerID, Kind: authz.KindUser, Name: r.MakerName}, []Secret{}
+	for _, at := range r.Live {
+		key.Secrets = append(key.Secrets, Secret{at})
 	}
-	key.CreatedAt, key.ExpiresAt, key.StopsAt = key.CreatedAt.UTC(), key.ExpiresAt.UTC(), key.StopsAt.UTC()
-	if key.LastUsedAt != nil {
-		*key.LastUsedAt = key.LastUsedAt.UTC()
-	}
-	key.warn(stopped, soon, absent)
+	key.warn(r.Stopped, r.Soon, r.Absent)
 	return key, err
 }
 
-// list returns up to limit keys of the owner, expired ones too, the newest first, after the position.
-func (s *Service) list(ctx context.Context, owner Owner, after page.Position, limit int) ([]Key, error) {
+// list returns keys of the owner, expired ones too, the newest first.
+func (s *Service) list(ctx context.Context, owner Owner, w page.Window) ([]Key, error) {
 	rows, err := s.pool.Query(ctx, selectKeys+`
 		and (@at::timestamptz is null or (k.created_at, k.id) < (@at, @id))
-		order by k.created_at desc, k.id desc limit @limit`, pgx.NamedArgs{
-		"user": orNull(owner.User), "org": orNull(owner.Org), "revoked": false, "absence": s.config.OwnerMaxAbsence, "warn_before": warnBefore, "at": after.TimeOrNull(), "id": after.ID, "limit": limit,
-	})
+		order by k.created_at desc, k.id desc limit @limit`, w.Args(pgx.NamedArgs{
+		"user": pg.OrNull(owner.User), "org": pg.OrNull(owner.Org), "revoked": false, "absence": s.config.OwnerMaxAbsence, "warn_before": warnBefore,
+	}))
 	if err != nil {
 		return nil, fmt.Errorf("listing keys: %w", err)
 	}
@@ -174,7 +173,7 @@ func (s *Service) list(ctx context.Context, owner Owner, after page.Position, li
 // revoked says that it is one too.
 func (s *Service) find(ctx context.Context, owner Owner, id uuid.UUID, revoked bool) (Key, error) {
 	rows, err := s.pool.Query(ctx, selectKeys+` and k.id = @id`, pgx.NamedArgs{
-		"user": orNull(owner.User), "org": orNull(owner.Org), "revoked": revoked,
+		"user": pg.OrNull(owner.User), "org": pg.OrNull(owner.Org), "revoked": revoked,
 		"absence": s.config.OwnerMaxAbsence, "warn_before": warnBefore, "id": id,
 	})
 	if err != nil {
@@ -206,13 +205,6 @@ func (s *Service) OwnerOf(ctx context.Context, id uuid.UUID) (owner Owner, role 
 	return owner, role, nil
 }
 
-func orNull(id uuid.UUID) *uuid.UUID {
-	if id == uuid.Nil {
-		return nil
-	}
-	return &id
-}
-
 // mint makes a key for owner. life is how long its secret lives from now; until, when it is
 // set, is its end instead. It returns the id and the token, which nobody can read again.
 func (s *Service) mint(ctx context.Context, tx pgx.Tx, actor *audit.Actor, owner Owner, name, role string, life time.Duration, until *time.Time) (uuid.UUID, Token, error) {
@@ -220,7 +212,7 @@ func (s *Service) mint(ctx context.Context, tx pgx.Tx, actor *audit.Actor, owner
 	token, hash := newToken(id)
 	if _, err := tx.Exec(ctx, `
 		insert into keys (id, user_id, org_id, org_role, name, role, created_by) values ($1, $2, $3, nullif($4, ''), $5, $6, $7)`,
-		id, orNull(owner.User), orNull(owner.Org), owner.OrgRole, name, role, actor.ID); err != nil {
+		id, pg.OrNull(owner.User), pg.OrNull(owner.Org), owner.OrgRole, name, role, actor.ID); err != nil {
 		return id, "", fmt.Errorf("making a key: %w", err)
 	}
 	if _, err := tx.Exec(ctx, `
@@ -350,7 +342,7 @@ func (s *Service) Behind(ctx context.Context, tx pgx.Tx, caller *authz.Principal
 // rename names a key of the owner's.
 func (s *Service) rename(ctx context.Context, tx pgx.Tx, owner Owner, id uuid.UUID, name string) error {
 	tag, err := tx.Exec(ctx, `update keys set name = $4 where id = $1 and (user_id = $2 or org_id = $3) and revoked_at is null`,
-		id, orNull(owner.User), orNull(owner.Org), name)
+		id, pg.OrNull(owner.User), pg.OrNull(owner.Org), name)
 	if err == nil && tag.RowsAffected() == 0 {
 		return errNotFound
 	}
@@ -371,7 +363,7 @@ func (s *Service) rotate(ctx context.Context, tx pgx.Tx, actor *audit.Actor, own
 	var revoked bool
 	err := tx.QueryRow(ctx, `
 		select name, revoked_at is not null from keys where id = $1 and (user_id = $2 or org_id = $3) for update`,
-		id, orNull(owner.User), orNull(owner.Org)).Scan(&name, &revoked)
+		id, pg.OrNull(owner.User), pg.OrNull(owner.Org)).Scan(&name, &revoked)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return "", errNotFound
@@ -421,7 +413,7 @@ func (s *Service) revoke(ctx context.Context, tx pgx.Tx, actor *audit.Actor, own
 	var name string
 	err := tx.QueryRow(ctx, `
 		update keys set revoked_at = now() where id = $1 and (user_id = $2 or org_id = $3) and revoked_at is null
-		returning name`, id, orNull(owner.User), orNull(owner.Org)).Scan(&name)
+		returning name`, id, pg.OrNull(owner.User), pg.OrNull(owner.Org)).Scan(&name)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return errNotFound
 	}
@@ -482,7 +474,6 @@ func (s *Service) WarnOfEnds(ctx context.Context, log *slog.Logger) error {
 	var owner string
 	var absent bool
 	_, err = pgx.ForEachRow(rows, []any{&key.ID, &key.Name, &owner, &key.StopsAt, &absent}, func() error {
-		key.StopsAt = key.StopsAt.UTC()
 		key.warn(false, true, absent)
 		log.LogAttrs(ctx, slog.LevelWarn, "an API key stops soon", slog.String("key", key.ID.String()), slog.String("name", key.Name),
 			slog.String("owner", owner), slog.Time("stops_at", key.StopsAt), slog.String("warning", key.Warning))

@@ -43,21 +43,16 @@ func (s *Service) registerAccess(api *authz.API, on granted) {
 type accessList struct{ Body page.Of[Access] }
 
 func (s *Service) listAccess(ctx context.Context, in page.Query, on granted, at authz.Place) (*accessList, error) {
-	list := "access " + at.ID.String()
-	after, err := in.After(list)
-	if err != nil {
-		return nil, err
-	}
-	all, err := s.access(ctx, on, at)
-	if err != nil {
-		return nil, err
-	}
-	if !after.At.IsZero() {
-		all = slices.DeleteFunc(all, func(a Access) bool {
-			return a.since.After(after.At) || a.since.Equal(after.At) && bytes.Compare(a.ID[:], after.ID[:]) >= 0
-		})
-	}
-	return &accessList{page.Make(all, in.Limit, list, func(a Access) page.Position { return page.Position{At: a.since, ID: a.ID} })}, nil
+	list, err := page.List(in, "access "+at.ID.String(), func(w page.Window) ([]Access, error) {
+		all, err := s.access(ctx, on, at)
+		if after := w.After; !after.At.IsZero() {
+			all = slices.DeleteFunc(all, func(a Access) bool {
+				return a.since.After(after.At) || a.since.Equal(after.At) && bytes.Compare(a.ID[:], after.ID[:]) >= 0
+			})
+		}
+		return all, err
+	}, func(a Access) page.Position { return page.Position{At: a.since, ID: a.ID} })
+	return &accessList{list}, err
 }
 
 // access is everybody who may do anything to a thing: it looks at the members, the services, and

@@ -15,6 +15,7 @@ import (
 	"noted/identity"
 	"noted/internal/audit"
 	"noted/internal/page"
+	"noted/internal/pg"
 	"noted/internal/problem"
 )
 
@@ -31,17 +32,17 @@ type granted struct {
 	kind   authz.Kind // notebook or note
 	column string     // of grants
 	// look loads the thing with the caller's standing to it.
-	look func(ctx context.Context, db querier, caller *authz.Principal, org, id uuid.UUID) (authz.Standing, error)
+	look func(ctx context.Context, db pg.Querier, caller *authz.Principal, org, id uuid.UUID) (authz.Standing, error)
 }
 
 var (
-	onNotebook = granted{"notebook", "notebook_id", func(ctx context.Context, db querier, caller *authz.Principal, org, id uuid.UUID) (authz.Standing, error) {
+	onNotebook = granted{"notebook", "notebook_id", func(ctx context.Context, db pg.Querier, caller *authz.Principal, org, id uuid.UUID) (authz.Standing, error) {
 		_, standing, err := findNotebook(ctx, db, caller, org, id)
 		return standing, err
 	}}
-	onNote = granted{"note", "note_id", func(ctx context.Context, db querier, caller *authz.Principal, org, id uuid.UUID) (authz.Standing, error) {
+	onNote = granted{"note", "note_id", func(ctx context.Context, db pg.Querier, caller *authz.Principal, org, id uuid.UUID) (authz.Standing, error) {
 		r, err := find(ctx, db, caller, org, id, withoutBody)
-		return r.standing, err
+		return r.standing(), err
 	}}
 )
 
@@ -90,7 +91,7 @@ func (s *Service) findGranted(on granted) authz.Find[struct{}] {
 
 // readable is the caller's standing to the thing that a grant is on; errNoGrant, whichever is missing,
 // when it is not there for them: who manages grants sees no further by that.
-func (on granted) readable(ctx context.Context, db querier, caller *authz.Principal, at authz.Place) (authz.Standing, error) {
+func (on granted) readable(ctx context.Context, db pg.Querier, caller *authz.Principal, at authz.Place) (authz.Standing, error) {
 	standing, err := on.look(ctx, db, caller, at.Org, at.ID)
 	if err == nil {
 		_, err = caller.DecideOn(on.kind, "read", standing)
@@ -113,31 +114,17 @@ func (on granted) selectGrants() string {
 	where g.space_id = @space and g.` + on.column + ` = @thing`
 }
 
-func scanGrant(from pgx.CollectableRow) (Grant, error) {
-	var g Grant
-	err := from.Scan(&g.UserID, &g.Name, &g.Access, &g.CreatedAt)
-	g.CreatedAt = g.CreatedAt.UTC()
-	return g, err
-}
-
 func (s *Service) listGrants(ctx context.Context, in page.Query, on granted, at authz.Place) (*grantList, error) {
-	list := "grants " + at.ID.String()
-	after, err := in.After(list)
-	if err != nil {
-		return nil, err
-	}
-	rows, err := s.pool.Query(ctx, on.selectGrants()+`
-		and (@at::timestamptz is null or (g.created_at, g.user_id) < (@at, @id))
-		order by g.created_at desc, g.user_id desc limit @limit`,
-		pgx.NamedArgs{"space": at.Org, "thing": at.ID, "at": after.TimeOrNull(), "id": after.ID, "limit": in.Limit + 1})
-	if err != nil {
-		return nil, fmt.Errorf("listing grants: %w", err)
-	}
-	grants, err := pgx.CollectRows(rows, scanGrant)
-	if err != nil {
-		return nil, fmt.Errorf("listing grants: %w", err)
-	}
-	return &grantList{page.Make(grants, in.Limit, list, func(g Grant) page.Position { return page.Position{At: g.CreatedAt, ID: g.UserID} })}, nil
+	list, err := page.List(in, "grants "+at.ID.String(), func(w page.Window) ([]Grant, error) {
+		rows, err := s.pool.Query(ctx, on.selectGrants()+`
+			and (@at::timestamptz is null or (g.created_at, g.user_id) < (@at, @id))
+			order by g.created_at desc, g.user_id desc limit @limit`, w.Args(pgx.NamedArgs{"space": at.Org, "thing": at.ID}))
+		if err != nil {
+			return nil, fmt.Errorf("listing grants: %w", err)
+		}
+		return pgx.CollectRows(rows, pgx.RowToStructByName[Grant])
+	}, func(g Grant) page.Position { return page.Position{At: g.CreatedAt, ID: g.UserID} })
+	return &grantList{list}, err
 }
 
 // changeGrant decides once more, when nothing changes beside. The work is handed the caller's standing
@@ -186,7 +173,7 @@ func (s *Service) setGrant(ctx context.Context, on granted, found authz.Target, 
 		if err != nil {
 			return fmt.Errorf("granting: %w", err)
 		}
-		if out.Body, err = pgx.CollectExactlyOneRow(rows, scanGrant); err != nil {
+		if out.Body, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Grant]); err != nil {
 			return fmt.Errorf("granting: %w", err)
 		}
 		return on.record(ctx, tx, audit.GrantSet, at, access+" to "+at.User.String())

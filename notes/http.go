@@ -17,6 +17,7 @@ import (
 	"noted/internal/audit"
 	"noted/internal/name"
 	"noted/internal/page"
+	"noted/internal/pg"
 	"noted/internal/problem"
 	"noted/internal/strictjson"
 	"noted/internal/uid"
@@ -60,7 +61,7 @@ func (s *Service) Register(api *authz.API) {
 	authz.RegisterOn(api, huma.Operation{
 		OperationID: "purge-note", Method: http.MethodDelete, Path: "/v1/deadzone/{id}", Summary: "Delete a note for good", Tags: tags,
 		DefaultStatus: http.StatusNoContent,
-	}, "deadzone", "purge", s.findDeadNote(withoutBody), s.purgeNote)
+	}, "deadzone", "purge", s.findDeadNote(withoutBody), s.purgeOne)
 	s.registerNotebooks(api)
 	s.registerGrants(api, onNotebook)
 	s.registerGrants(api, onNote)
@@ -91,7 +92,7 @@ func etag(version int64) string { return fmt.Sprintf(`"%d"`, version) }
 func (s *Service) findNote(what part) authz.Find[row] {
 	return func(ctx context.Context, caller *authz.Principal, at authz.Place) (authz.Standing, func(context.Context) (row, error), error) {
 		r, err := find(ctx, s.pool, caller, spaceOf(caller), at.ID, what)
-		return r.standing, func(context.Context) (row, error) { return r, nil }, err
+		return r.standing(), func(context.Context) (row, error) { return r, nil }, err
 	}
 }
 
@@ -102,7 +103,7 @@ func (s *Service) findDeadNote(what part) authz.Find[row] {
 			return authz.Standing{}, nil, err
 		}
 		r, err := s.findDead(ctx, s.pool, caller, spaceOf(caller), at.ID, what)
-		return r.standing, func(context.Context) (row, error) { return r, nil }, err
+		return r.standing(), func(context.Context) (row, error) { return r, nil }, err
 	}
 }
 
@@ -188,7 +189,7 @@ func (s *Service) createOwn(ctx context.Context, in NewNote, note *Note) error {
 
 // checkPlace decides whether the caller may put a note into an organization, to which they stand
 // so: into a notebook, or with the zero id beside the notebooks. 404 for what they may not read.
-func (s *Service) checkPlace(ctx context.Context, db querier, caller *authz.Principal, standing authz.Standing, notebook uuid.UUID) error {
+func (s *Service) checkPlace(ctx context.Context, db pg.Querier, caller *authz.Principal, standing authz.Standing, notebook uuid.UUID) error {
 	if _, err := caller.DecideOn("org", "read", standing); err != nil {
 		return err
 	}
@@ -227,20 +228,16 @@ func (s *Service) listNotes(ctx context.Context, in *listInput) (*listOutput, er
 	if err != nil {
 		return nil, err
 	}
-	name := fmt.Sprintf("notes %t %s %s", w.everybody, w.org, w.notebook)
-	after, err := in.After(name)
+	shown, err := page.List(in.Query, fmt.Sprintf("notes %t %s %s", w.everybody, w.org, w.notebook), func(part page.Window) ([]row, error) {
+		return s.list(ctx, caller, w, part)
+	}, func(r row) page.Position { return page.Position{At: r.UpdatedAt, ID: r.ID} })
 	if err != nil {
 		return nil, err
 	}
-	rows, err := s.list(ctx, caller, w, after, in.Limit+1)
-	if err != nil {
-		return nil, err
-	}
-	shown := page.Make(rows, in.Limit, name, func(r row) page.Position { return page.Position{At: r.note.UpdatedAt, ID: r.note.ID} })
 	if err := s.recordList(ctx, caller, "note", shown.Items); err != nil {
 		return nil, err
 	}
-	return &listOutput{page.Map(shown, func(r row) Summary { return r.note.Summary })}, nil
+	return &listOutput{page.Map(shown, func(r row) Summary { return r.Summary })}, nil
 }
 
 // which reads a list's query and decides on what it names.
@@ -293,8 +290,8 @@ func (s *Service) which(ctx context.Context, caller *authz.Principal, in *listIn
 func (s *Service) recordList(ctx context.Context, caller *authz.Principal, object authz.Kind, shown []row) error {
 	counts := map[uuid.UUID]int{}
 	for _, r := range shown {
-		if by, err := caller.DecideOn(object, "read", r.standing); err == nil && by == authz.Any {
-			counts[r.standing.Org]++
+		if by, err := caller.DecideOn(object, "read", r.standing()); err == nil && by == authz.Any {
+			counts[r.standing().Org]++
 		}
 	}
 	var events []audit.Event
@@ -316,17 +313,17 @@ func (s *Service) recordList(ctx context.Context, caller *authz.Principal, objec
 // relation by), else of having read it. Who may do something to a note and not read it is not shown
 // what it says. r was found with its body, by the transaction that did something if one did.
 func reveal(ctx context.Context, db audit.Execer, kind authz.Kind, r row, did audit.Action, by authz.Relation) (DeadNote, error) {
-	read, refused := authz.From(ctx).DecideOn(kind, "read", r.standing)
+	read, refused := authz.From(ctx).DecideOn(kind, "read", r.standing())
 	switch {
 	case refused != nil:
-		r.note.Title, r.note.Body = "", ""
-	case r.body == nil:
-		return DeadNote{}, fmt.Errorf("the database does not show note %s, which may be read: %v", r.note.ID, r.standing)
+		r.Title, r.Note.Body = "", ""
+	case r.Body == nil:
+		return DeadNote{}, fmt.Errorf("the database does not show note %s, which may be read: %v", r.ID, r.standing())
 	}
 	if by != authz.Any {
 		did, by = audit.NoteReadAny, read
 	}
-	return r.note, recordAny(ctx, db, by, did, kind, r.note.Summary)
+	return r.DeadNote, recordAny(ctx, db, by, did, kind, r.Summary)
 }
 
 // recordAny leaves a row in the record when nothing but a platform-wide permission allowed the act.
@@ -389,7 +386,7 @@ func (s *Service) change(ctx context.Context, in *changeInput, found authz.Found
 	}
 	var changed DeadNote
 	err := s.write(ctx, found, in.match, func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation) error {
-		caller, notebook := authz.From(ctx), r.note.NotebookID
+		caller, notebook := authz.From(ctx), r.NotebookID
 		if in.Body.NotebookID.Value.NamesNothing() {
 			return authz.NotFound("notebook")
 		}
@@ -398,16 +395,16 @@ func (s *Service) change(ctx context.Context, in *changeInput, found authz.Found
 			if err := s.checkMove(ctx, tx, caller, r, to); err != nil {
 				return err
 			}
-			notebook = orNull(to)
+			notebook = pg.OrNull(to)
 		} else if !in.Body.Title.Sent && !in.Body.Body.Sent {
 			did = audit.NoteReadAny
 		}
 		if did == audit.NoteWriteAny {
-			if err := update(ctx, tx, r.space, r.note.ID, sent(in.Body.Title), sent(in.Body.Body), notebook); err != nil {
+			if err := update(ctx, tx, r.SpaceID, r.ID, sent(in.Body.Title), sent(in.Body.Body), notebook); err != nil {
 				return err
 			}
 		}
-		again, err := find(ctx, tx, caller, r.space, r.note.ID, withBody)
+		again, err := find(ctx, tx, caller, r.SpaceID, r.ID, withBody)
 		if err != nil {
 			return err
 		}
@@ -431,7 +428,7 @@ func (s *Service) change(ctx context.Context, in *changeInput, found authz.Found
 // out of its notebook: the caller must be allowed to write a note there, and to take one out of
 // here if here is restricted.
 func (s *Service) checkMove(ctx context.Context, tx pgx.Tx, caller *authz.Principal, r row, to uuid.UUID) error {
-	at := r.standing
+	at := r.standing()
 	if at.Org == uuid.Nil { // a personal note stands in no notebook, and can stand in none
 		return authz.NotFound("notebook")
 	}
@@ -462,10 +459,10 @@ type deleteInput struct{ match }
 
 func (s *Service) delete(ctx context.Context, in *deleteInput, found authz.Found[row]) (*struct{}, error) {
 	return nil, s.write(ctx, found, in.match, func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation) error {
-		if err := bury(ctx, tx, r.space, r.note.ID, authz.From(ctx)); err != nil {
+		if err := deleteNote(ctx, tx, r.SpaceID, r.ID, authz.From(ctx)); err != nil {
 			return err
 		}
-		return recordAny(ctx, tx, by, audit.NoteDeleteAny, "note", r.note.Summary)
+		return recordAny(ctx, tx, by, audit.NoteDeleteAny, "note", r.Summary)
 	})
 }
 
@@ -473,15 +470,15 @@ func (s *Service) delete(ctx context.Context, in *deleteInput, found authz.Found
 // does the deed, in one transaction.
 func (s *Service) write(ctx context.Context, found authz.Found[row], ifMatch match, do func(context.Context, pgx.Tx, row, authz.Relation) error) error {
 	return s.hold(ctx, found, func(ctx context.Context, tx pgx.Tx, _ bool) error {
-		r, err := find(ctx, tx, authz.From(ctx), found.Thing.space, found.At.ID, withoutBody)
+		r, err := find(ctx, tx, authz.From(ctx), found.Thing.SpaceID, found.At.ID, withoutBody)
 		if err != nil {
 			return err
 		}
-		by, err := found.Again(ctx, r.standing)
+		by, err := found.Again(ctx, r.standing())
 		if err != nil {
 			return err
 		}
-		if err := ifMatch.check(r.note.Version); err != nil {
+		if err := ifMatch.check(r.Version); err != nil {
 			return err
 		}
 		return do(ctx, tx, r, by)
@@ -494,7 +491,7 @@ func (s *Service) EndOf(ctx context.Context, tx pgx.Tx, org uuid.UUID) error {
 	if err := mayTakeLong(ctx, tx); err != nil {
 		return err
 	}
-	return buryOf(ctx, tx, org, authz.From(ctx))
+	return deleteNotesOf(ctx, tx, org, authz.From(ctx))
 }
 
 // hold runs a transaction in which the caller was confirmed, the note is locked, and nothing
@@ -513,7 +510,7 @@ func (s *Service) hold(ctx context.Context, found authz.Found[row], work func(ct
 		if err != nil {
 			return err
 		}
-		if err := lock(ctx, tx, found.Thing.space, found.At.ID); err != nil {
+		if err := lock(ctx, tx, found.Thing.SpaceID, found.At.ID); err != nil {
 			return err
 		}
 		return work(ctx, tx, lives)
@@ -574,20 +571,16 @@ func (s *Service) listDeadZone(ctx context.Context, in *struct{ page.Query }) (*
 	if err := s.checkDeadZone(ctx, caller, "read"); err != nil {
 		return nil, err
 	}
-	const name = "deadzone"
-	after, err := in.After(name)
+	shown, err := page.List(in.Query, "deadzone", func(w page.Window) ([]row, error) {
+		return s.listDead(ctx, caller, w)
+	}, func(r row) page.Position { return page.Position{At: r.DeletedAt, ID: r.ID} })
 	if err != nil {
 		return nil, err
 	}
-	rows, err := s.listDead(ctx, caller, after, in.Limit+1)
-	if err != nil {
-		return nil, err
-	}
-	shown := page.Make(rows, in.Limit, name, func(r row) page.Position { return page.Position{At: r.note.DeletedAt, ID: r.note.ID} })
 	if err := s.recordList(ctx, caller, "deadzone", shown.Items); err != nil {
 		return nil, err
 	}
-	return &deadListOutput{page.Map(shown, func(r row) DeadSummary { return DeadSummary{r.note.Summary, r.note.Death} })}, nil
+	return &deadListOutput{page.Map(shown, func(r row) DeadSummary { return DeadSummary{r.Summary, r.Death} })}, nil
 }
 
 type deadOutput struct{ Body DeadNote }
@@ -603,7 +596,7 @@ func (s *Service) restore(ctx context.Context, _ *struct{}, found authz.Found[ro
 		if !lives {
 			return errOrgGone
 		}
-		if err := unbury(ctx, tx, r.space, r.note.ID); err != nil {
+		if err := restoreNote(ctx, tx, r.SpaceID, r.ID); err != nil {
 			return err
 		}
 		var err error
@@ -616,14 +609,14 @@ func (s *Service) restore(ctx context.Context, _ *struct{}, found authz.Found[ro
 	return output(restored), nil
 }
 
-func (s *Service) purgeNote(ctx context.Context, _ *struct{}, found authz.Found[row]) (*struct{}, error) {
+func (s *Service) purgeOne(ctx context.Context, _ *struct{}, found authz.Found[row]) (*struct{}, error) {
 	return nil, s.writeDead(ctx, found, withoutBody, func(ctx context.Context, tx pgx.Tx, r row, _ authz.Relation, _ bool) error {
-		if err := destroy(ctx, tx, r.space, r.note.ID); err != nil {
+		if err := purgeNote(ctx, tx, r.SpaceID, r.ID); err != nil {
 			return err
 		}
 		// A permanent deletion is recorded whoever's note it was.
 		return audit.Record(ctx, tx, audit.Event{
-			Actor: identity.ActorOf(authz.From(ctx)), Action: audit.NotePurge, Object: "deadzone", Target: r.note.ID.String(), Org: r.standing.Org,
+			Actor: identity.ActorOf(authz.From(ctx)), Action: audit.NotePurge, Object: "deadzone", Target: r.ID.String(), Org: r.standing().Org,
 		})
 	})
 }
@@ -631,11 +624,11 @@ func (s *Service) purgeNote(ctx context.Context, _ *struct{}, found authz.Found[
 // writeDead is write for the Dead Zone.
 func (s *Service) writeDead(ctx context.Context, found authz.Found[row], what part, do func(ctx context.Context, tx pgx.Tx, r row, by authz.Relation, lives bool) error) error {
 	return s.hold(ctx, found, func(ctx context.Context, tx pgx.Tx, lives bool) error {
-		r, err := s.findDead(ctx, tx, authz.From(ctx), found.Thing.space, found.At.ID, what)
+		r, err := s.findDead(ctx, tx, authz.From(ctx), found.Thing.SpaceID, found.At.ID, what)
 		if err != nil {
 			return err
 		}
-		by, err := found.Again(ctx, r.standing)
+		by, err := found.Again(ctx, r.standing())
 		if err != nil {
 			return err
 		}

@@ -18,6 +18,7 @@ import (
 	"noted/internal/audit"
 	"noted/internal/name"
 	"noted/internal/page"
+	"noted/internal/pg"
 	"noted/internal/problem"
 	"noted/internal/space"
 	"noted/internal/strictjson"
@@ -68,7 +69,7 @@ const (
 	notebookRole = `coalesce(m.role, case when b.org_id = @service_org then @service_role end)`
 
 	selectNotebooks = `
-	select b.id, b.org_id, b.name, b.restricted, b.created_at, coalesce(` + notebookRole + `, ''), coalesce(g.access, '')
+	select b.id, b.org_id, b.name, b.restricted, b.created_at, coalesce(` + notebookRole + `, '') as role, coalesce(g.access, '') as access
 	from notebooks b
 	left join memberships m on m.org_id = b.org_id and m.user_id = @user
 	left join grants g on g.space_id = b.space_id and g.notebook_id = b.id and g.user_id = @user`
@@ -95,29 +96,25 @@ func notebookArgs(caller *authz.Principal, more pgx.NamedArgs) pgx.NamedArgs {
 // notebookRow is a notebook with the caller's standing to it.
 type notebookRow struct {
 	Notebook
-	standing authz.Standing
+	Role, Access string
 }
 
-func scanNotebook(from pgx.CollectableRow) (notebookRow, error) {
-	var r notebookRow
-	err := from.Scan(&r.ID, &r.OrgID, &r.Name, &r.Restricted, &r.CreatedAt, &r.standing.Role, &r.standing.Grant)
-	r.CreatedAt = r.CreatedAt.UTC()
-	r.standing.Org, r.standing.Restricted = r.OrgID, r.Restricted
-	return r, err
+func (r *notebookRow) standing() authz.Standing {
+	return authz.Standing{Org: r.OrgID, Role: r.Role, Grant: r.Access, Restricted: r.Restricted}
 }
 
 // findNotebook loads a notebook with the caller's standing to it: of the organization, which is its
 // space, or with anySpace of whichever; errNoNotebook when there is none.
-func findNotebook(ctx context.Context, db querier, caller *authz.Principal, org, id uuid.UUID) (Notebook, authz.Standing, error) {
+func findNotebook(ctx context.Context, db pg.Querier, caller *authz.Principal, org, id uuid.UUID) (Notebook, authz.Standing, error) {
 	rows, err := db.Query(ctx, selectNotebooks+` where `+inSpace("b", org), notebookArgs(caller, pgx.NamedArgs{"id": id, "space": org}))
 	if err != nil {
 		return Notebook{}, authz.Standing{}, fmt.Errorf("finding a notebook: %w", err)
 	}
-	r, err := pgx.CollectExactlyOneRow(rows, scanNotebook)
+	r, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[notebookRow])
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Notebook{}, authz.Standing{}, errNoNotebook
 	}
-	return r.Notebook, r.standing, err
+	return r.Notebook, r.standing(), err
 }
 
 // findTheNotebook asks the same of the database whether there is such a notebook or not.
@@ -138,25 +135,18 @@ type notebookOutput struct{ Body Notebook }
 type notebookList struct{ Body page.Of[Notebook] }
 
 func (s *Service) listNotebooks(ctx context.Context, in *struct{ page.Query }, found authz.Found[struct{}]) (*notebookList, error) {
-	list := "notebooks " + found.At.Org.String()
-	after, err := in.After(list)
-	if err != nil {
-		return nil, err
-	}
-	rows, err := s.pool.Query(ctx, selectNotebooks+`
-		where b.space_id = @space and `+visibleNotebook+`
-			and (@at::timestamptz is null or (b.created_at, b.id) < (@at, @id))
-		order by b.created_at desc, b.id desc limit @limit`,
-		notebookArgs(authz.From(ctx), pgx.NamedArgs{"space": found.At.Org, "at": after.TimeOrNull(), "id": after.ID, "limit": in.Limit + 1}))
-	if err != nil {
-		return nil, fmt.Errorf("listing notebooks: %w", err)
-	}
-	notebooks, err := pgx.CollectRows(rows, scanNotebook)
-	if err != nil {
-		return nil, fmt.Errorf("listing notebooks: %w", err)
-	}
-	shown := page.Make(notebooks, in.Limit, list, func(r notebookRow) page.Position { return page.Position{At: r.CreatedAt, ID: r.ID} })
-	return &notebookList{page.Map(shown, func(r notebookRow) Notebook { return r.Notebook })}, nil
+	list, err := page.List(in.Query, "notebooks "+found.At.Org.String(), func(w page.Window) ([]notebookRow, error) {
+		rows, err := s.pool.Query(ctx, selectNotebooks+`
+			where b.space_id = @space and `+visibleNotebook+`
+				and (@at::timestamptz is null or (b.created_at, b.id) < (@at, @id))
+			order by b.created_at desc, b.id desc limit @limit`,
+			notebookArgs(authz.From(ctx), w.Args(pgx.NamedArgs{"space": found.At.Org})))
+		if err != nil {
+			return nil, fmt.Errorf("listing notebooks: %w", err)
+		}
+		return pgx.CollectRows(rows, pgx.RowToStructByName[notebookRow])
+	}, func(r notebookRow) page.Position { return page.Position{At: r.CreatedAt, ID: r.ID} })
+	return &notebookList{page.Map(list, func(r notebookRow) Notebook { return r.Notebook })}, err
 }
 
 // NewNotebook is what a notebook is made from.

@@ -48,7 +48,7 @@ func New(pool *pgxpool.Pool, users *identity.Service, orgs *orgs.Service, config
 type Summary struct {
 	ID         uuid.UUID   `json:"id"`
 	Title      string      `json:"title"`
-	Owner      audit.Actor `json:"owner"`
+	Owner      audit.Actor `json:"owner" db:"-"`
 	OrgID      *uuid.UUID  `json:"org_id" doc:"null for a personal note"`
 	NotebookID *uuid.UUID  `json:"notebook_id"`
 	Version    int64       `json:"version"`
@@ -59,13 +59,13 @@ type Summary struct {
 // Note is a note.
 type Note struct {
 	Summary
-	Body string `json:"body"`
+	Body string `json:"body" db:"-"`
 }
 
 // Death is what the Dead Zone knows of a note beyond the note.
 type Death struct {
 	DeletedAt time.Time   `json:"deleted_at"`
-	DeletedBy audit.Actor `json:"deleted_by"`
+	DeletedBy audit.Actor `json:"deleted_by" db:"-"`
 	PurgeAt   time.Time   `json:"purge_at" doc:"From then on it may be purged at any moment"`
 }
 

@@ -40,8 +40,8 @@ const from = `
 const role = `coalesce(m.role, case when n.org_id = @service_org then @service_role end)`
 
 // standing are the columns of authz.Standing, for which what is an organization's is nobody's own.
-const standing = `(n.owner_id = @user) is true, n.org_id,
-	coalesce(` + role + `, ''), coalesce(g.access, ''), coalesce(b.restricted, false)`
+const standing = `(n.owner_id = @user) is true as own,
+	coalesce(` + role + `, '') as role, coalesce(g.access, '') as access, coalesce(b.restricted, false) as restricted`
 
 // visible is authz.Principal.DecideOn for reading an organization's notes, inside a statement, so
 // that a page is never filtered after it was fetched. Each line is one way to a note:

@@ -9,82 +9,66 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"noted/authz"
 	"noted/internal/audit"
 	"noted/internal/name"
 	"noted/internal/page"
+	"noted/internal/pg"
 	"noted/internal/space"
 )
 
-// querier is the pool or a transaction.
-type querier interface {
-	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
-	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
-	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
-}
+// columns are those of a note alone, by the names of the members of row.
+const columns = `n.space_id, n.id, n.title, n.org_id, n.notebook_id, n.version, n.created_at, n.updated_at`
 
-// The members of a note, with the owner's name from the views that identity and keys publish, and
-// the caller's standing to it.
-const summary = `n.space_id, n.id, n.title, coalesce(n.owner_id, n.owner_key), coalesce(o.name, k.name), n.owner_key is not null,
-	n.org_id, n.notebook_id, n.version, n.created_at, n.updated_at, ` + standing
+// summary is a note with the owner's name, from the views that identity and keys publish, and the caller's standing to it.
+const summary = columns + `,
+	coalesce(n.owner_id, n.owner_key) as owner_id, coalesce(o.name, k.name) as owner_name, n.owner_key is not null as by_service, ` + standing
 
 // ownSummary is summary for what is known to be the caller's own personal note, and so needs no
 // way to an organization; fromOwn goes with it.
 const (
-	ownSummary = `n.space_id, n.id, n.title, n.owner_id, o.name, false,
-	n.org_id, n.notebook_id, n.version, n.created_at, n.updated_at, true, n.org_id, '', '', false`
-	fromOwn = `
+	ownSummary = columns + `, n.owner_id, o.name as owner_name, true as own`
+	fromOwn    = `
 	from notes n
 	join people o on o.user_id = n.owner_id`
 )
 
 // death is what the Dead Zone adds; fromDead joins who deleted it.
 const (
-	death = `n.deleted_at, coalesce(n.deleted_by, n.deleted_by_key), coalesce(d.name, dk.name), n.deleted_by_key is not null,
-	n.deleted_at + @retention::interval`
+	death = `n.deleted_at, coalesce(n.deleted_by, n.deleted_by_key) as deleted_by_id, coalesce(d.name, dk.name) as deleted_by_name,
+	n.deleted_by_key is not null as deleted_by_service, n.deleted_at + @retention::interval as purge_at`
 	fromDead = from + `
 	left join people d on d.user_id = n.deleted_by
 	left join services dk on dk.key_id = n.deleted_by_key`
 )
 
-// row is what the statements below return, in parts: a summary, then a body, then a death.
+// row is what the statements below return: a summary, with the body or the death or both. A column finds its member by its
+// name; members whose columns a statement does not have stay zero.
 type row struct {
-	space    uuid.UUID
-	note     DeadNote
-	standing authz.Standing
-
-	byService, deletedByService bool
-	org                         *uuid.UUID
-	body                        *string // null when it was not asked for, or may not be read
+	DeadNote
+	SpaceID                     uuid.UUID
+	OwnerID, DeletedByID        uuid.UUID
+	OwnerName, DeletedByName    string
+	ByService, DeletedByService bool
+	Own, Restricted             bool
+	Role, Access                string
+	Body                        *string // null when it was not asked for, or may not be read
 }
 
-func (r *row) summary() []any {
-	return []any{
-		&r.space, &r.note.ID, &r.note.Title, &r.note.Owner.ID, &r.note.Owner.Name, &r.byService,
-		&r.note.OrgID, &r.note.NotebookID, &r.note.Version, &r.note.CreatedAt, &r.note.UpdatedAt,
-		&r.standing.Own, &r.org, &r.standing.Role, &r.standing.Grant, &r.standing.Restricted,
-	}
-}
-
-func (r *row) death() []any {
-	return []any{&r.note.DeletedAt, &r.note.DeletedBy.ID, &r.note.DeletedBy.Name, &r.deletedByService, &r.note.PurgeAt}
-}
-
-// finish gives what was scanned its shape: kinds of people, times in the zone in which they are shown.
+// finish gives what was scanned its shape.
 func (r *row) finish() {
 	kind := map[bool]string{false: authz.KindUser, true: authz.KindService}
-	r.note.Owner.Kind, r.note.DeletedBy.Kind = kind[r.byService], kind[r.deletedByService]
-	if r.org != nil {
-		r.standing.Org = *r.org
+	r.Owner = audit.Actor{ID: r.OwnerID, Kind: kind[r.ByService], Name: r.OwnerName}
+	r.DeletedBy = audit.Actor{ID: r.DeletedByID, Kind: kind[r.DeletedByService], Name: r.DeletedByName}
+	if r.Body != nil {
+		r.Note.Body = *r.Body
 	}
-	if r.body != nil {
-		r.note.Body = *r.body
-	}
-	for _, t := range []*time.Time{&r.note.CreatedAt, &r.note.UpdatedAt, &r.note.DeletedAt, &r.note.PurgeAt} {
-		*t = t.UTC()
-	}
+}
+
+// standing is the caller's to the note.
+func (r *row) standing() authz.Standing {
+	return authz.Standing{Own: r.Own, Org: orNil(r.OrgID), Role: r.Role, Grant: r.Access, Restricted: r.Restricted}
 }
 
 // part is how much of a note is asked for.
@@ -100,9 +84,9 @@ const (
 // column is the body where the condition holds, else null.
 func (p part) column(condition string) string {
 	if p == withoutBody {
-		return "null"
+		return "null::text as body"
 	}
-	return "case when " + condition + " then n.body end"
+	return "case when " + condition + " then n.body end as body"
 }
 
 // anySpace stands for the space of a note or notebook of which nothing but the id is known.
@@ -120,18 +104,17 @@ func inSpace(alias string, in uuid.UUID) string {
 // find loads one live note of a space with the caller's standing to it; errNotFound for one that is
 // deleted or never was. In a user's own space it needs no way to an organization, each table on which
 // costs as much as the note. Where the space is not known, the caller's own is asked first and alone.
-func find(ctx context.Context, db querier, caller *authz.Principal, in, id uuid.UUID, what part) (row, error) {
+func find(ctx context.Context, db pg.Querier, caller *authz.Principal, in, id uuid.UUID, what part) (row, error) {
 	own := caller.Kind == authz.KindUser && (in == anySpace || in == caller.ID)
 	r, err := row{}, pgx.ErrNoRows
 	if own {
 		_, refused := caller.DecideOn("note", "read", authz.Mine)
 		r, err = one(ctx, db, `select `+ownSummary+`, `+what.column("@own")+fromOwn+` where `+inSpace("n", caller.ID)+` and n.deleted_at is null`,
-			pgx.NamedArgs{"space": caller.ID, "id": id, "own": refused == nil}, func(r *row) []any { return append(r.summary(), &r.body) })
+			pgx.NamedArgs{"space": caller.ID, "id": id, "own": refused == nil})
 	}
 	if errors.Is(err, pgx.ErrNoRows) && (!own || in == anySpace) {
 		r, err = one(ctx, db, `select `+summary+`, `+what.column(visible)+from+` where `+inSpace("n", in)+` and n.deleted_at is null`,
-			arguments(caller, "note", pgx.NamedArgs{"space": in, "id": id}),
-			func(r *row) []any { return append(r.summary(), &r.body) })
+			arguments(caller, "note", pgx.NamedArgs{"space": in, "id": id}))
 	}
 	if errors.Is(err, pgx.ErrNoRows) {
 		return r, errNotFound
@@ -148,10 +131,9 @@ func spaceOf(caller *authz.Principal) uuid.UUID {
 }
 
 // findDead is find for the Dead Zone: the same standing, of the same columns.
-func (s *Service) findDead(ctx context.Context, db querier, caller *authz.Principal, in, id uuid.UUID, what part) (row, error) {
+func (s *Service) findDead(ctx context.Context, db pg.Querier, caller *authz.Principal, in, id uuid.UUID, what part) (row, error) {
 	r, err := one(ctx, db, `select `+summary+`, `+what.column(visibleDead)+`, `+death+fromDead+` where `+inSpace("n", in)+` and n.deleted_at is not null`,
-		arguments(caller, "deadzone", pgx.NamedArgs{"space": in, "id": id, "retention": s.config.Retention}),
-		func(r *row) []any { return append(append(r.summary(), &r.body), r.death()...) })
+		arguments(caller, "deadzone", pgx.NamedArgs{"space": in, "id": id, "retention": s.config.Retention}))
 	if errors.Is(err, pgx.ErrNoRows) {
 		return r, errNotDead
 	}
@@ -168,21 +150,18 @@ func lock(ctx context.Context, tx pgx.Tx, in, id uuid.UUID) error {
 	return nil
 }
 
-func one(ctx context.Context, db querier, sql string, args pgx.NamedArgs, targets func(*row) []any) (row, error) {
+func one(ctx context.Context, db pg.Querier, sql string, args pgx.NamedArgs) (row, error) {
 	rows, err := db.Query(ctx, sql, args)
 	if err != nil {
 		return row{}, fmt.Errorf("loading a note: %w", err)
 	}
-	return pgx.CollectExactlyOneRow(rows, scan(targets))
+	return pgx.CollectExactlyOneRow(rows, scan)
 }
 
-func scan(targets func(*row) []any) pgx.RowToFunc[row] {
-	return func(from pgx.CollectableRow) (row, error) {
-		var r row
-		err := from.Scan(targets(&r)...)
-		r.finish()
-		return r, err
-	}
+func scan(from pgx.CollectableRow) (row, error) {
+	r, err := pgx.RowToStructByNameLax[row](from)
+	r.finish()
+	return r, err
 }
 
 // which notes a list shows.
@@ -192,10 +171,9 @@ type which struct {
 	notebook  uuid.UUID // those in a notebook
 }
 
-// list returns up to limit live notes that the caller may read, the newest change first, after
-// the position: of an organization or a notebook; else everybody's, or the caller's personal ones,
+// list returns live notes that the caller may read, the newest change first: of an organization or a notebook; else everybody's, or the caller's personal ones,
 // if they may read those at all, which was decided before.
-func (s *Service) list(ctx context.Context, caller *authz.Principal, w which, after page.Position, limit int) ([]row, error) {
+func (s *Service) list(ctx context.Context, caller *authz.Principal, w which, part page.Window) ([]row, error) {
 	what, condition, in := `select `+summary+from, visible, w.org
 	switch {
 	case w.notebook != uuid.Nil:
@@ -212,26 +190,26 @@ func (s *Service) list(ctx context.Context, caller *authz.Principal, w which, af
 			and (@at::timestamptz is null or (n.updated_at, n.id) < (@at, @id))
 		order by n.updated_at desc, n.id desc
 		limit @limit`,
-		arguments(caller, "note", pgx.NamedArgs{"at": after.TimeOrNull(), "id": after.ID, "limit": limit, "space": in, "notebook": w.notebook}))
+		arguments(caller, "note", part.Args(pgx.NamedArgs{"space": in, "notebook": w.notebook})))
 	if err != nil {
 		return nil, fmt.Errorf("listing notes: %w", err)
 	}
-	return pgx.CollectRows(rows, scan((*row).summary))
+	return pgx.CollectRows(rows, scan)
 }
 
 // listDead is list for the Dead Zone, by any relation, the newest deletion first.
-func (s *Service) listDead(ctx context.Context, caller *authz.Principal, after page.Position, limit int) ([]row, error) {
+func (s *Service) listDead(ctx context.Context, caller *authz.Principal, part page.Window) ([]row, error) {
 	rows, err := s.pool.Query(ctx, `
 		select `+summary+`, `+death+fromDead+`
 		where n.deleted_at is not null and `+visibleDead+`
 			and (@at::timestamptz is null or (n.deleted_at, n.id) < (@at, @id))
 		order by n.deleted_at desc, n.id desc
 		limit @limit`,
-		arguments(caller, "deadzone", pgx.NamedArgs{"retention": s.config.Retention, "at": after.TimeOrNull(), "id": after.ID, "limit": limit}))
+		arguments(caller, "deadzone", part.Args(pgx.NamedArgs{"retention": s.config.Retention})))
 	if err != nil {
 		return nil, fmt.Errorf("listing the Dead Zone: %w", err)
 	}
-	return pgx.CollectRows(rows, scan(func(r *row) []any { return append(r.summary(), r.death()...) }))
+	return pgx.CollectRows(rows, scan)
 }
 
 // insert makes a note of the caller's, in an organization if org is not zero, in a notebook of it
@@ -242,13 +220,13 @@ func insert(ctx context.Context, tx pgx.Tx, caller *authz.Principal, title, body
 	user, key := actor(caller)
 	_, err := tx.Exec(ctx, `
 		insert into notes (space_id, id, owner_id, owner_key, title, body, org_id, notebook_id) values ($1, $2, $3, $4, $5, $6, $7, $8)`,
-		in, id, user, key, title, body, orNull(org), orNull(notebook))
+		in, id, user, key, title, body, pg.OrNull(org), pg.OrNull(notebook))
 	if err != nil {
 		return Note{}, fmt.Errorf("writing a new note: %w", err)
 	}
 	r, err := find(ctx, tx, caller, in, id, withoutBody)
-	r.note.Body = body // their own words, whether they may read them back or not
-	return r.note.Note, err
+	r.Note.Body = body // their own words, whether they may read them back or not
+	return r.Note, err
 }
 
 // actor is who did something, in two columns of which one is null: a user, or a service's key.
@@ -259,17 +237,10 @@ func actor(caller *authz.Principal) (user, key *uuid.UUID) {
 	return &caller.ID, nil
 }
 
-func orNull(id uuid.UUID) *uuid.UUID {
-	if id == uuid.Nil {
-		return nil
-	}
-	return &id
-}
-
 // update writes what is not nil; notebook is where the note is from now on. The row is locked by
 // the same transaction. The clock is read once, beside the update: a database that is spread over
 // machines takes no function that is volatile inside of one.
-func update(ctx context.Context, db querier, in, id uuid.UUID, title *name.Name, body *string, notebook *uuid.UUID) error {
+func update(ctx context.Context, db pg.Querier, in, id uuid.UUID, title *name.Name, body *string, notebook *uuid.UUID) error {
 	_, err := db.Exec(ctx, `
 		with clock as (select clock_timestamp() as at)
 		update notes
@@ -283,8 +254,8 @@ func update(ctx context.Context, db querier, in, id uuid.UUID, title *name.Name,
 	return nil
 }
 
-// bury moves a locked note into the Dead Zone.
-func bury(ctx context.Context, db querier, in, id uuid.UUID, by *authz.Principal) error {
+// deleteNote moves a locked note into the Dead Zone.
+func deleteNote(ctx context.Context, db pg.Querier, in, id uuid.UUID, by *authz.Principal) error {
 	user, key := actor(by)
 	_, err := db.Exec(ctx, `
 		update notes set deleted_at = now(), deleted_by = $3, deleted_by_key = $4 where space_id = $1 and id = $2`, in, id, user, key)
@@ -294,9 +265,9 @@ func bury(ctx context.Context, db querier, in, id uuid.UUID, by *authz.Principal
 	return nil
 }
 
-// buryOf moves all notes of an organization into the Dead Zone, in a transaction that holds the
+// deleteNotesOf moves all notes of an organization into the Dead Zone, in a transaction that holds the
 // organization alone.
-func buryOf(ctx context.Context, tx pgx.Tx, org uuid.UUID, by *authz.Principal) error {
+func deleteNotesOf(ctx context.Context, tx pgx.Tx, org uuid.UUID, by *authz.Principal) error {
 	user, key := actor(by)
 	_, err := tx.Exec(ctx, `
 		update notes set deleted_at = now(), deleted_by = $2, deleted_by_key = $3 where space_id = $1 and deleted_at is null`, org, user, key)
@@ -306,8 +277,8 @@ func buryOf(ctx context.Context, tx pgx.Tx, org uuid.UUID, by *authz.Principal) 
 	return nil
 }
 
-// unbury moves a locked note out of the Dead Zone, as it was.
-func unbury(ctx context.Context, db querier, in, id uuid.UUID) error {
+// restoreNote moves a locked note out of the Dead Zone, as it was.
+func restoreNote(ctx context.Context, db pg.Querier, in, id uuid.UUID) error {
 	_, err := db.Exec(ctx, `
 		update notes set deleted_at = null, deleted_by = null, deleted_by_key = null where space_id = $1 and id = $2`, in, id)
 	if err != nil {
@@ -316,8 +287,8 @@ func unbury(ctx context.Context, db querier, in, id uuid.UUID) error {
 	return nil
 }
 
-// destroy deletes a locked note of the Dead Zone for good.
-func destroy(ctx context.Context, db querier, in, id uuid.UUID) error {
+// purgeNote deletes a locked note of the Dead Zone for good.
+func purgeNote(ctx context.Context, db pg.Querier, in, id uuid.UUID) error {
 	_, err := db.Exec(ctx, `delete from notes where space_id = $1 and id = $2 and deleted_at is not null`, in, id)
 	if err != nil {
 		return fmt.Errorf("deleting a note for good: %w", err)

@@ -127,16 +127,10 @@ func (s *Service) createOrg(ctx context.Context, in *struct{ Body OrgName }) (*c
 type orgList struct{ Body page.Of[Org] }
 
 func (s *Service) listMine(ctx context.Context, in *struct{ page.Query }) (*orgList, error) {
-	const list = "orgs"
-	after, err := in.After(list)
-	if err != nil {
-		return nil, err
-	}
-	rows, err := s.list(ctx, authz.From(ctx), after, in.Limit+1)
-	if err != nil {
-		return nil, err
-	}
-	return &orgList{page.Make(rows, in.Limit, list, func(o Org) page.Position { return page.Position{At: o.CreatedAt, ID: o.ID} })}, nil
+	list, err := page.List(in.Query, "orgs", func(w page.Window) ([]Org, error) {
+		return s.list(ctx, authz.From(ctx), w)
+	}, func(o Org) page.Position { return page.Position{At: o.CreatedAt, ID: o.ID} })
+	return &orgList{list}, err
 }
 
 func (s *Service) get(_ context.Context, _ *struct{}, found authz.Found[Org]) (*orgOutput, error) {
@@ -170,23 +164,17 @@ func (s *Service) delete(ctx context.Context, found authz.Target, end func(conte
 		if err := end(ctx, tx, org); err != nil {
 			return err
 		}
-		return s.bury(ctx, tx, authz.From(ctx), org)
+		return s.deleteOrg(ctx, tx, authz.From(ctx), org)
 	})
 }
 
 type memberList struct{ Body page.Of[Member] }
 
 func (s *Service) members(ctx context.Context, in *struct{ page.Query }, found authz.Found[struct{}]) (*memberList, error) {
-	list := "members " + found.At.Org.String()
-	after, err := in.After(list)
-	if err != nil {
-		return nil, err
-	}
-	rows, err := s.listMembers(ctx, found.At.Org, after, in.Limit+1)
-	if err != nil {
-		return nil, err
-	}
-	return &memberList{page.Make(rows, in.Limit, list, func(m Member) page.Position { return page.Position{At: m.JoinedAt, ID: m.UserID} })}, nil
+	list, err := page.List(in.Query, "members "+found.At.Org.String(), func(w page.Window) ([]Member, error) {
+		return s.listMembers(ctx, found.At.Org, w)
+	}, func(m Member) page.Position { return page.Position{At: m.JoinedAt, ID: m.UserID} })
+	return &memberList{list}, err
 }
 
 type memberOutput struct{ Body Member }
@@ -245,16 +233,10 @@ func (s *Service) changeOne(ctx context.Context, found authz.Target, work func(c
 type invitationList struct{ Body page.Of[Invitation] }
 
 func (s *Service) invitations(ctx context.Context, in *struct{ page.Query }, found authz.Found[struct{}]) (*invitationList, error) {
-	list := "invitations " + found.At.Org.String()
-	after, err := in.After(list)
-	if err != nil {
-		return nil, err
-	}
-	rows, err := s.listInvitations(ctx, found.At.Org, after, in.Limit+1)
-	if err != nil {
-		return nil, err
-	}
-	return &invitationList{page.Make(rows, in.Limit, list, func(i Invitation) page.Position { return page.Position{At: i.CreatedAt, ID: i.ID} })}, nil
+	list, err := page.List(in.Query, "invitations "+found.At.Org.String(), func(w page.Window) ([]Invitation, error) {
+		return s.listInvitations(ctx, found.At.Org, w)
+	}, func(i Invitation) page.Position { return page.Position{At: i.CreatedAt, ID: i.ID} })
+	return &invitationList{list}, err
 }
 
 // NewInvitation is what an invitation is made from.

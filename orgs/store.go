@@ -10,22 +10,15 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"noted/authz"
 	"noted/identity"
 	"noted/internal/audit"
 	"noted/internal/page"
+	"noted/internal/pg"
 	"noted/internal/problem"
 	"noted/keys"
 )
-
-// querier is the pool or a transaction.
-type querier interface {
-	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
-	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
-	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
-}
 
 // Standing is an authz.FindStanding: the caller's standing to an organization, with no role for
 // somebody outside, for one that is deleted (which has no members and no keys), and for one that
@@ -34,7 +27,7 @@ func (s *Service) Standing(ctx context.Context, caller *authz.Principal, at auth
 	return standing(ctx, s.pool, caller, at.Org)
 }
 
-func standing(ctx context.Context, db querier, caller *authz.Principal, org uuid.UUID) (authz.Standing, error) {
+func standing(ctx context.Context, db pg.Querier, caller *authz.Principal, org uuid.UUID) (authz.Standing, error) {
 	found := authz.Standing{Org: org}
 	if caller.Kind == authz.KindService {
 		if caller.Org == org {
@@ -96,7 +89,7 @@ func hold(ctx context.Context, tx pgx.Tx, org uuid.UUID, lock string) (lives boo
 }
 
 const selectOrgs = `
-	select o.id, o.name, coalesce(m.role, @service_role), o.created_at
+	select o.id, o.name, coalesce(m.role, @service_role) as role, o.created_at
 	from orgs o
 	left join members m on m.org_id = o.id and m.user_id = @user
 	where (m.role is not null or o.id = @service_org) and o.deleted_at is null`
@@ -111,20 +104,13 @@ func orgArgs(caller *authz.Principal) pgx.NamedArgs {
 	return args
 }
 
-func scanOrg(row pgx.CollectableRow) (Org, error) {
-	var o Org
-	err := row.Scan(&o.ID, &o.Name, &o.Role, &o.CreatedAt)
-	o.CreatedAt = o.CreatedAt.UTC()
-	return o, err
-}
-
 // Mine are all organizations of the caller, by name, for GET /v1/me.
 func (s *Service) Mine(ctx context.Context, caller *authz.Principal) ([]identity.MeOrg, error) {
 	rows, err := s.pool.Query(ctx, selectOrgs+` order by o.name, o.id`, orgArgs(caller))
 	if err != nil {
 		return nil, fmt.Errorf("listing organizations: %w", err)
 	}
-	mine, err := pgx.CollectRows(rows, scanOrg)
+	mine, err := pgx.CollectRows(rows, pgx.RowToStructByName[Org])
 	list := make([]identity.MeOrg, len(mine))
 	for i, o := range mine {
 		list[i] = identity.MeOrg{ID: o.ID, Name: o.Name, Role: o.Role}
@@ -132,27 +118,25 @@ func (s *Service) Mine(ctx context.Context, caller *authz.Principal) ([]identity
 	return list, err
 }
 
-func (s *Service) list(ctx context.Context, caller *authz.Principal, after page.Position, limit int) ([]Org, error) {
-	args := orgArgs(caller)
-	args["at"], args["id"], args["limit"] = after.TimeOrNull(), after.ID, limit
+func (s *Service) list(ctx context.Context, caller *authz.Principal, w page.Window) ([]Org, error) {
 	rows, err := s.pool.Query(ctx, selectOrgs+`
 		and (@at::timestamptz is null or (o.created_at, o.id) < (@at, @id))
-		order by o.created_at desc, o.id desc limit @limit`, args)
+		order by o.created_at desc, o.id desc limit @limit`, w.Args(orgArgs(caller)))
 	if err != nil {
 		return nil, fmt.Errorf("listing organizations: %w", err)
 	}
-	return pgx.CollectRows(rows, scanOrg)
+	return pgx.CollectRows(rows, pgx.RowToStructByName[Org])
 }
 
 // find loads an organization of the caller's.
-func find(ctx context.Context, db querier, caller *authz.Principal, org uuid.UUID) (Org, error) {
+func find(ctx context.Context, db pg.Querier, caller *authz.Principal, org uuid.UUID) (Org, error) {
 	args := orgArgs(caller)
 	args["org"] = org
 	rows, err := db.Query(ctx, selectOrgs+` and o.id = @org`, args)
 	if err != nil {
 		return Org{}, fmt.Errorf("finding an organization: %w", err)
 	}
-	o, err := pgx.CollectExactlyOneRow(rows, scanOrg)
+	o, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Org])
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = authz.NotFound("org")
 	}
@@ -194,9 +178,9 @@ func rename(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org uuid.UU
 	})
 }
 
-// bury ends an organization: nobody is a member any more, its grants go with the memberships, its
+// deleteOrg ends an organization: nobody is a member any more, its grants go with the memberships, its
 // invitations and keys end.
-func (s *Service) bury(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org uuid.UUID) error {
+func (s *Service) deleteOrg(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org uuid.UUID) error {
 	var name string
 	err := tx.QueryRow(ctx, `update orgs set deleted_at = now() where id = $1 and deleted_at is null returning name`, org).Scan(&name)
 	if err != nil {
@@ -228,35 +212,28 @@ func (s *Service) Erase(ctx context.Context, tx pgx.Tx, org uuid.UUID) error {
 }
 
 const selectMembers = `
-	select m.user_id, p.name, nullif(p.email, ''), m.role, m.joined_at
+	select m.user_id, p.name, nullif(p.email, '') as email, m.role, m.joined_at
 	from members m join people p using (user_id)
 	where m.org_id = @org`
 
-func scanMember(row pgx.CollectableRow) (Member, error) {
-	var m Member
-	err := row.Scan(&m.UserID, &m.Name, &m.Email, &m.Role, &m.JoinedAt)
-	m.JoinedAt = m.JoinedAt.UTC()
-	return m, err
-}
-
-func (s *Service) listMembers(ctx context.Context, org uuid.UUID, after page.Position, limit int) ([]Member, error) {
+func (s *Service) listMembers(ctx context.Context, org uuid.UUID, w page.Window) ([]Member, error) {
 	rows, err := s.pool.Query(ctx, selectMembers+`
 		and (@at::timestamptz is null or (m.joined_at, m.user_id) < (@at, @id))
 		order by m.joined_at desc, m.user_id desc limit @limit`,
-		pgx.NamedArgs{"org": org, "at": after.TimeOrNull(), "id": after.ID, "limit": limit})
+		w.Args(pgx.NamedArgs{"org": org}))
 	if err != nil {
 		return nil, fmt.Errorf("listing members: %w", err)
 	}
-	return pgx.CollectRows(rows, scanMember)
+	return pgx.CollectRows(rows, pgx.RowToStructByName[Member])
 }
 
 // findMember loads a member.
-func findMember(ctx context.Context, db querier, org, user uuid.UUID) (Member, error) {
+func findMember(ctx context.Context, db pg.Querier, org, user uuid.UUID) (Member, error) {
 	rows, err := db.Query(ctx, selectMembers+` and m.user_id = @user`, pgx.NamedArgs{"org": org, "user": user})
 	if err != nil {
 		return Member{}, fmt.Errorf("finding a member: %w", err)
 	}
-	m, err := pgx.CollectExactlyOneRow(rows, scanMember)
+	m, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Member])
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = errNoMember
 	}
@@ -419,30 +396,23 @@ const selectInvitations = `
 	select id, email, role, expires_at, created_at from invitations
 	where org_id = @org and accepted_at is null and revoked_at is null and expires_at > now()`
 
-func scanInvitation(row pgx.CollectableRow) (Invitation, error) {
-	var i Invitation
-	err := row.Scan(&i.ID, &i.Email, &i.Role, &i.ExpiresAt, &i.CreatedAt)
-	i.ExpiresAt, i.CreatedAt = i.ExpiresAt.UTC(), i.CreatedAt.UTC()
-	return i, err
-}
-
-func (s *Service) listInvitations(ctx context.Context, org uuid.UUID, after page.Position, limit int) ([]Invitation, error) {
+func (s *Service) listInvitations(ctx context.Context, org uuid.UUID, w page.Window) ([]Invitation, error) {
 	rows, err := s.pool.Query(ctx, selectInvitations+`
 		and (@at::timestamptz is null or (created_at, id) < (@at, @id))
 		order by created_at desc, id desc limit @limit`,
-		pgx.NamedArgs{"org": org, "at": after.TimeOrNull(), "id": after.ID, "limit": limit})
+		w.Args(pgx.NamedArgs{"org": org}))
 	if err != nil {
 		return nil, fmt.Errorf("listing invitations: %w", err)
 	}
-	return pgx.CollectRows(rows, scanInvitation)
+	return pgx.CollectRows(rows, pgx.RowToStructByName[Invitation])
 }
 
-func findInvitation(ctx context.Context, db querier, org, id uuid.UUID) (Invitation, error) {
+func findInvitation(ctx context.Context, db pg.Querier, org, id uuid.UUID) (Invitation, error) {
 	rows, err := db.Query(ctx, selectInvitations+` and id = @id`, pgx.NamedArgs{"org": org, "id": id})
 	if err != nil {
 		return Invitation{}, fmt.Errorf("finding an invitation: %w", err)
 	}
-	i, err := pgx.CollectExactlyOneRow(rows, scanInvitation)
+	i, err := pgx.CollectExactlyOneRow(rows, pgx.RowToStructByName[Invitation])
 	if errors.Is(err, pgx.ErrNoRows) {
 		err = errNoInvitation
 	}
@@ -497,7 +467,7 @@ func revoke(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org, id uui
 // e-mails are @emails. It is one condition, so that what fails looks alike: it waits, it is for one
 // of those e-mails, whoever made it is not locked, and the key by which they made it, a service's or a
 // person's, works still. Who loses the role by which they made it loses the invitation with it
-// (setRole, remove, KeyRevoked, bury); couldInvite asks the policy.
+// (setRole, remove, KeyRevoked, deleteOrg); couldInvite asks the policy.
 const countsFor = `
 	i.token_hash = @token and i.email = any(@emails) and i.accepted_at is null and i.revoked_at is null and i.expires_at > now()
 	and not exists (select from people p where p.user_id = i.created_by and p.locked)
@@ -623,22 +593,17 @@ type Orphan struct {
 }
 
 // Orphans are the organizations whose admins are all locked, the newest first.
-func (s *Service) Orphans(ctx context.Context, after page.Position, limit int) ([]Orphan, error) {
+func (s *Service) Orphans(ctx context.Context, w page.Window) ([]Orphan, error) {
 	rows, err := s.pool.Query(ctx, `
-		select o.id, o.name, (select count(*) from members where org_id = o.id), o.created_at
+		select o.id, o.name, (select count(*) from members where org_id = o.id) as members, o.created_at
 		from orgs o
 		where o.deleted_at is null
 			and not exists (select from members m join people p using (user_id) where m.org_id = o.id and m.role = @admin and not p.locked)
 			and (@at::timestamptz is null or (o.created_at, o.id) < (@at, @id))
 		order by o.created_at desc, o.id desc limit @limit`,
-		pgx.NamedArgs{"admin": adminRole, "at": after.TimeOrNull(), "id": after.ID, "limit": limit})
+		w.Args(pgx.NamedArgs{"admin": adminRole}))
 	if err != nil {
 		return nil, fmt.Errorf("listing organizations without an admin: %w", err)
 	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (Orphan, error) {
-		var o Orphan
-		err := row.Scan(&o.ID, &o.Name, &o.Members, &o.CreatedAt)
-		o.CreatedAt = o.CreatedAt.UTC()
-		return o, err
-	})
+	return pgx.CollectRows(rows, pgx.RowToStructByName[Orphan])
 }

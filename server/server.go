@@ -24,7 +24,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
-	pgxuuid "github.com/vgarvardt/pgx-google-uuid/v5"
 
 	"noted/admin"
 	"noted/authz"
@@ -34,6 +33,7 @@ import (
 	"noted/internal/bodies"
 	"noted/internal/migrate"
 	"noted/internal/openapi"
+	"noted/internal/pg"
 	"noted/internal/problem"
 	"noted/internal/strictjson"
 	"noted/keys"
@@ -142,7 +142,7 @@ func Open(ctx context.Context, options Options) (*Server, error) {
 	return s, nil
 }
 
-// openPool connects so that ids travel as the 16 bytes that they are, not as text.
+// openPool connects; in between nothing waits longer than bound says.
 func openPool(ctx context.Context, settings Settings, tracer pgx.QueryTracer) (*pgxpool.Pool, *turns, error) {
 	config, err := pgxpool.ParseConfig(settings.DatabaseURL)
 	if err != nil {
@@ -156,7 +156,7 @@ func openPool(ctx context.Context, settings Settings, tracer pgx.QueryTracer) (*
 		config.MaxConns = poolSize
 	}
 	config.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
-		pgxuuid.Register(conn.TypeMap())
+		pg.Types(conn)
 		return nil
 	}
 	turns := bound(config, settings)

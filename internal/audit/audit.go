@@ -95,7 +95,7 @@ func Renamed(from, to string) string { return fmt.Sprintf("renamed from %q to %q
 type Item struct {
 	ID        uuid.UUID  `json:"id"`
 	At        time.Time  `json:"at"`
-	Actor     *Actor     `json:"actor"`
+	Actor     *Actor     `json:"actor" db:"-"`
 	Action    Action     `json:"action"`
 	Object    string     `json:"object"`
 	Target    string     `json:"target"`
@@ -104,7 +104,7 @@ type Item struct {
 	IP        *string    `json:"ip" doc:"null in an organization's record for what platform staff did"`
 	RequestID string     `json:"request_id"`
 	Detail    string     `json:"detail"`
-	Via       *Via       `json:"via" doc:"null for what the server did, for a sign-in itself, and for a failed authentication"`
+	Via       *Via       `json:"via" db:"-" doc:"null for what the server did, for a sign-in itself, and for a failed authentication"`
 }
 
 // Filter selects events; zero members select all. With Org they are shown as to its members.

@@ -43,7 +43,7 @@ func TestAnEventIsReadBackWithTheRequestItBelongsTo(t *testing.T) {
 	if err := audit.Record(t.Context(), pool, audit.Event{Action: audit.NotePurge, Object: "note", Target: "y", Failure: true}); err != nil {
 		t.Fatal(err)
 	}
-	items, err := audit.List(ctx, pool, audit.Filter{}, page.Position{}, 10)
+	items, err := audit.List(ctx, pool, audit.Filter{}, page.Window{Limit: 10})
 	if err != nil || len(items) != 2 {
 		t.Fatalf("%v, %v", items, err)
 	}
@@ -79,7 +79,7 @@ func TestOnlyTheHolderOfACredentialActedByIt(t *testing.T) {
 	); err != nil {
 		t.Fatal(err)
 	}
-	items, err := audit.List(ctx, pool, audit.Filter{}, page.Position{}, 10)
+	items, err := audit.List(ctx, pool, audit.Filter{}, page.Window{Limit: 10})
 	if err != nil || len(items) != 4 {
 		t.Fatalf("%v, %v", items, err)
 	}
@@ -88,7 +88,7 @@ func TestOnlyTheHolderOfACredentialActedByIt(t *testing.T) {
 			t.Errorf("%s by %v", item.Target, item.Via)
 		}
 	}
-	if items, err := audit.List(ctx, pool, audit.Filter{Via: session}, page.Position{}, 10); err != nil || targets(items) != "her own" {
+	if items, err := audit.List(ctx, pool, audit.Filter{Via: session}, page.Window{Limit: 10}); err != nil || targets(items) != "her own" {
 		t.Errorf("by the session: %v, %v", targets(items), err)
 	}
 }
@@ -107,7 +107,7 @@ func TestAnOrganizationIsNotShownTheAddressesOfStaff(t *testing.T) {
 		}
 	}
 	for name, filter := range map[string]audit.Filter{"the platform's": {}, "the organization's": {Org: org}} {
-		items, err := audit.List(t.Context(), pool, filter, page.Position{}, 10)
+		items, err := audit.List(t.Context(), pool, filter, page.Window{Limit: 10})
 		if err != nil || len(items) != 5 {
 			t.Fatalf("%v, %v", items, err)
 		}
@@ -164,7 +164,7 @@ func TestFiltersSelectByActorActionAndTime(t *testing.T) {
 		{"since, in another zone", audit.Filter{Since: noon.In(time.FixedZone("", 5*3600))}, "d c b"},
 		{"all three", audit.Filter{Actor: ada.ID, Action: "key.create", Since: noon}, "b"},
 	} {
-		items, err := audit.List(t.Context(), pool, c.filter, page.Position{}, 10)
+		items, err := audit.List(t.Context(), pool, c.filter, page.Window{Limit: 10})
 		if err != nil || targets(items) != c.want {
 			t.Errorf("%s: %q, %v; want %q", c.name, targets(items), err, c.want)
 		}
@@ -204,7 +204,7 @@ func TestPagesOfRowsWithOneTimeShowEachRowOnce(t *testing.T) {
 	var after page.Position
 	var last audit.Item
 	for range 4 {
-		items, err := audit.List(t.Context(), pool, audit.Filter{}, after, 3)
+		items, err := audit.List(t.Context(), pool, audit.Filter{}, page.Window{After: after, Limit: 3})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -237,7 +237,7 @@ func TestARowStandsOrFallsWithItsTransaction(t *testing.T) {
 		}
 		return pgx.ErrNoRows // whatever went wrong afterwards
 	})
-	if items, err := audit.List(t.Context(), pool, audit.Filter{}, page.Position{}, 10); err != nil || len(items) != 0 {
+	if items, err := audit.List(t.Context(), pool, audit.Filter{}, page.Window{Limit: 10}); err != nil || len(items) != 0 {
 		t.Errorf("got %v, %v", items, err)
 	}
 }

@@ -82,7 +82,7 @@ func (r *recorder) flush(t *testing.T) {
 // rows are all that were recorded, the newest first.
 func (r *recorder) rows(t *testing.T) []audit.Item {
 	t.Helper()
-	items, err := audit.List(t.Context(), r.pool, audit.Filter{}, page.Position{}, 10_000)
+	items, err := audit.List(t.Context(), r.pool, audit.Filter{}, page.Window{Limit: 10_000})
 	if err != nil {
 		t.Fatal(err)
 	}

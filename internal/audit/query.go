@@ -32,18 +32,10 @@ func (q Query) List(ctx context.Context, pool *pgxpool.Pool, org uuid.UUID) (pag
 	if filter.Via, err = idOf("query.via", q.Via); err != nil {
 		return page.Of[Item]{}, err
 	}
-	list := fmt.Sprintf("audit %s %s %s %d %s", filter.Org, filter.Actor, filter.Action, filter.Since.UnixNano(), filter.Via)
-	after, err := q.After(list)
-	if err != nil {
-		return page.Of[Item]{}, err
-	}
-	items, err := List(ctx, pool, filter, after, q.Limit+1)
-	if err != nil {
-		return page.Of[Item]{}, err
-	}
-	return page.Make(items, q.Limit, list, func(item Item) page.Position {
-		return page.Position{At: item.At, ID: item.ID}
-	}), nil
+	name := fmt.Sprintf("audit %s %s %s %d %s", filter.Org, filter.Actor, filter.Action, filter.Since.UnixNano(), filter.Via)
+	return page.List(q.Query, name, func(w page.Window) ([]Item, error) {
+		return List(ctx, pool, filter, w)
+	}, func(item Item) page.Position { return page.Position{At: item.At, ID: item.ID} })
 }
 
 // idOf reads an id of a query; empty is the zero id.

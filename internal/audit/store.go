@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"noted/internal/page"
+	"noted/internal/pg"
 	"noted/internal/request"
 )
 
@@ -62,7 +63,7 @@ func row(ctx context.Context, event Event) []any {
 	id := uuid.Must(uuid.NewV7())
 	return []any{
 		id, kind, actor, name, string(event.Action), event.Object, event.Target, outcome, ip, info.ID, event.Detail,
-		orNull(event.Org, event.Org != uuid.Nil), viaKind, via, staff,
+		pg.OrNull(event.Org), viaKind, via, staff,
 	}
 }
 
@@ -70,12 +71,12 @@ func row(ctx context.Context, event Event) []any {
 // when that was not noted tells it by its action, or it may have been.
 const byStaff = `coalesce(by_staff, action like '%\_any' or action = 'note.purge')`
 
-// List returns up to limit events, newest first, that come after the position. An organization is
+// List returns events, the newest first. An organization is
 // not shown from which address platform staff looked into it.
-func List(ctx context.Context, pool *pgxpool.Pool, filter Filter, after page.Position, limit int) ([]Item, error) {
+func List(ctx context.Context, pool *pgxpool.Pool, filter Filter, w page.Window) ([]Item, error) {
 	rows, err := pool.Query(ctx, `
 		select id, at, actor_kind, actor_id, actor_name, action, object, target, org_id, outcome,
-			case when @org::uuid is null or not `+byStaff+` then host(ip) end, request_id, detail, via_kind, via_id
+			case when @org::uuid is null or not `+byStaff+` then host(ip) end as ip, request_id, detail, via_kind, via_id
 		from audit_events
 		where (@actor::uuid is null or actor_id = @actor)
 			and (@org::uuid is null or org_id = @org)
@@ -85,40 +86,25 @@ func List(ctx context.Context, pool *pgxpool.Pool, filter Filter, after page.Pos
 			and (@at::timestamptz is null or (at, id) < (@at, @id))
 		order by at desc, id desc
 		limit @limit`,
-		pgx.NamedArgs{
-			"actor": orNull(filter.Actor, filter.Actor != uuid.Nil), "action": orNull(filter.Action, filter.Action != ""),
-			"org":   orNull(filter.Org, filter.Org != uuid.Nil),
-			"via":   orNull(filter.Via, filter.Via != uuid.Nil),
-			"since": orNull(filter.Since, !filter.Since.IsZero()),
-			"at":    orNull(after.At, !after.At.IsZero()), "id": orNull(after.ID, !after.At.IsZero()), "limit": limit,
-		})
+		w.Args(pgx.NamedArgs{
+			"actor": pg.OrNull(filter.Actor), "action": pg.OrNull(filter.Action), "org": pg.OrNull(filter.Org), "via": pg.OrNull(filter.Via),
+			"since": pg.OrNull(filter.Since),
+		}))
 	if err != nil {
 		return nil, fmt.Errorf("listing the audit record: %w", err)
 	}
-	items, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Item, error) {
-		var item Item
-		var kind, name, viaKind *string
-		var actor, via *uuid.UUID
-		err := row.Scan(&item.ID, &item.At, &kind, &actor, &name, &item.Action, &item.Object, &item.Target,
-			&item.OrgID, &item.Outcome, &item.IP, &item.RequestID, &item.Detail, &viaKind, &via)
-		if actor != nil {
-			item.Actor = &Actor{ID: *actor, Kind: *kind, Name: *name}
+	return pgx.CollectRows(rows, func(from pgx.CollectableRow) (Item, error) {
+		r, err := pgx.RowToStructByName[struct {
+			Item
+			ActorID, ViaID                *uuid.UUID
+			ActorKind, ActorName, ViaKind *string
+		}](from)
+		if r.ActorID != nil {
+			r.Actor = &Actor{ID: *r.ActorID, Kind: *r.ActorKind, Name: *r.ActorName}
 		}
-		if via != nil {
-			item.Via = &Via{Kind: *viaKind, ID: *via}
+		if r.ViaID != nil {
+			r.Via = &Via{Kind: *r.ViaKind, ID: *r.ViaID}
 		}
-		item.At = item.At.UTC()
-		return item, err
+		return r.Item, err
 	})
-	if err != nil {
-		return nil, fmt.Errorf("listing the audit record: %w", err)
-	}
-	return items, nil
-}
-
-func orNull[T any](value T, ok bool) *T {
-	if !ok {
-		return nil
-	}
-	return &value
 }

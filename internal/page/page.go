@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"noted/internal/problem"
 )
@@ -66,27 +67,44 @@ func checksum(list string, raw []byte) []byte {
 	return sum[:8]
 }
 
-// Make cuts rows, of which one more than limit was asked for, to a page; position tells
-// where a row stands.
-func Make[T any](rows []T, limit int, list string, position func(T) Position) Of[T] {
+// Window is the part of a list that a page needs: the rows after a position, one more than the page shows, so that
+// it is known whether another page follows.
+type Window struct {
+	After Position
+	Limit int
+}
+
+// Args adds the window to the arguments of a statement, which says
+//
+//	… and (@at::timestamptz is null or (MADE, ID) < (@at, @id)) order by MADE desc, ID desc limit @limit
+func (w Window) Args(args pgx.NamedArgs) pgx.NamedArgs {
+	args["at"], args["id"], args["limit"] = (*time.Time)(nil), w.After.ID, w.Limit
+	if !w.After.At.IsZero() {
+		args["at"] = &w.After.At
+	}
+	return args
+}
+
+// List returns the page of the list named name for which the query asks. load returns the rows of a window, the newest
+// first; position tells where a row stands. A cursor that this list did not give is a 422 at query.cursor.
+func List[T any](q Query, name string, load func(Window) ([]T, error), position func(T) Position) (Of[T], error) {
+	after, err := q.After(name)
+	if err != nil {
+		return Of[T]{}, err
+	}
+	rows, err := load(Window{after, q.Limit + 1})
+	if err != nil {
+		return Of[T]{}, err
+	}
 	if rows == nil {
 		rows = []T{}
 	}
-	if len(rows) <= limit {
-		return Of[T]{Items: rows}
+	if len(rows) <= q.Limit {
+		return Of[T]{Items: rows}, nil
 	}
-	rows = rows[:limit]
-	cursor := position(rows[limit-1]).Cursor(list)
-	return Of[T]{Items: rows, NextCursor: &cursor}
-}
-
-// TimeOrNull is p's time for a query's `$n::timestamptz is null or (at, id) < ($n, $m)`:
-// nil, so null, for the zero Position.
-func (p Position) TimeOrNull() *time.Time {
-	if p.At.IsZero() {
-		return nil
-	}
-	return &p.At
+	rows = rows[:q.Limit]
+	cursor := position(rows[q.Limit-1]).Cursor(name)
+	return Of[T]{Items: rows, NextCursor: &cursor}, nil
 }
 
 // Map turns each item of a page into what is shown of it.

@@ -39,11 +39,15 @@ func TestACursorIsReadBackAsThePositionItWasMadeFrom(t *testing.T) {
 
 func TestNoCursorIsTheStartOfTheList(t *testing.T) {
 	p, err := page.Query{}.After("notes")
-	if err != nil || p != (page.Position{}) || p.TimeOrNull() != nil {
+	if err != nil || p != (page.Position{}) {
 		t.Errorf("got %v, %v", p, err)
 	}
-	if at := somewhere.TimeOrNull(); at == nil || !at.Equal(somewhere.At) {
-		t.Errorf("a position's time is %v", at)
+	for w, want := range map[page.Window]*time.Time{{After: p, Limit: 3}: nil, {After: somewhere, Limit: 3}: &somewhere.At} {
+		args := w.Args(map[string]any{"org": 1})
+		at, typed := args["at"].(*time.Time) // null in the statement when nil
+		if !typed || (at == nil) != (want == nil) || at != nil && !at.Equal(*want) || args["id"] != w.After.ID || args["limit"] != 3 || args["org"] != 1 {
+			t.Errorf("%v: %v", w, args)
+		}
 	}
 }
 
@@ -129,8 +133,13 @@ func TestAPageIsCutAndCarriesACursorOnlyWhenMoreFollows(t *testing.T) {
 		{[]int{9, 8}, 2, []int{9, 8}, false},
 		{[]int{9, 8, 7}, 2, []int{9, 8}, true},
 	} {
-		got := page.Make(c.rows, c.limit, "numbers", position)
-		if got.Items == nil || !slices.Equal(got.Items, c.items) || (got.NextCursor != nil) != c.more {
+		got, err := page.List(page.Query{Limit: c.limit}, "numbers", func(w page.Window) ([]int, error) {
+			if w.Limit != c.limit+1 || w.After != (page.Position{}) {
+				t.Errorf("the first page of %d is %v", c.limit, w)
+			}
+			return c.rows, nil
+		}, position)
+		if err != nil || got.Items == nil || !slices.Equal(got.Items, c.items) || (got.NextCursor != nil) != c.more {
 			t.Errorf("%v by %d: %v", c.rows, c.limit, got)
 		}
 		if c.more {
@@ -140,7 +149,7 @@ func TestAPageIsCutAndCarriesACursorOnlyWhenMoreFollows(t *testing.T) {
 			}
 		}
 	}
-	mapped := page.Map(page.Make([]int{9, 8, 7}, 2, "numbers", position), func(n int) string { return strings.Repeat("x", n) })
+	mapped := page.Map(page.Of[int]{Items: []int{9, 8}, NextCursor: new("next")}, func(n int) string { return strings.Repeat("x", n) })
 	if len(mapped.Items) != 2 || len(mapped.Items[1]) != 8 || mapped.NextCursor == nil {
 		t.Errorf("mapped to %v", mapped)
 	}

@@ -19,6 +19,7 @@ import (
 
 	"noted/internal/localpg"
 	"noted/internal/migrate"
+	"noted/internal/pg"
 )
 
 // Variable names the environment variable with the URL of the server to use. Its user must be allowed to create databases.
@@ -55,7 +56,15 @@ func URL(t testing.TB) string {
 // Pool returns a pool on the database of URL. It is closed when the test ends.
 func Pool(t testing.TB) *pgxpool.Pool {
 	t.Helper()
-	pool, err := pgxpool.New(context.Background(), URL(t))
+	config, err := pgxpool.ParseConfig(URL(t))
+	if err != nil {
+		t.Fatalf("a pool for the test: %v", err)
+	}
+	config.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
+		pg.Types(conn)
+		return nil
+	}
+	pool, err := pgxpool.NewWithConfig(context.Background(), config)
 	if err != nil {
 		t.Fatalf("a pool for the test: %v", err)
 	}

@@ -1,0 +1,40 @@
+package pg_test
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+
+	"noted/internal/localpg/pgtest"
+	"noted/internal/pg"
+)
+
+// Wherever the server runs, times are shown in UTC.
+func TestTimesAreReadInUTC(t *testing.T) {
+	here := time.Local
+	time.Local = time.FixedZone("far", 5*3600)
+	t.Cleanup(func() { time.Local = here })
+	var one time.Time
+	var maybe *time.Time
+	var list []time.Time
+	err := pgtest.Pool(t).QueryRow(t.Context(), `select now(), now(), array[now()]`).Scan(&one, &maybe, &list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, at := range []time.Time{one, *maybe, list[0]} {
+		if at.Location() != time.UTC {
+			t.Errorf("%v is not in UTC", at)
+		}
+	}
+}
+
+func TestTheZeroValueIsNull(t *testing.T) {
+	if pg.OrNull(uuid.Nil) != nil || pg.OrNull("") != nil || pg.OrNull(netip.Addr{}) != nil || pg.OrNull(time.Time{}) != nil {
+		t.Error("a zero value is not null")
+	}
+	if id := uuid.New(); *pg.OrNull(id) != id {
+		t.Error("a value is lost")
+	}
+}
