@@ -400,7 +400,7 @@ func (s *Service) change(ctx context.Context, in *changeInput, found authz.Found
 			did = audit.NoteReadAny
 		}
 		if did == audit.NoteWriteAny {
-			if err := update(ctx, tx, r.SpaceID, r.ID, sent(in.Body.Title), sent(in.Body.Body), notebook); err != nil {
+			if err := update(ctx, tx, r.SpaceID, r.ID, in.Body, notebook); err != nil {
 				return err
 			}
 		}

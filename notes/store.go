@@ -12,7 +12,6 @@ import (
 
 	"noted/authz"
 	"noted/internal/audit"
-	"noted/internal/name"
 	"noted/internal/page"
 	"noted/internal/pg"
 	"noted/internal/space"
@@ -237,17 +236,20 @@ func actor(caller *authz.Principal) (user, key *uuid.UUID) {
 	return &caller.ID, nil
 }
 
-// update writes what is not nil; notebook is where the note is from now on. The row is locked by
+// update writes the members of a change that were sent; notebook is where the note is from now on. The row is locked by
 // the same transaction. The clock is read once, beside the update: a database that is spread over
 // machines takes no function that is volatile inside of one.
-func update(ctx context.Context, db pg.Querier, in, id uuid.UUID, title *name.Name, body *string, notebook *uuid.UUID) error {
+func update(ctx context.Context, db pg.Querier, in, id uuid.UUID, change NoteChange, notebook *uuid.UUID) error {
 	_, err := db.Exec(ctx, `
 		with clock as (select clock_timestamp() as at)
 		update notes
-		set title = coalesce($3, title), body = coalesce($4, body), notebook_id = $5, version = version + 1,
-			updated_at = greatest(clock.at, updated_at)
+		set title = coalesce(@title, title), body = coalesce(@body, body),
+			notebook_id = @notebook, version = version + 1, updated_at = greatest(clock.at, updated_at)
 		from clock
-		where space_id = $1 and id = $2`, in, id, title, body, notebook)
+		where space_id = @space and id = @id`, pgx.NamedArgs{
+		"space": in, "id": id, "notebook": notebook,
+		"title": sent(change.Title), "body": sent(change.Body),
+	})
 	if err != nil {
 		return fmt.Errorf("writing a note: %w", err)
 	}
