@@ -88,7 +88,7 @@ func (p *Principal) byPlatform(kind Kind, act Act, s Standing) bool {
 		return true
 	}
 	// What is one's own is one of all, too.
-	return s.Own && s.Org == uuid.Nil && p.Holds(Permission{vocabulary.of(kind).by[act].any, act})
+	return s.Org == uuid.Nil && p.Holds(Permission{vocabulary.of(kind).by[act].any, act})
 }
 
 // RolesFor are the roles in an organization that allow it to this caller: what a statement
@@ -128,10 +128,9 @@ func (p *Principal) DecideOn(kind Kind, act Act, s Standing) (Relation, error) {
 			return None, p.lacksOn(kind, act, s)
 		case inside:
 			return Org, nil
-		case s.Own && s.Org == uuid.Nil:
-			return Own, nil
 		}
-		return Any, nil
+		_, _, object := s.ways(kind, act)
+		return object.relation(), nil
 	}
 	return None, NotFound(kind)
 }

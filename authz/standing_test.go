@@ -92,6 +92,31 @@ func TestANoteIsDecidedByRoleGrantOrPlatform(t *testing.T) {
 	}
 }
 
+// Only what reaches somebody else's things makes staff of a caller, whose address their record hides.
+func TestOneActsByAnyOnlyOnWhatIsSomebodyElses(t *testing.T) {
+	policy := mustLoad(t, string(noted.Policy)+"g, t:admin, admin\n")
+	org := uuid.MustParse("0199a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b")
+	for _, c := range []struct {
+		kind authz.Kind
+		act  authz.Act
+		s    authz.Standing
+		want authz.Relation
+	}{
+		{"member", "delete", authz.Standing{Own: true, Org: org, Role: "reader"}, authz.Own}, // leaves
+		{"member", "delete", authz.Standing{Org: org, Role: "admin"}, authz.Org},
+		{"note", "read", authz.Mine, authz.Own},
+		{"note", "read", authz.Standing{}, authz.Any},
+		{"note", "read", authz.Standing{Own: true, Org: org}, authz.Any}, // written there by somebody who is there no longer
+		{"deadzone", "read", authz.Standing{Org: org}, authz.Any},
+		{"user", "read", authz.Standing{}, authz.Any},
+	} {
+		p := authz.NewPrincipal(authz.Principal{Via: authz.ViaSession}, policy, []string{"t:admin"})
+		if by, err := p.DecideOn(c.kind, c.act, c.s); err != nil || by != c.want {
+			t.Errorf("%s %s, %v: by %q, %v; want %q", c.kind, c.act, c.s, by, err, c.want)
+		}
+	}
+}
+
 func TestAKeyNarrowsWhatItsOwnerMayInAnOrganization(t *testing.T) {
 	policy := mustLoad(t, string(noted.Policy))
 	session := authz.NewPrincipal(authz.Principal{Via: authz.ViaSession}, policy, nil)
