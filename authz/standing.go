@@ -187,7 +187,7 @@ func (p *Principal) goneIn(kind Kind, act Act, s Standing, missing error) error 
 	if s.Role == "" {
 		return NotFound(kind)
 	}
-	if !s.Own && !vocabulary.of(kind).hangs {
+	if !vocabulary.of(kind).hangs {
 		if err := p.checkIn(kind, s.Role, act, "read"); err != nil {
 			return err
 		}

@@ -6,6 +6,9 @@ var accepted = map[string]string{
 	"authz/standing.go:inOrganization:byRole != \"\" is true":                    noObject,
 	"authz/standing.go:inOrganization:byGrant != \"\" is true":                   noObject,
 	"authz/standing.go:byPlatform:object != \"\" is true":                        noObject,
+	"identity/authenticate.go:BySession:check for HEAD /auth/device":             "byBrowser, just behind, refuses the same callers, and a HEAD shows no reason",
+	"identity/authenticate.go:BySession:check for POST /auth/device/confirm":     "it is decided again in the transaction",
+	"identity/authenticate.go:BySession:check for POST /auth/link/confirm":       "it is decided again in the transaction",
 
 	"authz/operation.go:locate:decide for DELETE /v1/me/identities/{id}":    oneRelation,
 	"authz/operation.go:locate:decide for DELETE /v1/me/sessions/{id}":      oneRelation,

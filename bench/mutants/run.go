@@ -325,11 +325,11 @@ func (h *hunter) falls(ctx context.Context, f *fault) (fell bool, err error) {
 	return false, nil
 }
 
-// try runs tests of one package and returns the first that fails.
+// try runs tests of one package and returns the first that fails. Most of them wait, so several run at once.
 func (h *hunter) try(ctx context.Context, f *fault, pkg string, names []string) (failed string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
-	command := exec.CommandContext(ctx, h.programs[pkg], "-test.failfast", "-test.timeout=4m", "-access.stop", "-test.run="+pattern(names)) //nolint:gosec // built here
+	command := exec.CommandContext(ctx, h.programs[pkg], "-test.failfast", "-test.parallel=6", "-test.timeout=4m", "-access.stop", "-test.run="+pattern(names)) //nolint:gosec // built here
 	if pkg != "server" {
 		command.Args = slices.DeleteFunc(command.Args, func(a string) bool { return a == "-access.stop" })
 	}
