@@ -89,7 +89,7 @@ func TestAdminsSeeAccountsTheNewestFirstInPages(t *testing.T) {
 	if !slices.Equal(names, []string{"carol", "mona", "bob", "alice", "ada"}) || all.NextCursor != nil {
 		t.Errorf("listed %v", names)
 	}
-	// One time for all: the id decides.
+	// All have the same time: the id decides.
 	env.Exec(t, `update users set created_at = now()`)
 	seen := map[string]bool{}
 	path := "/v1/admin/users?limit=2"
@@ -123,7 +123,7 @@ func TestAdminsSeeAccountsTheNewestFirstInPages(t *testing.T) {
 			t.Errorf("%s is shown: %s", word, list.Body)
 		}
 	}
-	// One account shows which claims its last sign-in carried, and the values of the configured.
+	// One account shows which claims its last sign-in had, and the configured ones' values.
 	var detail struct {
 		Identities []struct {
 			Subject string
@@ -184,7 +184,7 @@ func TestLockingIsSeenRecordedOnceAndNeverForOneself(t *testing.T) {
 		}
 		return n
 	}
-	for range 2 { // twice is no error, and one record
+	for range 2 { // twice is no error, with one record
 		want(t, 204, env.Do(t, "POST", "/v1/admin/users/"+id+"/lock", ada, nil))
 	}
 	if !find(t, env, ada, "bob").Locked || count("user.lock") != 1 {
@@ -349,7 +349,7 @@ func TestAWrongQueryIs422AndSaysWhere(t *testing.T) {
 			t.Errorf("%s: %s", c[0], a.Body)
 		}
 	}
-	// A moment as far away as the type goes is a value like any other.
+	// The farthest moment of the type is a normal value.
 	for _, since := range []string{"0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999999Z", "1600-01-01T00:00:00Z", "2026-01-01T00:00:00%2B23:59"} {
 		if a := env.Do(t, "GET", "/v1/admin/audit?since="+since, ada, nil); a.Status != 200 && a.Status != 422 {
 			t.Errorf("since %s: %d %s", since, a.Status, a.Body)

@@ -1,4 +1,4 @@
-// Package admin is the operations of those who run the place: accounts, locking them,
-// the security record, and what the policy in force says. It has no tables of its own: accounts are identity's, the record is
-// internal/audit's.
+// Package admin is the operations of platform staff: accounts, locking them, the security record,
+// and the policy in force. It has no tables: accounts belong to identity, the record to
+// internal/audit.
 package admin

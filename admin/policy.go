@@ -86,14 +86,14 @@ func (s *Service) explain(ctx context.Context, in *explainInput) (*explainOutput
 	return out, nil
 }
 
-// asking is about whom a policy is asked.
+// asking is whom an explanation is about.
 type asking struct {
 	subjects []string
-	keyRole  string                  // empty for who does not come by a key
+	keyRole  string                  // empty without a key
 	names    []identity.NameInPolicy // of a person, aged ones too
 }
 
-// find is what the policy sees of a user, or of a key when one was sent.
+// find is what the policy sees of a key, if one was sent, else of a user.
 func (s *Service) find(ctx context.Context, user uuid.UUID, key strictjson.Optional[uid.ID]) (who asking, err error) {
 	if key.Sent {
 		owner, role, err := s.keys.OwnerOf(ctx, key.Value.UUID)

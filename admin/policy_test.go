@@ -61,7 +61,7 @@ func TestAnAdminIsToldWhyAUserMay(t *testing.T) {
 		time.Until(*e.Names[1].Until) < 167*time.Hour || time.Until(*e.Names[1].Until) > 168*time.Hour {
 		t.Errorf("names %+v", e.Names)
 	}
-	// A name that has aged does not count, is shown all the same, and the answer is the one that bob gets.
+	// An aged name does not count, but is shown. The answer is the same as for bob.
 	env.Exec(t, `update identities set signed_in_at = now() - interval '8 days' where subject = 'bob'`)
 	e = explain(t, env, ada, ask)
 	if e.Allowed || e.Because == nil || len(e.Because) != 0 || !slices.Equal(e.Missing.Roles, []string{"admin", "moderator"}) || e.Missing.Permission != "note:any read" || !e.Names[1].Aged || e.Names[0].Aged {
@@ -73,7 +73,7 @@ func TestAnAdminIsToldWhyAUserMay(t *testing.T) {
 	if e := explain(t, env, ada, map[string]any{"user_id": id, "object": object, "act": act}); e.Allowed {
 		t.Errorf("what is refused is explained as allowed: %+v", e)
 	}
-	// By what everyone holds.
+	// By everyone's permissions.
 	if e := explain(t, env, ada, map[string]any{"user_id": id, "object": "note:own", "act": "write"}); !e.Allowed || texts(e) != "p, user, note:own, write" {
 		t.Errorf("got %+v", e)
 	}
@@ -87,13 +87,13 @@ func TestAnAdminIsToldWhyAUserMay(t *testing.T) {
 	if e := explain(t, env, ada, map[string]any{"subject": "nobody@dev.example", "object": "user:any", "act": "lock"}); e.Allowed || !slices.Equal(e.Missing.Roles, []string{"admin"}) {
 		t.Errorf("got %+v", e)
 	}
-	// Nobody is told by asking.
+	// Asking alone tells nobody.
 	_, key := env.NewKey(t, ada, "key-admin")
 	explain(t, env, key, ask)
 	want(t, 403, env.Do(t, "POST", "/v1/admin/explain", bob, ask))
 }
 
-// What is explained of a key is what happens to it: both of its roles have to allow it.
+// A key's explanation is what happens to it: both of its roles must allow.
 func TestAnAdminIsToldWhyAKeyMayNot(t *testing.T) {
 	env := servertest.New(t, func(o *server.Options) {
 		policy, err := servertest.LoadPolicy([]byte(string(noted.Policy) + "\ng, bob@dev.example, moderator\np, helper, policy, explain\ng, dev:alice, helper\n"))
@@ -142,7 +142,7 @@ func TestAnAdminIsToldWhyAKeyMayNot(t *testing.T) {
 			t.Errorf("%s: names %+v", c.name, e.Names)
 		}
 	}
-	// As the refusal says it.
+	// As in the refusal.
 	var refused struct {
 		Permission string
 		LimitedBy  string `json:"limited_by"`
@@ -151,12 +151,12 @@ func TestAnAdminIsToldWhyAKeyMayNot(t *testing.T) {
 	if _, limited := ask(readerKey, refused.Permission); limited != refused.LimitedBy || limited == "" {
 		t.Errorf("explained %q, refused %q", limited, refused.LimitedBy)
 	}
-	// An aged name counts for keys no more than for sessions.
+	// Aged names count no more for keys than for sessions.
 	env.Exec(t, `update identities set signed_in_at = now() - interval '8 days' where subject = 'bob'`)
 	if e, limited := ask(readerKey, "note:any read"); e.Allowed || limited != "" || !e.Names[1].Aged {
 		t.Errorf("got %+v", e)
 	}
-	// Of others' keys nobody learns without reading accounts; of no user or subject, anything more.
+	// Asking about others' keys needs reading accounts; a subject has no LimitedBy.
 	question := func(key string) map[string]any {
 		return map[string]any{"key_id": key, "object": "note:own", "act": "read"}
 	}
@@ -168,7 +168,7 @@ func TestAnAdminIsToldWhyAKeyMayNot(t *testing.T) {
 	if e := explain(t, env, ada, map[string]any{"subject": "user", "object": "note:own", "act": "read"}); e.LimitedBy != nil {
 		t.Errorf("got %+v", e)
 	}
-	// A key that is revoked is none.
+	// A revoked key is not found.
 	want(t, 204, env.Do(t, "DELETE", "/v1/keys/"+readerKey, bob, nil))
 	for _, key := range []string{readerKey, nobody} {
 		want(t, 404, env.Do(t, "POST", "/v1/admin/explain", ada, question(key)))

@@ -10,7 +10,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// docs/keys.md is what other people's scanners are made from.
+// Other people's scanners are made from docs/keys.md.
 func TestTheDocumentedVectorsAndPatternHold(t *testing.T) {
 	text, err := os.ReadFile("../docs/keys.md")
 	if err != nil {
@@ -38,7 +38,7 @@ func TestTheDocumentedVectorsAndPatternHold(t *testing.T) {
 	if _, _, err := Token(none[1]).parse(); err == nil || !pattern.MatchString(none[1]) {
 		t.Errorf("%s is one", none[1])
 	}
-	// What noted makes itself is found, in the middle of a line too.
+	// The scanner finds noted's own keys, even within a line.
 	unanchored := regexp.MustCompile(string(published[1]))
 	for range 100 {
 		token, _ := newToken(uuid.New())

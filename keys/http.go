@@ -20,18 +20,18 @@ import (
 	"noted/internal/strictjson"
 )
 
-// Organizations is what this room asks of the one that keeps organizations, and imports it.
+// Organizations is what this room needs from package orgs, which imports it.
 type Organizations interface {
 	// Standing is the caller's standing to the organization.
 	Standing(ctx context.Context, caller *authz.Principal, at authz.Place) (authz.Standing, error)
-	// Write runs a transaction in which the caller, who stands in the context that it hands on, was
-	// confirmed, and their standing to the organization cannot change.
+	// Write confirms the caller and runs work in a transaction, with the confirmed caller in its context.
+	// The caller's standing cannot change meanwhile.
 	Write(ctx context.Context, org uuid.UUID, work func(context.Context, pgx.Tx, authz.Standing) error) error
-	// KeyRevoked ends what a service began.
+	// KeyRevoked ends a service's invitations.
 	KeyRevoked(ctx context.Context, tx pgx.Tx, org, key uuid.UUID) error
 }
 
-// operations are the room's handlers, for personal keys and for an organization's.
+// operations are the handlers for personal keys and for an organization's.
 type operations struct {
 	*Service
 	users *identity.Service
@@ -56,7 +56,7 @@ func (s *Service) Register(api *authz.API, users *identity.Service) {
 	o.registerOne(api, "", "/v1/keys/{id}", tags)
 }
 
-// RegisterOrgs declares the operations on the service keys of organizations.
+// RegisterOrgs declares the operations on organizations' service keys.
 func (s *Service) RegisterOrgs(api *authz.API, users *identity.Service, orgs Organizations) {
 	o := operations{s, users, orgs}
 	const path = "/v1/orgs/{org}/keys"
@@ -102,7 +102,7 @@ func (o operations) registerOne(api *authz.API, prefix, path string, tags []stri
 	})
 }
 
-// ownerOf is whose keys an operation is about: the caller's, or an organization's.
+// ownerOf is the owner of an operation's keys: the caller or an organization.
 func ownerOf(ctx context.Context, at authz.Place) Owner {
 	if at.Org != uuid.Nil {
 		return Owner{Org: at.Org}
@@ -110,7 +110,7 @@ func ownerOf(ctx context.Context, at authz.Place) Owner {
 	return Owner{User: authz.From(ctx).ID}
 }
 
-// finder finds a key that is not revoked, unless revoked says that such a one is one too.
+// finder finds keys. If revoked is true, revoked keys are found too.
 func (o operations) finder(revoked bool) authz.Find[Key] {
 	stand := func(context.Context, *authz.Principal, authz.Place) (authz.Standing, error) { return authz.Mine, nil }
 	if o.orgs != nil {
@@ -121,8 +121,8 @@ func (o operations) finder(revoked bool) authz.Find[Key] {
 	})
 }
 
-// rotatable is finder for a rotation, revoked keys included: who is shown a secret is given the role
-// of a service key, and needs what is in it.
+// rotatable is finder for a rotation, revoked keys included. Seeing a service key's secret gives its
+// role, so the caller must hold all of that role.
 func (o operations) rotatable() authz.Find[Key] {
 	find := o.finder(true)
 	if o.orgs == nil {
@@ -140,8 +140,8 @@ func (o operations) rotatable() authz.Find[Key] {
 	}
 }
 
-// write runs a transaction in which the caller and, in an organization, the permission were confirmed;
-// and, where somebody is given a role in the organization, that they may give it.
+// write runs work in a transaction, after confirming the caller. In an organization it also decides the
+// permission again, and whether the caller may give the role gives, if any.
 func (o operations) write(ctx context.Context, found authz.Target, gives string, work func(context.Context, pgx.Tx) error) error {
 	if o.orgs == nil {
 		return o.users.Act(ctx, work)
@@ -171,14 +171,14 @@ func (o operations) list(ctx context.Context, in page.Query, owner Owner) (*list
 	return &listOutput{list}, err
 }
 
-// NewKey is what a key is made from.
+// NewKey is a request for a key.
 type NewKey struct {
 	Name      name.Name                      `json:"name" maxLength:"100" example:"backup"`
 	Role      strictjson.Optional[string]    `json:"role,omitempty" maxLength:"100" example:"key-reader" doc:"A key role of the policy; key-reader if left out"`
 	ExpiresAt strictjson.Optional[time.Time] `json:"expires_at,omitempty" doc:"In 90 days if left out"`
 }
 
-// NewOrgKey is what a service key is made from.
+// NewOrgKey is a request for a service key.
 type NewOrgKey struct {
 	NewKey
 	OrgRole string `json:"org_role" enum:"admin,writer,reader" example:"reader" doc:"Its role in the organization, none that includes what you lack there"`
@@ -195,7 +195,7 @@ type MintedKey struct {
 	Secret Token `json:"secret" doc:"The key itself; it cannot be read again"`
 }
 
-// create makes a key: of the caller's, or with a role in an organization.
+// create makes the caller's own key, or a service key with orgRole.
 func (o operations) create(ctx context.Context, in NewKey, found authz.Target, orgRole string) (*createOutput, error) {
 	role := DefaultRole
 	if in.Role.Sent {
@@ -225,7 +225,7 @@ func (o operations) create(ctx context.Context, in NewKey, found authz.Target, o
 	return o.minted(ctx, out, owner, out.Body.ID)
 }
 
-// minted completes the answer to making a secret.
+// minted completes the answer with a new secret.
 func (o operations) minted(ctx context.Context, out *createOutput, owner Owner, id uuid.UUID) (_ *createOutput, err error) {
 	out.Location = "/v1/keys/" + id.String()
 	if owner.Org != uuid.Nil {
@@ -235,7 +235,7 @@ func (o operations) minted(ctx context.Context, out *createOutput, owner Owner, 
 	return out, err
 }
 
-// checkExpiry judges by the transaction's own time, at which the key is made.
+// checkExpiry compares with the transaction's time, when the key is made.
 func (o operations) checkExpiry(ctx context.Context, tx pgx.Tx, until *time.Time) error {
 	if until == nil {
 		return nil
@@ -253,7 +253,7 @@ func (o operations) checkExpiry(ctx context.Context, tx pgx.Tx, until *time.Time
 	return nil
 }
 
-// KeyName is what may change of a key.
+// KeyName is a change to a key.
 type KeyName struct {
 	Name name.Name `json:"name" maxLength:"100" example:"nightly backup"`
 }
@@ -269,12 +269,12 @@ func (o operations) rename(ctx context.Context, in KeyName, found authz.Found[Ke
 	return &keyOutput{found.Thing}, nil
 }
 
-// Rotation is how a key gets a new secret.
+// Rotation is a request for a new secret.
 type Rotation struct {
 	Overlap strictjson.Optional[string] `json:"overlap,omitempty" maxLength:"40" example:"24h" doc:"How long the old secret works on, such as 24h or 7d, at most until its own end; 0s for not at all. 24h if left out"`
 }
 
-// overlap is DefaultOverlap, or what was asked for.
+// overlap is what was sent, else DefaultOverlap.
 func (r *Rotation) overlap() (time.Duration, error) {
 	if r == nil || !r.Overlap.Sent {
 		return DefaultOverlap, nil

@@ -21,17 +21,17 @@ import (
 
 // Config bounds the life of keys. Durations are positive.
 type Config struct {
-	MaxAge          time.Duration // the longest expiry that may be asked for
+	MaxAge          time.Duration // the longest allowed expiry
 	OwnerMaxAbsence time.Duration // a key stops when its owner has not signed in for this long
 }
 
-// DefaultAge is the expiry of a key that asks for none, if MaxAge allows it.
+// DefaultAge is the default expiry, if MaxAge allows it.
 const DefaultAge = 90 * 24 * time.Hour
 
-// DefaultOverlap is how long the old secret works after a rotation that asks for nothing else.
+// DefaultOverlap is how long the old secret works after a rotation by default.
 const DefaultOverlap = 24 * time.Hour
 
-// DefaultRole is the role of a key that asks for none: the narrowest.
+// DefaultRole is the default key role, the narrowest one.
 const DefaultRole = "key-reader"
 
 // Service is the keys room.
@@ -40,8 +40,7 @@ type Service struct {
 	config Config
 }
 
-// Owner is whose a key is: a person's, who is named by User, or an organization's, with the role
-// in it.
+// Owner is a key's owner: the person User, or the organization Org with the key's role in it.
 type Owner struct {
 	User, Org uuid.UUID
 	OrgRole   string
@@ -69,10 +68,10 @@ type Key struct {
 	Warning    string      `json:"warning,omitempty" db:"-" doc:"That it stops within a week or has stopped, and what helps"`
 }
 
-// warnBefore is how long before a key stops its owner is warned.
+// warnBefore is how early the owner is warned that a key stops.
 const warnBefore = 7 * 24 * time.Hour
 
-// warn fills in the warning. absent tells that the owner's absence stops the key, not its expiry.
+// warn fills in the warning. If absent, the owner's absence stops the key, not its expiry.
 func (k *Key) warn(stopped, soon, absent bool) {
 	at := k.StopsAt.Format("2006-01-02 15:04 MST")
 	switch {
@@ -87,19 +86,19 @@ func (k *Key) warn(stopped, soon, absent bool) {
 	}
 }
 
-// Secret is one live secret of a key, without the secret.
+// Secret is one live secret of a key, without its value.
 type Secret struct {
 	ExpiresAt time.Time `json:"expires_at"`
 }
 
-// errNotFound is 404 for a key that is revoked, never was, or is somebody else's.
+// errNotFound is 404 for a key that is revoked, unknown, or somebody else's.
 var errNotFound = problem.NotFound("API key")
 
-// errEnded is 409 for the rotation of a key that works no more.
+// errEnded is 409 for rotating a key that no longer works.
 var errEnded = problem.New(http.StatusConflict, "This key has expired or is revoked; make a new one")
 
-// Token is a key as scripts send it: noted_<id>_<secret><checksum>, where id (a UUID) is 22,
-// secret (256 random bits) 43 and checksum 6 base62 characters. The checksum is the CRC-32
+// Token is a key as scripts send it: noted_<id>_<secret><checksum>. The parts are base62: the id (a
+// UUID) 22 characters, the secret (256 random bits) 43, the checksum 6. The checksum is the CRC-32
 // (IEEE) of all before it.
 type Token string
 
@@ -108,23 +107,23 @@ const (
 	tokenSize                        = len(identity.KeyPrefix) + idSize + 1 + secretSize + checksumSize
 )
 
-// errMalformed and errChecksum say why a string is no key: for the log alone.
+// errMalformed and errChecksum say why a string is no key, in the log only.
 var (
 	errMalformed = errors.New("not of the form noted_<id>_<secret><checksum>")
 	errChecksum  = errors.New("the checksum does not match")
 )
 
-// newToken makes a token of the key id, and its hash.
+// newToken makes a token for the key id, and its hash.
 func newToken(id uuid.UUID) (Token, []byte) {
 	var secret [32]byte
-	_, _ = rand.Read(secret[:]) // it never fails: crypto/rand
+	_, _ = rand.Read(secret[:]) // crypto/rand never fails
 	text := identity.KeyPrefix + base62.Encode(id[:], idSize) + "_" + base62.Encode(secret[:], secretSize)
 	sum := sha256.Sum256(secret[:])
 	return Token(text + checksum(text)), sum[:]
 }
 
-// parse returns the key's id and the hash of its secret, or errMalformed or errChecksum. It
-// allocates nothing: anybody may make a server do it.
+// parse returns the key's id and the hash of its secret, or errMalformed or errChecksum. It allocates
+// nothing, as anybody can make a server run it.
 func (t Token) parse() (id uuid.UUID, hash [32]byte, err error) {
 	text := string(t)
 	if len(text) != tokenSize || !strings.HasPrefix(text, identity.KeyPrefix) || text[len(identity.KeyPrefix)+idSize] != '_' {
@@ -148,7 +147,7 @@ func checksum(text string) string {
 	return base62.Encode(binary.BigEndian.AppendUint32(nil, crc(text)), checksumSize)
 }
 
-// crc is the CRC-32 (IEEE) of text; the library's takes bytes, for which text would be copied.
+// crc is the CRC-32 (IEEE) of text. The library's takes bytes, so text would be copied.
 func crc(text string) uint32 {
 	sum := ^uint32(0)
 	for i := range len(text) {

@@ -51,7 +51,7 @@ func refused(t testing.TB, what string, a servertest.Answer) {
 	}
 }
 
-// where are the locations of a 422.
+// where lists a 422's locations.
 func where(t testing.TB, a servertest.Answer) []string {
 	t.Helper()
 	var p struct {
@@ -154,7 +154,7 @@ func TestKeysAreListedTheNewestFirstInPages(t *testing.T) {
 		made = append([]string{makeKey(t, env, alice, map[string]any{"name": "same"}).ID}, made...)
 	}
 	makeKey(t, env, bob, map[string]any{"name": "bob's"})
-	env.Exec(t, `update keys set created_at = now()`) // one time for all: the id decides
+	env.Exec(t, `update keys set created_at = now()`) // the same time for all: the id decides
 	var seen []string
 	path := "/v1/keys?limit=2"
 	for range 3 {
@@ -205,7 +205,7 @@ func TestExpiryIsWithinItsBounds(t *testing.T) {
 			t.Errorf("%s: %v", name, made.ExpiresAt)
 		}
 	}
-	// Another zone is the same moment.
+	// The same moment in another zone.
 	made := makeKey(t, env, alice, map[string]any{"name": "k", "expires_at": time.Now().Add(time.Hour).In(time.FixedZone("", 5*3600+1800)).Format(time.RFC3339)})
 	if !near(time.Until(made.ExpiresAt), time.Hour) {
 		t.Errorf("another zone: %v", made.ExpiresAt)
@@ -302,7 +302,7 @@ func TestAnothersKeyIsNotThere(t *testing.T) {
 				t.Errorf("%s tells it from one that never was: %s", c.method, a.Body)
 			}
 		}
-		// 404 comes before what the body says.
+		// 404 comes before the body is judged.
 		want(t, 404, env.Do(t, "PATCH", "/v1/keys/"+made.ID, who, `{"name":7}`))
 		want(t, 404, env.Do(t, "PATCH", "/v1/keys/"+made.ID, who, `garbage`))
 	}
@@ -349,7 +349,7 @@ func TestAKeyNeverDoesMoreThanItsOwner(t *testing.T) {
 		want(t, 403, env.Do(t, "GET", path, widest, nil))
 	}
 	want(t, 201, env.Do(t, "POST", "/v1/notes", widest, `{"title":"t","body":""}`))
-	// A narrow key of somebody who may is narrow.
+	// A narrow key of a powerful user is narrow.
 	_, narrow := env.NewKey(t, mona, "key-reader")
 	want(t, 404, env.Do(t, "GET", "/v1/notes/"+note, narrow, nil))
 	want(t, 403, env.Do(t, "POST", "/v1/notes", narrow, `{"title":"t","body":""}`))
@@ -358,7 +358,7 @@ func TestAKeyNeverDoesMoreThanItsOwner(t *testing.T) {
 	want(t, 403, env.Do(t, "DELETE", "/v1/notes/"+note, wide, nil)) // mona may not
 }
 
-// shipped is the policy with the four people but those left out.
+// shipped is the shipped policy with these people.
 func shipped(t testing.TB, people ...authz.Grouping) *authz.InForce {
 	t.Helper()
 	policy, err := authz.Load(authz.Source{Name: "model.conf", Text: noted.Model}, authz.Source{Name: "policy.csv", Text: noted.Policy}, people...)
@@ -373,7 +373,7 @@ func TestWhoIsDemotedLosesByKeyToo(t *testing.T) {
 	_, key := before.NewKey(t, mona, "key-admin")
 	want(t, 200, before.Do(t, "GET", "/v1/notes/"+note, key, nil))
 
-	// The next start, with a policy that does not name mona.
+	// The next start has a policy without mona.
 	after := servertest.NewOn(t, database, func(o *server.Options) {
 		o.Policy = shipped(t, authz.Grouping{Who: "dev:ada", Role: "admin"})
 	})
@@ -385,7 +385,7 @@ func TestWhoIsDemotedLosesByKeyToo(t *testing.T) {
 	want(t, 403, after.Do(t, "GET", "/v1/notes?scope=all", key, nil))
 	want(t, 200, after.Do(t, "GET", "/v1/me", key, nil))
 
-	// A role that the policy has no more allows nothing, and does not fail.
+	// A role that left the policy allows nothing and does not fail.
 	gone := []byte(strings.ReplaceAll(string(noted.Policy), "key-admin", "key-boss"))
 	policy, err := authz.Load(authz.Source{Name: "model.conf", Text: noted.Model}, authz.Source{Name: "policy.csv", Text: gone})
 	last := servertest.NewOn(t, database, func(o *server.Options) { o.Policy = servertest.Fixed(t, policy, err) })
@@ -404,18 +404,18 @@ func TestAKeyStopsWhenItsOwnerHasBeenAwayTooLong(t *testing.T) {
 	want(t, 200, env.Do(t, "GET", "/v1/me", made.Secret, nil))
 	absent(`last_sign_in_at = now() - interval '30 days'`)
 	refused(t, "absent", env.Do(t, "GET", "/v1/me", made.Secret, nil))
-	want(t, 200, env.Do(t, "GET", "/v1/me", alice, nil)) // the session has its own end
+	want(t, 200, env.Do(t, "GET", "/v1/me", alice, nil)) // the session ends separately
 	var shown key
 	want(t, 200, env.Do(t, "GET", "/v1/keys/"+made.ID, alice, nil)).JSON(t, &shown)
 	if time.Until(shown.StopsAt) > 0 || !shown.ExpiresAt.Equal(made.ExpiresAt) {
 		t.Errorf("it is shown to stop %v, expires %v", shown.StopsAt, shown.ExpiresAt)
 	}
-	// Who never signed in counts from their creation.
+	// Without a sign-in, the creation counts.
 	absent(`last_sign_in_at = null, created_at = now() - interval '31 days'`)
 	refused(t, "never signed in", env.Do(t, "GET", "/v1/me", made.Secret, nil))
 	absent(`created_at = now() - interval '29 days'`)
 	want(t, 200, env.Do(t, "GET", "/v1/me", made.Secret, nil))
-	// The use of a key is no sign-in; the next sign-in is.
+	// Using a key is no sign-in; the next sign-in is.
 	absent(`last_sign_in_at = now() - interval '31 days'`)
 	refused(t, "absent again", env.Do(t, "GET", "/v1/me", made.Secret, nil))
 	env.SignIn(t, "alice")
@@ -502,7 +502,7 @@ func TestAKeysUseIsWrittenOnceAMinute(t *testing.T) {
 	if k := show(); time.Since(*k.LastUsedAt) > 30*time.Second || *k.LastUsedIP != "127.0.0.1" {
 		t.Errorf("after a minute: %+v", k)
 	}
-	// A refused use is none.
+	// A refused use does not count.
 	env.Exec(t, `update keys set last_used_at = null, last_used_ip = null`)
 	env.Exec(t, `update users set locked_at = now()`)
 	refused(t, "locked", env.Do(t, "GET", "/v1/me", made.Secret, nil))
@@ -536,7 +536,7 @@ func TestRevokingTwiceAtOnceIsOneRow(t *testing.T) {
 	}
 }
 
-// send is Do for goroutines: it returns the status, 0 when there is none.
+// send is Do for goroutines. It returns the status, or 0.
 func send(ctx context.Context, env *servertest.Env, method, path, token string) int {
 	r, err := http.NewRequestWithContext(ctx, method, env.URL+path, nil)
 	if err != nil {

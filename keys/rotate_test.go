@@ -23,7 +23,7 @@ func rotate(t testing.TB, env *servertest.Env, session, id string, body any) key
 	return rotated
 }
 
-// works asks by a key; nothing else than 200 and the one refusal comes.
+// works reports whether a key works; only 200 and the refusal may come.
 func works(t testing.TB, env *servertest.Env, secret string) bool {
 	t.Helper()
 	a := env.Do(t, "GET", "/v1/me", secret, nil)
@@ -42,7 +42,7 @@ func TestBothSecretsWorkUntilTheOverlapEnds(t *testing.T) {
 	if rotated.ID != made.ID || rotated.Role != "key-writer" || rotated.Name != "k" || rotated.Secret == made.Secret || !rotated.CreatedAt.Equal(made.CreatedAt) {
 		t.Errorf("rotated to %+v", rotated)
 	}
-	// The new one lives for the 30 days that the old one was made for, not for the 20 that it had left.
+	// The new one lives for the 30 days the old one was made for, not for its last 20.
 	if !near(time.Until(rotated.ExpiresAt), days(30)) {
 		t.Errorf("the new secret expires %v", rotated.ExpiresAt)
 	}
@@ -126,7 +126,7 @@ func TestAKeyThatHasEndedIsNotRotated(t *testing.T) {
 	want(t, 200, env.Do(t, "GET", "/v1/me", bobs.Secret, nil))
 }
 
-// Whoever narrows key_max_age narrows rotated keys too.
+// Lowering key_max_age shortens rotated keys too.
 func TestARotatedKeyLivesNoLongerThanTheMax(t *testing.T) {
 	wide := servertest.New(t)
 	alice := wide.SignIn(t, "alice")
@@ -177,7 +177,7 @@ func TestRotationsAtOnceLeaveTwoSecrets(t *testing.T) {
 	}
 }
 
-// Two servers on one database: what ends at one has ended at the other.
+// Two servers on one database: what ends at one ends at the other.
 func TestWhatEndsAKeyCountsOnEveryServerWithinASecond(t *testing.T) {
 	here := servertest.New(t)
 	there := servertest.NewOn(t, here.Pool.Config().ConnString())

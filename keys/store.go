@@ -19,18 +19,17 @@ import (
 	"noted/internal/request"
 )
 
-// stored is a secret of a key as verifying reads it.
+// stored is a key's secret, as VerifyKey reads it.
 type stored struct {
 	id               uuid.UUID
 	hash             []byte
 	expired, lasting bool
 }
 
-// VerifyKey finds the live key that token is, as identity.KeyVerifier. The error is an
-// *identity.Failure when it is none; what is the same for all of them is the work: parse,
-// one look-up, a constant-time comparison with each stored hash, or with an empty one when
-// the id is unknown. Expiry, revocation, the owner's absence and lock are compared by the
-// database's clock in the same statement.
+// VerifyKey returns the live key of token, for identity.KeyVerifier, or an *identity.Failure. Every
+// well-formed token costs the same work: parse, one look-up, and a constant-time comparison with each
+// stored hash, or with an empty one if the id is unknown. The same statement compares expiry,
+// revocation, and the owner's absence and lock by the database's clock.
 func (s *Service) VerifyKey(ctx context.Context, token string) (identity.KeyCredential, error) {
 	var c identity.KeyCredential
 	id, hash, err := Token(token).parse()
@@ -108,8 +107,8 @@ func (s *Service) VerifyKey(ctx context.Context, token string) (identity.KeyCred
 	return c, nil
 }
 
-// markUsed notes the use of a key, once a minute at most, so that a read is no write. It waits for nobody who
-// holds the row: the use is noted by the next request then.
+// markUsed records a key's use, at most once a minute, so that few reads write. It does not wait for a
+// locked row: the next request records the use.
 func (s *Service) markUsed(ctx context.Context, id uuid.UUID) {
 	info := request.From(ctx)
 	_, err := s.pool.Exec(ctx, `
@@ -121,7 +120,7 @@ func (s *Service) markUsed(ctx context.Context, id uuid.UUID) {
 	}
 }
 
-// selectKeys are the columns of keyRow: k is keys, p the owner, who is null for an organization's, b who made it.
+// selectKeys selects keyRow: k is the key, p the owner (null for a service key), b its maker.
 const selectKeys = `
 	select k.id, k.name, k.role, k.org_id, coalesce(k.org_role, '') as org_role, b.user_id as maker_id, b.name as maker_name,
 		k.created_at, x.expires_at, x.stops_at, k.last_used_at, host(k.last_used_ip) as last_used_ip, x.live,
@@ -156,7 +155,7 @@ func scan(from pgx.CollectableRow) (Key, error) {
 	return key, err
 }
 
-// list returns keys of the owner, expired ones too, the newest first.
+// list returns the owner's keys, expired ones too, newest first.
 func (s *Service) list(ctx context.Context, owner Owner, w page.Window) ([]Key, error) {
 	rows, err := s.pool.Query(ctx, selectKeys+`
 		and (@at::timestamptz is null or (k.created_at, k.id) < (@at, @id))
@@ -169,8 +168,8 @@ func (s *Service) list(ctx context.Context, owner Owner, w page.Window) ([]Key, 
 	return pgx.CollectRows(rows, scan)
 }
 
-// find loads a key of the owner's; errNotFound for any other, and for a revoked one unless
-// revoked says that it is one too.
+// find loads one of the owner's keys. It returns errNotFound if there is none, or if it is revoked
+// and revoked is false.
 func (s *Service) find(ctx context.Context, owner Owner, id uuid.UUID, revoked bool) (Key, error) {
 	rows, err := s.pool.Query(ctx, selectKeys+` and k.id = @id`, pgx.NamedArgs{
 		"user": pg.OrNull(owner.User), "org": pg.OrNull(owner.Org), "revoked": revoked,
@@ -186,7 +185,7 @@ func (s *Service) find(ctx context.Context, owner Owner, id uuid.UUID, revoked b
 	return key, err
 }
 
-// OwnerOf is whose a key is, expired or not, and its role; 404 when there is none, or it is revoked.
+// OwnerOf returns a key's owner and role, expired or not; errNotFound if it is revoked or unknown.
 func (s *Service) OwnerOf(ctx context.Context, id uuid.UUID) (owner Owner, role string, err error) {
 	var user, org *uuid.UUID
 	err = s.pool.QueryRow(ctx, `
@@ -205,8 +204,8 @@ func (s *Service) OwnerOf(ctx context.Context, id uuid.UUID) (owner Owner, role 
 	return owner, role, nil
 }
 
-// mint makes a key for owner. life is how long its secret lives from now; until, when it is
-// set, is its end instead. It returns the id and the token, which nobody can read again.
+// mint makes a key for owner. Its secret lives for life from now, or until until if that is set. mint
+// returns the id and the token, which nobody can read again.
 func (s *Service) mint(ctx context.Context, tx pgx.Tx, actor *audit.Actor, owner Owner, name, role string, life time.Duration, until *time.Time) (uuid.UUID, Token, error) {
 	id := uuid.Must(uuid.NewV7())
 	token, hash := newToken(id)
@@ -230,8 +229,8 @@ func (s *Service) mint(ctx context.Context, tx pgx.Tx, actor *audit.Actor, owner
 	return id, token, err
 }
 
-// KeyLives is identity.KeyVerifier's. A rotation locks the key's row, so it is locked before the secret
-// is looked at: one statement for both would see the secrets as they were before it waited.
+// KeyLives implements identity.KeyVerifier. A rotation locks the key's row, so KeyLives locks it, then
+// reads the secret. One statement for both would see the secrets as they were before the wait.
 func (s *Service) KeyLives(ctx context.Context, tx pgx.Tx, id, secret uuid.UUID) (lives bool, err error) {
 	err = tx.QueryRow(ctx, `select revoked_at is null from keys where id = $1 for share`, id).Scan(&lives)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -250,17 +249,17 @@ func (s *Service) KeyLives(ctx context.Context, tx pgx.Tx, id, secret uuid.UUID)
 	return lives, err
 }
 
-// Known is a service key of which somebody knows a secret that works.
+// Known is a service key with a live secret that somebody knows.
 type Known struct {
 	ID   uuid.UUID `json:"id"`
 	Name string    `json:"name"`
 }
 
-// knownTo is a condition on a secret x: that it works, and was shown to the user.
+// knownTo holds if the secret x is live and was shown to @user.
 const knownTo = `x.minted_by = @user and x.expires_at > clock_timestamp()`
 
-// KnownTo are the service keys of an organization of which the user was shown a live secret, in a
-// transaction that holds the organization, so that none is made or rotated meanwhile.
+// KnownTo returns an organization's service keys of which the user was shown a live secret. The
+// transaction must hold the organization, so that no key is made or rotated meanwhile.
 func (s *Service) KnownTo(ctx context.Context, tx pgx.Tx, org, user uuid.UUID) ([]Known, error) {
 	rows, err := tx.Query(ctx, `
 		select id, name from keys k
@@ -272,8 +271,7 @@ func (s *Service) KnownTo(ctx context.Context, tx pgx.Tx, org, user uuid.UUID) (
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[Known])
 }
 
-// CountKnownTo counts the service keys, of whichever organization, of which the user was shown a
-// live secret.
+// CountKnownTo counts the service keys, in all organizations, of which the user was shown a live secret.
 func (s *Service) CountKnownTo(ctx context.Context, tx pgx.Tx, user uuid.UUID) (n int, err error) {
 	err = tx.QueryRow(ctx, `
 		select count(distinct k.id) from keys k join key_secrets x on x.key_id = k.id
@@ -284,16 +282,16 @@ func (s *Service) CountKnownTo(ctx context.Context, tx pgx.Tx, user uuid.UUID) (
 	return n, nil
 }
 
-// EndKnownTo ends the live secrets of an organization's keys that the user was shown, in a
-// transaction that holds the organization alone, and records each key. One that is left without a
-// live secret is revoked; those are returned.
+// EndKnownTo ends the live secrets of an organization's keys that the user was shown, and records each
+// key. It revokes keys left without a live secret and returns them. The transaction must hold the
+// organization exclusively.
 func (s *Service) EndKnownTo(ctx context.Context, tx pgx.Tx, actor *audit.Actor, org, user uuid.UUID) (revoked []uuid.UUID, err error) {
 	known, err := s.KnownTo(ctx, tx, org, user)
 	if err != nil {
 		return nil, err
 	}
 	for _, key := range known {
-		// As rotating does: whoever confirms a secret shares the key's row first.
+		// Lock the key as a rotation does: KeyLives shares its row first.
 		var lives bool
 		err := tx.QueryRow(ctx, `select revoked_at is null from keys where id = $1 for update`, key.ID).Scan(&lives)
 		if err == nil {
@@ -327,8 +325,8 @@ func (s *Service) EndKnownTo(ctx context.Context, tx pgx.Tx, actor *audit.Actor,
 	return revoked, nil
 }
 
-// Behind is the person behind a caller. A service is nobody, but somebody was shown the secret that
-// it presented.
+// Behind returns the person behind a caller. For a service, that is whoever was shown the secret it
+// presented.
 func (s *Service) Behind(ctx context.Context, tx pgx.Tx, caller *authz.Principal) (person uuid.UUID, err error) {
 	if caller.Kind != authz.KindService {
 		return caller.ID, nil
@@ -339,7 +337,7 @@ func (s *Service) Behind(ctx context.Context, tx pgx.Tx, caller *authz.Principal
 	return person, nil
 }
 
-// rename names a key of the owner's.
+// rename renames an owner's key.
 func (s *Service) rename(ctx context.Context, tx pgx.Tx, owner Owner, id uuid.UUID, name string) error {
 	tag, err := tx.Exec(ctx, `update keys set name = $4 where id = $1 and (user_id = $2 or org_id = $3) and revoked_at is null`,
 		id, pg.OrNull(owner.User), pg.OrNull(owner.Org), name)
@@ -349,15 +347,14 @@ func (s *Service) rename(ctx context.Context, tx pgx.Tx, owner Owner, id uuid.UU
 	return err
 }
 
-// keptSecrets is how many secrets of a key are remembered, so that the log can tell an expired
-// one from a guess.
+// keptSecrets is how many secrets of a key are kept, so that the log can tell an expired one from a
+// guess.
 const keptSecrets = 5
 
-// rotate gives a key of the owner's a new secret, which lives as long as the one before was made
-// for, and records it. Of the old ones the newest works on for overlap, if its own end does not
-// come first; the others end now: no more than two live. The key's row is locked, so one rotation
-// comes after the other; the moment is that after the lock, for a transaction that waited began
-// before the secret that it finds.
+// rotate gives an owner's key a new secret with the lifetime that the one before was made for, and
+// records it. The newest old secret works on for overlap, or until its own end if that is earlier. The
+// others end now, so at most two are live. The key's row is locked, so rotations run one at a time. The
+// clock is read after the lock: a transaction that waited began before the secret that it finds.
 func (s *Service) rotate(ctx context.Context, tx pgx.Tx, actor *audit.Actor, owner Owner, id uuid.UUID, overlap time.Duration) (Token, error) {
 	var name string
 	var revoked bool
@@ -408,7 +405,7 @@ func (s *Service) rotate(ctx context.Context, tx pgx.Tx, actor *audit.Actor, own
 	})
 }
 
-// revoke ends a key of the owner's at once, and records it.
+// revoke ends an owner's key at once and records it.
 func (s *Service) revoke(ctx context.Context, tx pgx.Tx, actor *audit.Actor, owner Owner, id uuid.UUID) error {
 	var name string
 	err := tx.QueryRow(ctx, `
@@ -425,7 +422,7 @@ func (s *Service) revoke(ctx context.Context, tx pgx.Tx, actor *audit.Actor, own
 	})
 }
 
-// RevokeOf ends every key of an organization, and records each.
+// RevokeOf revokes all keys of an organization, and records each.
 func (s *Service) RevokeOf(ctx context.Context, tx pgx.Tx, actor *audit.Actor, org uuid.UUID) error {
 	rows, err := tx.Query(ctx, `select id from keys where org_id = $1 and revoked_at is null order by id`, org)
 	if err != nil {
@@ -443,14 +440,14 @@ func (s *Service) RevokeOf(ctx context.Context, tx pgx.Tx, actor *audit.Actor, o
 	return nil
 }
 
-// Erase deletes the keys of an organization of which nothing is left.
+// Erase deletes the keys of an organization that is being erased.
 func (s *Service) Erase(ctx context.Context, tx pgx.Tx, org uuid.UUID) error {
 	_, err := tx.Exec(ctx, `delete from keys where org_id = $1`, org)
 	return err
 }
 
-// WarnOfEnds logs each live key that stops within a week, once a day among all replicas: its owner
-// sees the same in the list, but scripts do not read lists.
+// WarnOfEnds logs each live key that stops within a week, once a day over all replicas. Its owner sees
+// the same in the list, but scripts do not read lists.
 func (s *Service) WarnOfEnds(ctx context.Context, log *slog.Logger) error {
 	rows, err := s.pool.Query(ctx, `
 		update keys set warned_at = now()
@@ -485,8 +482,8 @@ func (s *Service) WarnOfEnds(ctx context.Context, log *slog.Logger) error {
 	return nil
 }
 
-// RevokeNamed revokes every live key of a person that has this name: how `noted dev` ends the keys
-// that earlier starts printed, whoever's they were.
+// RevokeNamed revokes all personal keys with this name, whoever's they are. `noted dev` ends the keys
+// of earlier starts with it.
 func (s *Service) RevokeNamed(ctx context.Context, name string) error {
 	_, err := s.pool.Exec(ctx, `update keys set revoked_at = now() where user_id is not null and name = $1 and revoked_at is null`, name)
 	if err != nil {
@@ -495,8 +492,8 @@ func (s *Service) RevokeNamed(ctx context.Context, name string) error {
 	return nil
 }
 
-// Mint makes a key of the owner's: how `noted dev` prints a fresh one at each start. It lives for the
-// default age.
+// Mint makes a personal key that lives for DefaultAge, at most MaxAge. `noted dev` prints one at each
+// start.
 func (s *Service) Mint(ctx context.Context, owner audit.Actor, name, role string) (token Token, err error) {
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		_, token, err = s.mint(ctx, tx, &owner, Owner{User: owner.ID}, name, role, min(DefaultAge, s.config.MaxAge), nil)

@@ -15,7 +15,7 @@ import (
 
 const alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
-// inBase62 is noted's, by math/big, which has lower case before upper case.
+// inBase62 is noted's base62 by math/big, whose lower case comes first.
 func inBase62(b []byte, width int) string {
 	text := strings.Map(func(r rune) rune {
 		switch {
@@ -29,7 +29,7 @@ func inBase62(b []byte, width int) string {
 	return strings.Repeat("0", width-len(text)) + text
 }
 
-// write is a key again from its parts, by code that shares nothing with the room's.
+// write builds a key from its parts, sharing no code with the room.
 func write(id uuid.UUID, secret []byte) string {
 	body := "noted_" + inBase62(id[:], 22) + "_" + inBase62(secret, 43)
 	sum := crc32.ChecksumIEEE([]byte(body))
@@ -89,7 +89,7 @@ func TestAnyChangedCharacterOfAKeyIsNoticed(t *testing.T) {
 			}
 		}
 	}
-	// Swapped neighbours, the other common typo.
+	// Swapped neighbours are a common typo.
 	for i := 6; i+1 < len(token); i++ {
 		if token[i] != token[i+1] {
 			if _, _, err := (token[:i] + token[i+1:i+2] + token[i:i+1] + token[i+2:]).parse(); err == nil {

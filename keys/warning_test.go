@@ -53,7 +53,7 @@ func TestAKeyWarnsAWeekBeforeItStops(t *testing.T) {
 	if strings.Contains(string(env.Do(t, "GET", "/v1/keys/"+other.ID, alice, nil).Body), "warning") {
 		t.Error("a key that lives long has the member")
 	}
-	// The log once a day, among many who look at once.
+	// One log line a day, however many look at once.
 	var group sync.WaitGroup
 	var mu sync.Mutex
 	var lines []string
@@ -84,7 +84,7 @@ func TestAKeyWarnsAWeekBeforeItStops(t *testing.T) {
 	if got := logged(); len(got) != 0 {
 		t.Errorf("of a key that has stopped: %q", got)
 	}
-	// Its owner stays away: both keys stop with that, and signing in helps.
+	// Its owner stays away: that stops both keys, and signing in helps.
 	env.Exec(t, `update users set last_sign_in_at = now() - interval '85 days' where name = 'alice'`)
 	if got := warning(other.ID); !strings.HasPrefix(got, "It stops at ") || !strings.HasSuffix(got, "unless its owner signs in before") {
 		t.Errorf("got %q", got)

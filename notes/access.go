@@ -55,10 +55,10 @@ func (s *Service) listAccess(ctx context.Context, in page.Query, on granted, at 
 	return &accessList{list}, err
 }
 
-// access is everybody who may do anything to a thing: it looks at the members, the services, and
-// those whom the policy may name for every note of the platform.
+// access is everybody who may do anything to a thing. It looks at members, services, and people to whom
+// the policy may give every note of the platform.
 func (s *Service) access(ctx context.Context, on granted, at authz.Place) ([]Access, error) {
-	// How anybody stands to it, but for role and grants: those of a caller are in it as well.
+	// Everybody's standing, once the caller's own role and grant are taken out.
 	thing, err := on.look(ctx, s.pool, authz.From(ctx), at.Org, at.ID)
 	if err != nil {
 		return nil, err
@@ -127,7 +127,7 @@ func (s *Service) access(ctx context.Context, on granted, at authz.Place) ([]Acc
 	return all, nil
 }
 
-// decide fills in what the decision itself says, for each act that the reasons name.
+// decide fills in the acts that DecideOn allows.
 func (a *Access) decide(p *authz.Principal, kind authz.Kind, s authz.Standing) {
 	a.Acts = []authz.Act{}
 	for _, act := range []authz.Act{"read", "write", "delete"} {

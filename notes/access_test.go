@@ -25,8 +25,8 @@ type access struct {
 	}
 }
 
-// TestWhoHasAccessIsWhatAskingEachOfThemGives compares the answer with what everybody gets who asks,
-// reads, writes and deletes, and looks at the reasons.
+// TestWhoHasAccessIsWhatAskingEachOfThemGives compares the answer with what each person gets who
+// reads, writes and deletes, and checks the reasons.
 func TestWhoHasAccessIsWhatAskingEachOfThemGives(t *testing.T) {
 	env := servertest.New(t)
 	tokens := map[string]string{}
@@ -72,7 +72,7 @@ func TestWhoHasAccessIsWhatAskingEachOfThemGives(t *testing.T) {
 				"write": func() int {
 					return env.Do(t, http.MethodPatch, "/v1/notes/"+note, token, map[string]string{"title": "u"}).Status
 				},
-				// Not for this very note: stale, which is decided after the permission.
+				// Only a stale version, which is checked after the permission.
 				"delete": func() int {
 					return env.Do(t, http.MethodDelete, "/v1/notes/"+note, token, nil, "If-Match", `"0"`).Status
 				},
@@ -130,8 +130,8 @@ func whoHasAccess(t *testing.T, env *servertest.Env, token, path string) map[str
 	return nil
 }
 
-// checkAccess compares what somebody could do with what is said of them; every act has a reason, and
-// every reason lines that say so.
+// checkAccess compares what somebody could do with the answer. Every act needs a reason, and every
+// reason the lines for it.
 func checkAccess(t *testing.T, kind, name string, said access, may []string) {
 	t.Helper()
 	slices.Sort(may)
@@ -162,7 +162,7 @@ func checkAccess(t *testing.T, kind, name string, said access, may []string) {
 	}
 }
 
-// Staff by e-mail and by group are found too, and those whose name has aged are not.
+// Staff by e-mail and by group are found too; aged names are not.
 func TestWhoHasAccessKnowsStaffByEveryKindOfName(t *testing.T) {
 	policy, err := servertest.LoadPolicy([]byte(string(noted.Policy) + "g, erin@dev.example, moderator\ng, group:dev:ops, admin\ng, heidi@dev.example, moderator\n"))
 	env := servertest.New(t, func(o *server.Options) { o.Policy = servertest.Fixed(t, policy, err) })

@@ -19,7 +19,7 @@ import (
 	"noted/internal/problem"
 )
 
-// Grant lets a member read, or read and write, one notebook or note, whatever their role says.
+// Grant lets a member read, or read and write, one notebook or note, whatever their role.
 type Grant struct {
 	UserID    uuid.UUID `json:"user_id"`
 	Name      string    `json:"name"`
@@ -27,10 +27,10 @@ type Grant struct {
 	CreatedAt time.Time `json:"created_at"`
 }
 
-// granted is what a grant is on: a notebook or a note of an organization.
+// granted is what a grant is on: an organization's notebook or note.
 type granted struct {
 	kind   authz.Kind // notebook or note
-	column string     // of grants
+	column string     // in grants
 	// look loads the thing with the caller's standing to it.
 	look func(ctx context.Context, db pg.Querier, caller *authz.Principal, org, id uuid.UUID) (authz.Standing, error)
 }
@@ -77,8 +77,8 @@ func (s *Service) registerGrants(api *authz.API, on granted) {
 	})
 }
 
-// findGranted finds the standing to the organization of a note or notebook; what the caller may not
-// read is not there.
+// findGranted finds the standing to the organization of a note or notebook; errNoGrant if a member may
+// not read it.
 func (s *Service) findGranted(on granted) authz.Find[struct{}] {
 	return authz.Only(func(ctx context.Context, caller *authz.Principal, at authz.Place) (authz.Standing, error) {
 		standing, err := s.orgs.Standing(ctx, caller, at)
@@ -89,8 +89,8 @@ func (s *Service) findGranted(on granted) authz.Find[struct{}] {
 	})
 }
 
-// readable is the caller's standing to the thing that a grant is on; errNoGrant, whichever is missing,
-// when it is not there for them: who manages grants sees no further by that.
+// readable is the caller's standing to the thing. It returns errNoGrant if they may not read it or it
+// is missing: managing grants shows nobody more notes.
 func (on granted) readable(ctx context.Context, db pg.Querier, caller *authz.Principal, at authz.Place) (authz.Standing, error) {
 	standing, err := on.look(ctx, db, caller, at.Org, at.ID)
 	if err == nil {
@@ -127,8 +127,7 @@ func (s *Service) listGrants(ctx context.Context, in page.Query, on granted, at 
 	return &grantList{list}, err
 }
 
-// changeGrant decides once more, when nothing changes beside. The work is handed the caller's standing
-// to the thing.
+// changeGrant decides again under the lock, then runs work with the caller's standing to the thing.
 func (s *Service) changeGrant(ctx context.Context, on granted, found authz.Target, work func(ctx context.Context, tx pgx.Tx, thing authz.Standing) error) error {
 	return s.orgs.Change(ctx, found.At.Org, func(ctx context.Context, tx pgx.Tx, standing authz.Standing) error {
 		var thing authz.Standing

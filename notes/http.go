@@ -75,7 +75,7 @@ type noteOutput struct {
 	Body Note
 }
 
-// readOutput is a noteOutput, or 304 without the note.
+// readOutput is a noteOutput, or a 304 with no note.
 type readOutput struct {
 	Status int
 	ETag   string `header:"ETag"`
@@ -88,7 +88,7 @@ func output(note DeadNote) *noteOutput {
 
 func etag(version int64) string { return fmt.Sprintf(`"%d"`, version) }
 
-// findNote finds the caller's standing to a live note, and with it as much of the note.
+// findNote finds a live note, or part of it, with the caller's standing.
 func (s *Service) findNote(what part) authz.Find[row] {
 	return func(ctx context.Context, caller *authz.Principal, at authz.Place) (authz.Standing, func(context.Context) (row, error), error) {
 		r, err := find(ctx, s.pool, caller, spaceOf(caller), at.ID, what)
@@ -107,8 +107,8 @@ func (s *Service) findDeadNote(what part) authz.Find[row] {
 	}
 }
 
-// checkDeadZone refuses the whole area to a user who reaches nothing in it: neither anything of
-// their own nor everything, nor what is an organization's by any role that they have in one.
+// checkDeadZone refuses the whole area to a user who reaches nothing in it: not their own notes, not
+// everybody's, and no organization's by a role there.
 func (s *Service) checkDeadZone(ctx context.Context, caller *authz.Principal, act authz.Act) error {
 	own, all := authz.Permission{Object: "deadzone:own", Act: act}, authz.Permission{Object: "deadzone:any", Act: act}
 	if caller.Kind == authz.KindService || caller.Holds(own) || caller.Holds(all) {
@@ -125,7 +125,7 @@ func (s *Service) checkDeadZone(ctx context.Context, caller *authz.Principal, ac
 
 type createInput struct{ Body NewNote }
 
-// NewNote is what a note is made from.
+// NewNote is a request for a note.
 type NewNote struct {
 	Title      name.Name                   `json:"title" maxLength:"200" example:"Shopping"`
 	Body       string                      `json:"body" maxLength:"1048576" example:"Milk and bread" doc:"At most 1,048,576 bytes of UTF-8"`
@@ -187,8 +187,8 @@ func (s *Service) createOwn(ctx context.Context, in NewNote, note *Note) error {
 	})
 }
 
-// checkPlace decides whether the caller may put a note into an organization, to which they stand
-// so: into a notebook, or with the zero id beside the notebooks. 404 for what they may not read.
+// checkPlace decides whether the caller may put a note into an organization: into a notebook, or outside
+// all of them if notebook is zero. It returns a 404 for what they may not read.
 func (s *Service) checkPlace(ctx context.Context, db pg.Querier, caller *authz.Principal, standing authz.Standing, notebook uuid.UUID) error {
 	if _, err := caller.DecideOn("org", "read", standing); err != nil {
 		return err
@@ -240,7 +240,7 @@ func (s *Service) listNotes(ctx context.Context, in *listInput) (*listOutput, er
 	return &listOutput{page.Map(shown, func(r row) Summary { return r.Summary })}, nil
 }
 
-// which reads a list's query and decides on what it names.
+// which reads a list's query and decides on what it asks.
 func (s *Service) which(ctx context.Context, caller *authz.Principal, in *listInput) (w which, err error) {
 	w.everybody = in.Scope == "all"
 	if w.everybody {
@@ -285,8 +285,8 @@ func (s *Service) which(ctx context.Context, caller *authz.Principal, in *listIn
 	return w, nil
 }
 
-// recordList leaves audit rows when a list showed notes that nothing but a platform-wide permission
-// reaches: one for each organization and one for personal notes, with their counts.
+// recordList records what a list showed by a platform-wide permission alone: one audit row for each
+// organization and one for personal notes, with their counts.
 func (s *Service) recordList(ctx context.Context, caller *authz.Principal, object authz.Kind, shown []row) error {
 	counts := map[uuid.UUID]int{}
 	for _, r := range shown {
@@ -308,10 +308,10 @@ func (s *Service) recordList(ctx context.Context, caller *authz.Principal, objec
 	return audit.Record(ctx, s.pool, events...)
 }
 
-// reveal is the one way by which a note that there was before goes into an answer. Who may only read it by
-// a platform-wide permission leaves a row in the record: of what they did (did, allowed by the
-// relation by), else of having read it. Who may do something to a note and not read it is not shown
-// what it says. r was found with its body, by the transaction that did something if one did.
+// reveal is the only way for an existing note into an answer. If only a platform-wide permission allowed
+// the act (by) or the reading, it leaves an audit row: did for the act, else a read. Callers who may
+// change a note but not read it do not see its text. r was found with its body, in the transaction that
+// changed it, if any.
 func reveal(ctx context.Context, db audit.Execer, kind authz.Kind, r row, did audit.Action, by authz.Relation) (DeadNote, error) {
 	read, refused := authz.From(ctx).DecideOn(kind, "read", r.standing())
 	switch {
@@ -326,7 +326,7 @@ func reveal(ctx context.Context, db audit.Execer, kind authz.Kind, r row, did au
 	return r.DeadNote, recordAny(ctx, db, by, did, kind, r.Summary)
 }
 
-// recordAny leaves a row in the record when nothing but a platform-wide permission allowed the act.
+// recordAny records the act if a platform-wide permission alone allowed it.
 func recordAny(ctx context.Context, db audit.Execer, by authz.Relation, action audit.Action, kind authz.Kind, note Summary) error {
 	if by != authz.Any {
 		return nil
@@ -348,16 +348,16 @@ func (s *Service) get(ctx context.Context, in *noneMatch, found authz.Found[row]
 // match is If-Match (RFC 9110, 13.1.1).
 type match struct {
 	IfMatch string `header:"If-Match" example:"\"1\"" doc:"The ETag that the act is based on"`
-	sent    bool   // empty says that no version may be the current one
+	sent    bool   // if sent, an empty header matches no version
 }
 
-// Resolve reads all that was sent: a header may stand there in several lines, and empty.
+// Resolve reads the whole header: it may come in several lines, or empty.
 func (m *match) Resolve(ctx huma.Context) []error {
 	m.IfMatch, m.sent = headerOf(ctx, "If-Match")
 	return nil
 }
 
-// headerOf is a header that is a list, in one line.
+// headerOf joins the lines of a list header.
 func headerOf(ctx huma.Context, name string) (line string, sent bool) {
 	var lines []string
 	ctx.EachHeader(func(called, value string) {
@@ -373,7 +373,7 @@ type changeInput struct {
 	Body NoteChange
 }
 
-// NoteChange is what may change of a note; what is left out stays.
+// NoteChange is a change to a note. Omitted members stay.
 type NoteChange struct {
 	Title      strictjson.Optional[name.Name] `json:"title,omitempty" maxLength:"200" example:"Shopping"`
 	Body       strictjson.Optional[string]    `json:"body,omitempty" maxLength:"1048576" example:"Milk, bread and butter" doc:"At most 1,048,576 bytes of UTF-8"`
@@ -414,7 +414,7 @@ func (s *Service) change(ctx context.Context, in *changeInput, found authz.Found
 	if err != nil {
 		return nil, err
 	}
-	// Their own words, whether they may read the note or not.
+	// Their own words, even if they may not read the note.
 	if in.Body.Title.Sent {
 		changed.Title = string(in.Body.Title.Value)
 	}
@@ -424,12 +424,12 @@ func (s *Service) change(ctx context.Context, in *changeInput, found authz.Found
 	return output(changed), nil
 }
 
-// checkMove decides on moving a note to another notebook of its organization, or with the zero id
-// out of its notebook: the caller must be allowed to write a note there, and to take one out of
-// here if here is restricted.
+// checkMove decides on moving a note to another notebook of its organization, or out of its notebook if
+// to is zero. The caller must be allowed to write a note there and, if the old notebook is restricted,
+// to write that.
 func (s *Service) checkMove(ctx context.Context, tx pgx.Tx, caller *authz.Principal, r row, to uuid.UUID) error {
 	at := r.standing()
-	if at.Org == uuid.Nil { // a personal note stands in no notebook, and can stand in none
+	if at.Org == uuid.Nil { // a personal note cannot be in a notebook
 		return authz.NotFound("notebook")
 	}
 	in := authz.Standing{Org: at.Org, Role: at.Role}
@@ -466,8 +466,8 @@ func (s *Service) delete(ctx context.Context, in *deleteInput, found authz.Found
 	})
 }
 
-// write locks a live note, decides once more on what it has locked, compares If-Match, and
-// does the deed, in one transaction.
+// write locks a live note, decides again on the locked row, checks If-Match, and runs do, in one
+// transaction.
 func (s *Service) write(ctx context.Context, found authz.Found[row], ifMatch match, do func(context.Context, pgx.Tx, row, authz.Relation) error) error {
 	return s.hold(ctx, found, func(ctx context.Context, tx pgx.Tx, _ bool) error {
 		r, err := find(ctx, tx, authz.From(ctx), found.Thing.SpaceID, found.At.ID, withoutBody)
@@ -485,8 +485,7 @@ func (s *Service) write(ctx context.Context, found authz.Found[row], ifMatch mat
 	})
 }
 
-// EndOf moves all notes of an organization that ends into the Dead Zone, in the transaction that
-// ends it.
+// EndOf moves an ending organization's notes into the Dead Zone, in the transaction that ends it.
 func (s *Service) EndOf(ctx context.Context, tx pgx.Tx, org uuid.UUID) error {
 	if err := mayTakeLong(ctx, tx); err != nil {
 		return err
@@ -494,9 +493,9 @@ func (s *Service) EndOf(ctx context.Context, tx pgx.Tx, org uuid.UUID) error {
 	return deleteNotesOf(ctx, tx, org, authz.From(ctx))
 }
 
-// hold runs a transaction in which the caller was confirmed, the note is locked, and nothing
-// changes about who may do what in its organization, of which it tells whether it lives. No
-// note ever changes its organization.
+// hold confirms the caller, locks the note, and runs work in one transaction. Nobody's rights in its
+// organization change meanwhile. lives reports whether the organization still exists. No note ever
+// changes its organization.
 func (s *Service) hold(ctx context.Context, found authz.Found[row], work func(ctx context.Context, tx pgx.Tx, lives bool) error) error {
 	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		lives := true
@@ -517,8 +516,8 @@ func (s *Service) hold(ctx context.Context, found authz.Found[row], work func(ct
 	})
 }
 
-// check compares with a version: what was not sent and * always match, a weak tag never does, and no tag
-// matches nothing.
+// check returns errStale if If-Match does not match. A missing header and * always match, a weak tag or
+// an empty list never.
 func (m match) check(version int64) error {
 	if !m.sent || strings.TrimSpace(m.IfMatch) == "*" {
 		return nil
@@ -534,7 +533,7 @@ func (m match) check(version int64) error {
 	return errStale
 }
 
-// tagsOf are the tags of a list (RFC 9110, 5.6.1). None of ours has a comma in it.
+// tagsOf splits a list of tags (RFC 9110, 5.6.1). None of ours contains a comma.
 func tagsOf(list string) (tags []string) {
 	for tag := range strings.SplitSeq(list, ",") {
 		if tag = strings.TrimSpace(tag); tag != "" {
@@ -549,14 +548,14 @@ type noneMatch struct {
 	IfNoneMatch string `header:"If-None-Match" example:"\"41\"" doc:"An ETag that the caller has: 304 if the note is still that"`
 }
 
-// Resolve reads all that was sent.
+// Resolve reads the whole header.
 func (m *noneMatch) Resolve(ctx huma.Context) []error {
 	m.IfNoneMatch, _ = headerOf(ctx, "If-None-Match")
 	return nil
 }
 
-// has holds when the caller has this version. The comparison is the weak one, which a cache or a proxy that
-// compresses makes necessary.
+// has reports whether the caller has this version. The comparison is weak, because caches and compressing
+// proxies weaken tags.
 func (m noneMatch) has(version int64) bool {
 	if strings.TrimSpace(m.IfNoneMatch) == "*" {
 		return true
@@ -614,7 +613,7 @@ func (s *Service) purgeOne(ctx context.Context, _ *struct{}, found authz.Found[r
 		if err := purgeNote(ctx, tx, r.SpaceID, r.ID); err != nil {
 			return err
 		}
-		// A permanent deletion is recorded whoever's note it was.
+		// Every purge is recorded, whoever's note it was.
 		return audit.Record(ctx, tx, audit.Event{
 			Actor: identity.ActorOf(authz.From(ctx)), Action: audit.NotePurge, Object: "deadzone", Target: r.ID.String(), Org: r.standing().Org,
 		})

@@ -24,8 +24,8 @@ import (
 	"noted/internal/strictjson"
 )
 
-// Notebook is a notebook of an organization. A restricted one, and what is in it, is there only for
-// whom the policy lets into restricted ones, and for who has a grant.
+// Notebook is a notebook of an organization. A restricted one and its notes are visible only to callers
+// whom the policy admits and to those with a grant.
 type Notebook struct {
 	ID         uuid.UUID `json:"id"`
 	OrgID      uuid.UUID `json:"org_id"`
@@ -74,7 +74,7 @@ const (
 	left join memberships m on m.org_id = b.org_id and m.user_id = @user
 	left join grants g on g.space_id = b.space_id and g.notebook_id = b.id and g.user_id = @user`
 
-	// visibleNotebook is DecideOn for reading a notebook, inside a statement, as visible is for notes.
+	// visibleNotebook is DecideOn in SQL for reading a notebook, as visible is for notes.
 	visibleNotebook = `(
 		(not b.restricted and ` + notebookRole + ` = any(@plain_roles))
 		or (b.restricted and ` + notebookRole + ` = any(@restricted_roles))
@@ -103,8 +103,8 @@ func (r *notebookRow) standing() authz.Standing {
 	return authz.Standing{Org: r.OrgID, Role: r.Role, Grant: r.Access, Restricted: r.Restricted}
 }
 
-// findNotebook loads a notebook with the caller's standing to it: of the organization, which is its
-// space, or with anySpace of whichever; errNoNotebook when there is none.
+// findNotebook loads a notebook of the organization (its space), or of any with anySpace, and the
+// caller's standing to it. It returns errNoNotebook if there is none.
 func findNotebook(ctx context.Context, db pg.Querier, caller *authz.Principal, org, id uuid.UUID) (Notebook, authz.Standing, error) {
 	rows, err := db.Query(ctx, selectNotebooks+` where `+inSpace("b", org), notebookArgs(caller, pgx.NamedArgs{"id": id, "space": org}))
 	if err != nil {
@@ -117,7 +117,7 @@ func findNotebook(ctx context.Context, db pg.Querier, caller *authz.Principal, o
 	return r.Notebook, r.standing(), err
 }
 
-// findTheNotebook asks the same of the database whether there is such a notebook or not.
+// findTheNotebook runs the same queries whether the notebook exists or not.
 func (s *Service) findTheNotebook(ctx context.Context, caller *authz.Principal, at authz.Place) (authz.Standing, func(context.Context) (Notebook, error), error) {
 	outside, err := s.orgs.Standing(ctx, caller, at)
 	if err != nil || outside.Role == "" {
@@ -149,7 +149,7 @@ func (s *Service) listNotebooks(ctx context.Context, in *struct{ page.Query }, f
 	return &notebookList{page.Map(list, func(r notebookRow) Notebook { return r.Notebook })}, err
 }
 
-// NewNotebook is what a notebook is made from.
+// NewNotebook is a request for a notebook.
 type NewNotebook struct {
 	Name       name.Name                 `json:"name" maxLength:"200" example:"Recipes"`
 	Restricted strictjson.Optional[bool] `json:"restricted,omitempty" doc:"false if left out; true needs notebook:restricted write"`
@@ -184,7 +184,7 @@ func (s *Service) createNotebook(ctx context.Context, in *struct{ Body NewNotebo
 	})
 }
 
-// NotebookChange is what may change of a notebook; what is left out stays.
+// NotebookChange is a change to a notebook. Omitted members stay.
 type NotebookChange struct {
 	Name       strictjson.Optional[name.Name] `json:"name,omitempty" maxLength:"200" example:"Family recipes"`
 	Restricted strictjson.Optional[bool]      `json:"restricted,omitempty"`
@@ -231,15 +231,15 @@ func (s *Service) deleteNotebook(ctx context.Context, _ *struct{}, found authz.F
 	})
 }
 
-// recordNotebook leaves the row of what was done to a notebook.
+// recordNotebook records what was done to a notebook.
 func recordNotebook(ctx context.Context, tx pgx.Tx, action audit.Action, n Notebook, detail string) error {
 	return audit.Record(ctx, tx, audit.Event{
 		Actor: identity.ActorOf(authz.From(ctx)), Action: action, Object: "notebook", Target: n.ID.String(), Org: n.OrgID, Detail: detail,
 	})
 }
 
-// inRecord is how the record calls a notebook. Who reads the record may not be let into restricted
-// ones, so it does not name those.
+// inRecord is a notebook's name in the record. Readers of the record may not see restricted
+// notebooks, so it does not name those.
 func (n Notebook) inRecord() string {
 	if n.Restricted {
 		return "restricted"
@@ -247,7 +247,7 @@ func (n Notebook) inRecord() string {
 	return n.Name
 }
 
-// changeTo says for the record what is another thing than before; empty when nothing is.
+// changeTo describes the change for the record. It is empty if nothing changed.
 func (n Notebook) changeTo(is Notebook) string {
 	var changes []string
 	switch {
@@ -266,7 +266,7 @@ func (n Notebook) changeTo(is Notebook) string {
 	return strings.Join(changes, ", ")
 }
 
-// changeOne decides once more on a notebook, when nothing changes beside.
+// changeOne decides again on the notebook under the lock.
 func (s *Service) changeOne(ctx context.Context, found authz.Target, work func(context.Context, pgx.Tx, Notebook, authz.Standing) error) error {
 	return s.orgs.Change(ctx, found.At.Org, func(ctx context.Context, tx pgx.Tx, outside authz.Standing) error {
 		was, standing, err := findNotebook(ctx, tx, authz.From(ctx), found.At.Org, found.At.ID)

@@ -18,8 +18,8 @@ import (
 const (
 	MaxTitle = 200       // characters, at least one
 	MaxBody  = 1_048_576 // bytes of UTF-8
-	// MaxRequest is the size of a request that carries a note, in bytes: JSON may escape each
-	// byte of a body as six.
+	// MaxRequest is the largest request with a note, in bytes. JSON may escape each byte of a body
+	// as six.
 	MaxRequest = 7 << 20
 )
 
@@ -44,7 +44,7 @@ func New(pool *pgxpool.Pool, users *identity.Service, orgs *orgs.Service, config
 	return &Service{pool: pool, users: users, orgs: orgs, config: config, log: log, metrics: newMetrics(registry)}
 }
 
-// Summary is a note without its body, as lists show it.
+// Summary is a note without its body, for lists.
 type Summary struct {
 	ID         uuid.UUID   `json:"id"`
 	Title      string      `json:"title"`
@@ -62,7 +62,7 @@ type Note struct {
 	Body string `json:"body" db:"-"`
 }
 
-// Death is what the Dead Zone knows of a note beyond the note.
+// Death is what the Dead Zone adds to a note.
 type Death struct {
 	DeletedAt time.Time   `json:"deleted_at"`
 	DeletedBy audit.Actor `json:"deleted_by" db:"-"`
@@ -81,7 +81,7 @@ type DeadNote struct {
 	Death
 }
 
-// Errors of the room. What the caller may not read is not found, like what is not there.
+// Errors of the room. What the caller may not read gets the same 404 as what is missing.
 var (
 	errNotFound = problem.NotFound("note")
 	errOrgGone  = problem.New(409, "The organization of this note is deleted; it cannot come back")

@@ -96,7 +96,7 @@ func TestNoteOutsideItsBoundsIsRefused(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for _, target := range []struct{ method, path string }{{"POST", "/v1/notes"}, {"PATCH", "/v1/notes/" + id}} {
 				if target.method == "PATCH" && (name == "unknown organization" || name == "no title" || name == "notebook of nothing") {
-					continue // otherwise there: tested elsewhere
+					continue // differs there; tested elsewhere
 				}
 				a := want(t, one.status, env.Do(t, target.method, target.path, alice, one.body))
 				if a.Header.Get("Content-Type") != "application/problem+json" || !strings.Contains(string(a.Body), `"`+one.location+`"`) && one.location != "" {
@@ -113,11 +113,11 @@ func TestNoteOutsideItsBoundsIsRefused(t *testing.T) {
 		t.Errorf("a refused change changed it: %s", after)
 	}
 	want(t, 201, env.Do(t, "POST", "/v1/notes", alice, map[string]any{"title": strings.Repeat("ä", 200), "body": strings.Repeat("x", 1_048_576), "org_id": nil}))
-	// Six bytes of JSON for each byte of the body: the largest request of all fits.
+	// JSON takes six bytes for each byte of the body: the largest request fits.
 	want(t, 201, env.Do(t, "POST", "/v1/notes", alice, `{"title":"t","body":"`+strings.Repeat(`\u0001`, 1_048_576)+`"}`))
 }
 
-// Pages that are read while notes come and go show every note that stayed, once.
+// Pages read while notes come and go show every note that stays, once.
 func TestListIsPagedNewestChangeFirst(t *testing.T) {
 	env := servertest.New(t)
 	alice := env.SignIn(t, "alice")
@@ -125,7 +125,7 @@ func TestListIsPagedNewestChangeFirst(t *testing.T) {
 	for i := range 7 {
 		made = append(made, env.NewNote(t, alice, fmt.Sprint("note ", i)))
 	}
-	// Rows of the very same time are told apart by id.
+	// Rows of the same time differ by id.
 	env.Exec(t, `update notes set updated_at = (select min(updated_at) from notes)`)
 	env.NewNote(t, env.SignIn(t, "bob"), "bob's")
 	seen := map[string]int{}
@@ -173,7 +173,7 @@ func TestListIsPagedNewestChangeFirst(t *testing.T) {
 	want(t, 422, env.Do(t, "GET", "/v1/notes?scope=all&cursor="+*first.NextCursor, mona, nil))
 }
 
-// auditOf lists "ACTION TARGET DETAIL" of what a person did to notes, the oldest first.
+// auditOf lists "ACTION TARGET DETAIL" of a person's acts on notes, oldest first.
 func auditOf(t *testing.T, env *servertest.Env, name string) []string {
 	t.Helper()
 	rows, err := env.Pool.Query(t.Context(), `
@@ -214,11 +214,11 @@ func TestUseOfAnyPermissionOnSomebodyElsesNoteIsRecordedOnce(t *testing.T) {
 	want(t, 200, env.Do(t, "GET", "/v1/deadzone/"+hers, ada, nil))
 	want(t, 200, env.Do(t, "POST", "/v1/deadzone/"+hers+"/restore", ada, nil))
 	want(t, 200, env.Do(t, "GET", "/v1/deadzone/"+adas, ada, nil))
-	want(t, 200, env.Do(t, "GET", "/v1/deadzone", ada, nil)) // nothing of others in it now
+	want(t, 200, env.Do(t, "GET", "/v1/deadzone", ada, nil)) // it holds nothing of others now
 	want(t, 204, env.Do(t, "DELETE", "/v1/deadzone/"+adas, ada, nil))
 	if diff := cmp.Diff([]string{
 		"note.delete_any " + hers, "note.read_any personal notes a list showed 1", "note.read_any " + hers, "note.restore_any " + hers,
-		"note.purge " + adas, // a permanent deletion is recorded even of one's own
+		"note.purge " + adas, // purging one's own is recorded too
 	}, auditOf(t, env, "ada")); diff != "" {
 		t.Error(diff)
 	}
@@ -269,7 +269,7 @@ func TestDeadZoneShowsRestoresAndPurges(t *testing.T) {
 	}
 }
 
-// Sixteen writers that all read version 1: one wins, nobody's change is lost unseen.
+// Sixteen writers have read version 1: one wins, and no change is lost unseen.
 func TestOneOfManyConditionalChangesWins(t *testing.T) {
 	env := servertest.New(t)
 	alice := env.SignIn(t, "alice")
@@ -289,8 +289,8 @@ func TestOneOfManyConditionalChangesWins(t *testing.T) {
 	}
 }
 
-// Who may write a note by a grant does not thereby decide that it leaves its restricted notebook, where others
-// may read it.
+// A grant to write a note does not allow taking it out of its restricted notebook, where others may
+// read it.
 func TestANoteLeavesARestrictedNotebookOnlyByWhoMayChangeSuchNotebooks(t *testing.T) {
 	t.Parallel()
 	env := servertest.New(t)
@@ -324,7 +324,7 @@ func TestANoteLeavesARestrictedNotebookOnlyByWhoMayChangeSuchNotebooks(t *testin
 	want(t, 200, env.Do(t, http.MethodPatch, "/v1/notes/"+made, alice, `{"notebook_id":null}`))
 }
 
-// An If-Match that names no version matches none: it must not be taken for none sent.
+// An If-Match without a version matches none. It is not the same as a missing one.
 func TestEmptyIfMatchWritesNothing(t *testing.T) {
 	env := servertest.New(t)
 	alice := env.SignIn(t, "alice")
@@ -333,7 +333,7 @@ func TestEmptyIfMatchWritesNothing(t *testing.T) {
 		want(t, 412, env.Do(t, http.MethodPatch, "/v1/notes/"+id, alice, `{"title":"lost"}`, "If-Match", header))
 		want(t, 412, env.Do(t, http.MethodDelete, "/v1/notes/"+id, alice, nil, "If-Match", header))
 	}
-	// In several lines it is one list (RFC 9110, 5.3).
+	// Several lines are one list (RFC 9110, 5.3).
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodPatch, env.URL+"/v1/notes/"+id, strings.NewReader(`{"title":"kept"}`))
 	if err != nil {
 		t.Fatal(err)
@@ -342,7 +342,7 @@ func TestEmptyIfMatchWritesNothing(t *testing.T) {
 	want(t, 200, servertest.Send(t, http.DefaultTransport, r))
 }
 
-// Who has the version already gets 304, after the decision, and no note.
+// A caller with this version gets 304 and no note, after the decision.
 func TestNoteThatTheCallerHasIsNotSentAgain(t *testing.T) {
 	env := servertest.New(t)
 	alice, bob, mona := env.SignIn(t, "alice"), env.SignIn(t, "bob"), env.SignIn(t, "mona")
@@ -357,7 +357,7 @@ func TestNoteThatTheCallerHasIsNotSentAgain(t *testing.T) {
 		want(t, 200, env.Do(t, http.MethodGet, path, alice, nil, "If-None-Match", tag))
 	}
 	want(t, 404, env.Do(t, http.MethodGet, path, bob, nil, "If-None-Match", `"1"`))
-	// Staff learn that it is unchanged, which is a look.
+	// Staff learn that it is unchanged: that is a read.
 	want(t, 304, env.Do(t, http.MethodGet, path, mona, nil, "If-None-Match", `"1"`))
 	var looks int
 	if err := env.Pool.QueryRow(t.Context(), `select count(*) from audit_events where action = 'note.read_any'`).Scan(&looks); err != nil || looks != 1 {

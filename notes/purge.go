@@ -9,10 +9,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// purgeBatchSize is how many notes the purge looks for at once, and the most that one of its transactions deletes, so that it is short.
+// purgeBatchSize is how many notes the purge finds at once. One transaction deletes at most as many, so
+// that it is short.
 const purgeBatchSize = 200
 
-// batchTimeout ends a batch, for which no statement_timeout counts.
+// batchTimeout ends a batch, which has no statement_timeout.
 const batchTimeout = time.Minute
 
 type metrics struct {
@@ -33,8 +34,8 @@ func newMetrics(registry prometheus.Registerer) metrics {
 	return m
 }
 
-// Purge deletes every note whose time in the Dead Zone is over, in batches, each transaction in one
-// space, and returns how many this call deleted.
+// Purge deletes every note whose time in the Dead Zone is over, and returns how many. It works in
+// batches; each transaction stays in one space.
 func (s *Service) Purge(ctx context.Context) (int, error) {
 	total, last := 0, due{}
 	for {
@@ -49,8 +50,8 @@ func (s *Service) Purge(ctx context.Context) (int, error) {
 	}
 }
 
-// purgeBatch purges the next batch after last, which it moves on, and returns how many of the notes
-// that it found it deleted.
+// purgeBatch purges the batch after last and advances last. It returns how many notes it deleted and
+// how many it found.
 func (s *Service) purgeBatch(ctx context.Context, last *due) (purged, found int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, batchTimeout)
 	defer cancel()
@@ -74,8 +75,8 @@ func (s *Service) purgeBatch(ctx context.Context, last *due) (purged, found int,
 	return purged, len(list), nil
 }
 
-// RunPurge purges at once and then every PurgeEvery, until ctx ends. It logs what it purged
-// and what failed, and warns when the last success is older than twice PurgeEvery.
+// RunPurge purges at once and then every PurgeEvery, until ctx ends. It logs what it purged and what
+// failed, and warns when the last success is older than twice PurgeEvery.
 func (s *Service) RunPurge(ctx context.Context) {
 	ticker := time.NewTicker(s.config.PurgeEvery)
 	defer ticker.Stop()

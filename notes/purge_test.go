@@ -15,7 +15,7 @@ func TestPurgeTakesWhatIsOverAndNothingElse(t *testing.T) {
 	env := servertest.New(t)
 	alice := env.SignIn(t, "alice")
 	over, almost, live := env.NewDeadNote(t, alice, "over"), env.NewDeadNote(t, alice, "almost"), env.NewNote(t, alice, "live")
-	// By the database's clock: at the moment itself, and a little before it.
+	// By the database's clock: at the moment and just before it.
 	env.Exec(t, `update notes set deleted_at = now() - interval '720 hours' where id = $1`, over)
 	env.Exec(t, `update notes set deleted_at = now() - interval '720 hours' + interval '30 seconds' where id = $1`, almost)
 	n, err := env.Server.Notes.Purge(t.Context())
@@ -33,7 +33,7 @@ func TestPurgeTakesWhatIsOverAndNothingElse(t *testing.T) {
 	}
 }
 
-// bury makes n dead notes of alice's whose time is over.
+// bury makes n dead notes of alice's that are due.
 func bury(t *testing.T, env *servertest.Env, n int) {
 	t.Helper()
 	env.Exec(t, `
@@ -70,7 +70,7 @@ func TestTwoServersPurgeAtOnceAndEachNoteCountsOnce(t *testing.T) {
 	}
 }
 
-// A batch is held open by holding what its last statement needs: the audit record.
+// Holding the audit record, which a batch needs last, holds the batch open.
 func TestOthersReadAndWriteWhileABatchIsHeldOpen(t *testing.T) {
 	env := servertest.New(t)
 	alice := env.SignIn(t, "alice")
@@ -128,7 +128,7 @@ func TestPurgeRunsByItselfAndSaysSo(t *testing.T) {
 		metrics := string(env.Do(t, "GET", "/metrics", "", nil).Body)
 		return strings.Contains(metrics, "\nnoted_purged_notes_total 3\n") && !strings.Contains(metrics, "\nnoted_purge_last_success_timestamp_seconds 0\n")
 	})
-	// From now on every batch fails.
+	// From now on all batches fail.
 	env.Exec(t, `alter table audit_events rename to elsewhere`)
 	bury(t, env, 1)
 	eventually(t, "the log warns", func() bool { return strings.Contains(env.Log.String(), "the purge is late") })

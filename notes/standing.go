@@ -9,22 +9,21 @@ import (
 	"noted/authz"
 )
 
-// from leads every statement from a note to its owner, its notebook and the caller's standing to
-// it. Why it is right:
+// from joins a note to its owner, its notebook and the caller's standing to it. Why it is right:
 //
-//   - m is the caller's membership in the note's organization: one row at most, by its primary key,
-//     and none for a personal note, whose org_id is null and equals nothing.
-//   - g is the caller's widest grant on the note, or on the notebook it is in now: 'write' sorts
-//     behind 'read', so max is the wider. Grants belong to members (a foreign key), so an outsider
-//     has none; a note that leaves its notebook leaves that notebook's grants behind.
-//   - b is the notebook it is in now, of the note's own organization (a foreign key says so).
-//   - Of notebooks and grants each looks into the note's space alone.
-//   - A service's role stands in its key and counts in the key's organization alone. A service is no
-//     user: @user is null then and equals nothing, so it has no membership, no grant, nothing of
+//   - m is the caller's membership in the note's organization: at most one row, by its primary key.
+//     A personal note has none: its org_id is null and equals nothing.
+//   - g is the caller's widest grant on the note or its current notebook: 'write' sorts after 'read',
+//     so max is the wider. Grants belong to members (a foreign key), so an outsider has none. A note
+//     that leaves its notebook loses that notebook's grants.
+//   - b is the note's current notebook, in its own organization (by a foreign key).
+//   - Notebooks and grants are looked up in the note's space only.
+//   - A service's role comes from its key and counts only in the key's organization. A service is not
+//     a user: @user is null then and equals nothing, so it has no membership, no grant, nothing of
 //     its own. A user has no service organization: @service_org is null then.
 //
-// None of the joins can leave a note out (all are left joins) or show it twice (each finds one row
-// at most), so a note is there exactly when the condition says so.
+// No join can drop a note (all are left joins) or repeat it (each finds at most one row), so the
+// condition alone decides whether a note is found.
 const from = `
 	from notes n
 	left join people o on o.user_id = n.owner_id
@@ -36,23 +35,23 @@ const from = `
 		where space_id = n.space_id and user_id = @user and (note_id = n.id or notebook_id = n.notebook_id)
 	) g on true`
 
-// role is the caller's role in the note's organization; null outside.
+// role is the caller's role in the note's organization, or null.
 const role = `coalesce(m.role, case when n.org_id = @service_org then @service_role end)`
 
-// standing are the columns of authz.Standing, for which what is an organization's is nobody's own.
+// standing selects the columns of authz.Standing. An organization's note is nobody's own.
 const standing = `(n.owner_id = @user) is true as own,
 	coalesce(` + role + `, '') as role, coalesce(g.access, '') as access, coalesce(b.restricted, false) as restricted`
 
-// visible is authz.Principal.DecideOn for reading an organization's notes, inside a statement, so
-// that a page is never filtered after it was fetched. Each line is one way to a note:
+// visible is authz.Principal.DecideOn in SQL, for reading an organization's notes, so that a page is
+// never filtered after it was fetched. Each line is one way to a note:
 //
 //   - any note, by note:any;
-//   - by one's role there: outside restricted notebooks by note:org, in them by note:restricted,
-//     never by the other;
-//   - by a grant, restricted or not, by what the grant's role holds on note:org.
+//   - by role: note:org outside restricted notebooks, note:restricted in them, never the other way
+//     round;
+//   - by a grant, restricted or not, with what the grant's role holds on note:org.
 //
-// What the policy gives stands in the arguments alone, as the roles and accesses that suffice. A
-// role or access that is null is in no array: a null makes its line null, which is not true.
+// The policy enters only through the arguments: the roles and accesses that suffice. A null role or
+// access is in no array: it makes its line null, which is not true.
 const visible = `(
 	@any
 	or (not coalesce(b.restricted, false) and ` + role + ` = any(@org_roles))
@@ -60,16 +59,16 @@ const visible = `(
 	or g.access = any(@accesses)
 )`
 
-// visibleDead is the same for the Dead Zone, and for personal notes too: grants reach nothing there, and what was in a
-// restricted notebook is there only for whose role also reads such notes alive.
+// visibleDead is visible for the Dead Zone, personal notes included. Grants do not count there. A note
+// of a restricted notebook also needs a role that reads such notes alive.
 const visibleDead = `(
 	(n.space_id = @user and @own)
 	or @any
 	or (` + role + ` = any(@org_roles) and (not coalesce(b.restricted, false) or ` + role + ` = any(@restricted_roles)))
 )`
 
-// arguments are those of from, visible and visibleDead for reading things of the kind: who the
-// caller is, and what suffices.
+// arguments are those of from, visible and visibleDead for reading the kind: who the caller is, and
+// what suffices.
 func arguments(caller *authz.Principal, kind authz.Kind, more pgx.NamedArgs) pgx.NamedArgs {
 	reads := func(kind authz.Kind, relation authz.Relation) authz.Permission {
 		return authz.Permission{Object: authz.ObjectOf(kind, relation), Act: "read"}
@@ -86,7 +85,7 @@ func arguments(caller *authz.Principal, kind authz.Kind, more pgx.NamedArgs) pgx
 	return args
 }
 
-// who is the caller to the database: a user, or a service with its organization and role there.
+// who returns the caller for SQL: a user, or a service's organization and role there.
 func who(caller *authz.Principal) (user, serviceOrg *uuid.UUID, serviceRole *string) {
 	if caller.Kind == authz.KindService {
 		return nil, &caller.Org, &caller.OrgRole

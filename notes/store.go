@@ -17,15 +17,15 @@ import (
 	"noted/internal/space"
 )
 
-// columns are those of a note alone, by the names of the members of row.
+// columns are a note's own, named like the members of row.
 const columns = `n.space_id, n.id, n.title, n.org_id, n.notebook_id, n.version, n.created_at, n.updated_at`
 
-// summary is a note with the owner's name, from the views that identity and keys publish, and the caller's standing to it.
+// summary is a note with its owner's name (from the views of identity and keys) and the caller's standing.
 const summary = columns + `,
 	coalesce(n.owner_id, n.owner_key) as owner_id, coalesce(o.name, k.name) as owner_name, n.owner_key is not null as by_service, ` + standing
 
-// ownSummary is summary for what is known to be the caller's own personal note, and so needs no
-// way to an organization; fromOwn goes with it.
+// ownSummary is summary for the caller's own personal notes, which need no join to an organization.
+// It goes with fromOwn.
 const (
 	ownSummary = columns + `, n.owner_id, o.name as owner_name, true as own`
 	fromOwn    = `
@@ -33,7 +33,7 @@ const (
 	join people o on o.user_id = n.owner_id`
 )
 
-// death is what the Dead Zone adds; fromDead joins who deleted it.
+// death is what the Dead Zone adds. fromDead joins the deleter.
 const (
 	death = `n.deleted_at, coalesce(n.deleted_by, n.deleted_by_key) as deleted_by_id, coalesce(d.name, dk.name) as deleted_by_name,
 	n.deleted_by_key is not null as deleted_by_service, n.deleted_at + @retention::interval as purge_at`
@@ -42,8 +42,8 @@ const (
 	left join services dk on dk.key_id = n.deleted_by_key`
 )
 
-// row is what the statements below return: a summary, with the body or the death or both. A column finds its member by its
-// name; members whose columns a statement does not have stay zero.
+// row is a row of the statements below: a summary, with the body, the death, or both. Columns find
+// their members by name. Members without a column stay zero.
 type row struct {
 	DeadNote
 	SpaceID                     uuid.UUID
@@ -52,10 +52,10 @@ type row struct {
 	ByService, DeletedByService bool
 	Own, Restricted             bool
 	Role, Access                string
-	Body                        *string // null when it was not asked for, or may not be read
+	Body                        *string // null if not asked for, or not allowed to be read
 }
 
-// finish gives what was scanned its shape.
+// finish fills in the nested members.
 func (r *row) finish() {
 	kind := map[bool]string{false: authz.KindUser, true: authz.KindService}
 	r.Owner = audit.Actor{ID: r.OwnerID, Kind: kind[r.ByService], Name: r.OwnerName}
@@ -65,22 +65,22 @@ func (r *row) finish() {
 	}
 }
 
-// standing is the caller's to the note.
+// standing is the caller's standing.
 func (r *row) standing() authz.Standing {
 	return authz.Standing{Own: r.Own, Org: orNil(r.OrgID), Role: r.Role, Grant: r.Access, Restricted: r.Restricted}
 }
 
-// part is how much of a note is asked for.
+// part is how much of a note to load.
 type part bool
 
-// The body is asked for where it is to be shown. Even then a statement fetches it only for who may
-// read it, so that a refusal takes no longer for a large note than for a small one, or for none.
+// Only operations that show the body load it, and only for callers who may read it. So a refusal takes
+// the same time for a large note, a small one, or none.
 const (
 	withoutBody part = false
 	withBody    part = true
 )
 
-// column is the body where the condition holds, else null.
+// column is the body if the condition holds, else null.
 func (p part) column(condition string) string {
 	if p == withoutBody {
 		return "null::text as body"
@@ -88,11 +88,10 @@ func (p part) column(condition string) string {
 	return "case when " + condition + " then n.body end as body"
 }
 
-// anySpace stands for the space of a note or notebook of which nothing but the id is known.
+// anySpace stands for an unknown space: only the note's or notebook's id is known.
 var anySpace = uuid.Nil
 
-// inSpace is the condition that the thing called alias has the id @id and stands in the space @space,
-// if the space is known.
+// inSpace is the condition that alias has the id @id and, if its space is known, stands in @space.
 func inSpace(alias string, in uuid.UUID) string {
 	if in == anySpace {
 		return alias + ".id = @id"
@@ -100,9 +99,9 @@ func inSpace(alias string, in uuid.UUID) string {
 	return alias + ".space_id = @space and " + alias + ".id = @id"
 }
 
-// find loads one live note of a space with the caller's standing to it; errNotFound for one that is
-// deleted or never was. In a user's own space it needs no way to an organization, each table on which
-// costs as much as the note. Where the space is not known, the caller's own is asked first and alone.
+// find loads one live note of a space with the caller's standing to it. It returns errNotFound if the
+// note is deleted or unknown. In a user's own space it joins no organization: each such table costs as
+// much as the note. If the space is unknown, find tries the caller's own first, alone.
 func find(ctx context.Context, db pg.Querier, caller *authz.Principal, in, id uuid.UUID, what part) (row, error) {
 	own := caller.Kind == authz.KindUser && (in == anySpace || in == caller.ID)
 	r, err := row{}, pgx.ErrNoRows
@@ -121,7 +120,7 @@ func find(ctx context.Context, db pg.Querier, caller *authz.Principal, in, id uu
 	return r, err
 }
 
-// spaceOf is all the space that a caller can reach: a service reaches its organization alone.
+// spaceOf is the space that a caller can reach. A service reaches only its organization.
 func spaceOf(caller *authz.Principal) uuid.UUID {
 	if caller.Kind == authz.KindService {
 		return caller.Org
@@ -129,7 +128,7 @@ func spaceOf(caller *authz.Principal) uuid.UUID {
 	return anySpace
 }
 
-// findDead is find for the Dead Zone: the same standing, of the same columns.
+// findDead is find for the Dead Zone. It returns errNotDead if there is none.
 func (s *Service) findDead(ctx context.Context, db pg.Querier, caller *authz.Principal, in, id uuid.UUID, what part) (row, error) {
 	r, err := one(ctx, db, `select `+summary+`, `+what.column(visibleDead)+`, `+death+fromDead+` where `+inSpace("n", in)+` and n.deleted_at is not null`,
 		arguments(caller, "deadzone", pgx.NamedArgs{"space": in, "id": id, "retention": s.config.Retention}))
@@ -139,8 +138,8 @@ func (s *Service) findDead(ctx context.Context, db pg.Querier, caller *authz.Pri
 	return r, err
 }
 
-// lock locks a note, deleted or not, so that what is found afterwards stays so. A statement that
-// waits for a lock and joins other tables would see those as they were before it waited.
+// lock locks a note, deleted or not, so that what is found afterwards stays so. One statement that
+// locks and joins would see the other tables as they were before it waited.
 func lock(ctx context.Context, tx pgx.Tx, in, id uuid.UUID) error {
 	_, err := tx.Exec(ctx, `select from notes where space_id = $1 and id = $2 for update`, in, id)
 	if err != nil {
@@ -165,13 +164,13 @@ func scan(from pgx.CollectableRow) (row, error) {
 
 // which notes a list shows.
 type which struct {
-	everybody bool      // all that there are
+	everybody bool      // all notes
 	org       uuid.UUID // those of an organization
 	notebook  uuid.UUID // those in a notebook
 }
 
-// list returns live notes that the caller may read, the newest change first: of an organization or a notebook; else everybody's, or the caller's personal ones,
-// if they may read those at all, which was decided before.
+// list returns live notes that the caller may read, newest change first: an organization's or a
+// notebook's, else everybody's or the caller's personal ones. Those last two were decided before.
 func (s *Service) list(ctx context.Context, caller *authz.Principal, w which, part page.Window) ([]row, error) {
 	what, condition, in := `select `+summary+from, visible, w.org
 	switch {
@@ -196,7 +195,7 @@ func (s *Service) list(ctx context.Context, caller *authz.Principal, w which, pa
 	return pgx.CollectRows(rows, scan)
 }
 
-// listDead is list for the Dead Zone, by any relation, the newest deletion first.
+// listDead is list for the Dead Zone, by any relation, newest deletion first.
 func (s *Service) listDead(ctx context.Context, caller *authz.Principal, part page.Window) ([]row, error) {
 	rows, err := s.pool.Query(ctx, `
 		select `+summary+`, `+death+fromDead+`
@@ -211,8 +210,8 @@ func (s *Service) listDead(ctx context.Context, caller *authz.Principal, part pa
 	return pgx.CollectRows(rows, scan)
 }
 
-// insert makes a note of the caller's, in an organization if org is not zero, in a notebook of it
-// if notebook is not zero.
+// insert makes a note of the caller's, in the organization org if not zero, and in its notebook if
+// not zero.
 func insert(ctx context.Context, tx pgx.Tx, caller *authz.Principal, title, body string, org, notebook uuid.UUID) (Note, error) {
 	in := cmp.Or(org, caller.ID)
 	id := space.NewID(in)
@@ -224,11 +223,11 @@ func insert(ctx context.Context, tx pgx.Tx, caller *authz.Principal, title, body
 		return Note{}, fmt.Errorf("writing a new note: %w", err)
 	}
 	r, err := find(ctx, tx, caller, in, id, withoutBody)
-	r.Note.Body = body // their own words, whether they may read them back or not
+	r.Note.Body = body // their own words, even if they may not read the note
 	return r.Note, err
 }
 
-// actor is who did something, in two columns of which one is null: a user, or a service's key.
+// actor is who did something, for two columns: a user or a service's key. The other is null.
 func actor(caller *authz.Principal) (user, key *uuid.UUID) {
 	if caller.Kind == authz.KindService {
 		return nil, &caller.ID
@@ -236,9 +235,9 @@ func actor(caller *authz.Principal) (user, key *uuid.UUID) {
 	return &caller.ID, nil
 }
 
-// update writes the members of a change that were sent; notebook is where the note is from now on. The row is locked by
-// the same transaction. The clock is read once, beside the update: a database that is spread over
-// machines takes no function that is volatile inside of one.
+// update writes the members of a change that were sent; notebook is the note's new notebook. The same transaction has
+// locked the row. The clock is read once, outside the update: a database spread over machines takes no volatile
+// function inside one.
 func update(ctx context.Context, db pg.Querier, in, id uuid.UUID, change NoteChange, notebook *uuid.UUID) error {
 	_, err := db.Exec(ctx, `
 		with clock as (select clock_timestamp() as at)
@@ -267,8 +266,8 @@ func deleteNote(ctx context.Context, db pg.Querier, in, id uuid.UUID, by *authz.
 	return nil
 }
 
-// deleteNotesOf moves all notes of an organization into the Dead Zone, in a transaction that holds the
-// organization alone.
+// deleteNotesOf moves an organization's notes into the Dead Zone. The transaction must hold the
+// organization exclusively.
 func deleteNotesOf(ctx context.Context, tx pgx.Tx, org uuid.UUID, by *authz.Principal) error {
 	user, key := actor(by)
 	_, err := tx.Exec(ctx, `
@@ -298,7 +297,7 @@ func purgeNote(ctx context.Context, db pg.Querier, in, id uuid.UUID) error {
 	return nil
 }
 
-// mayTakeLong lifts statement_timeout for the rest of a transaction, for what takes as long as there is much of it:
+// mayTakeLong lifts statement_timeout for the rest of a transaction, for work that grows with the data.
 // ctx ends it.
 func mayTakeLong(ctx context.Context, tx pgx.Tx) error {
 	if _, err := tx.Exec(ctx, `set local statement_timeout = 0`); err != nil {
@@ -307,7 +306,7 @@ func mayTakeLong(ctx context.Context, tx pgx.Tx) error {
 	return nil
 }
 
-// over is a condition on notes: that their time in the Dead Zone, @retention, is over by the database's clock.
+// over holds if a note's time in the Dead Zone, @retention, is over by the database's clock.
 const over = `deleted_at <= now() - @retention::interval`
 
 // due is a note whose time is over.
@@ -316,8 +315,8 @@ type due struct {
 	DeletedAt time.Time
 }
 
-// listDue are up to limit notes whose time is over, the first deleted first, after another one. It is
-// the purge's one look through all spaces, and changes nothing.
+// listDue returns up to limit notes that are due, oldest deletion first, starting after another. It is
+// the purge's only read of all spaces, and changes nothing.
 func (s *Service) listDue(ctx context.Context, after due, limit int) ([]due, error) {
 	rows, err := s.pool.Query(ctx, `
 		select space_id, id, deleted_at from notes
@@ -334,9 +333,9 @@ func (s *Service) listDue(ctx context.Context, after due, limit int) ([]due, err
 	return list, nil
 }
 
-// purgeSome deletes those of a space's notes whose time is over, with a row for each in the audit
-// record, and returns how many. It takes no note that another transaction holds, so replicas may purge
-// at the same time, each note counts once, and nothing waits for it.
+// purgeSome deletes a space's notes that are due, with an audit row for each, and returns how many. It
+// skips notes that another transaction holds. So replicas may purge at the same time, each note counts
+// once, and nothing waits.
 func (s *Service) purgeSome(ctx context.Context, in uuid.UUID, ids []uuid.UUID) (int, error) {
 	purged := 0
 	err := pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
@@ -376,7 +375,7 @@ func (s *Service) purgeSome(ctx context.Context, in uuid.UUID, ids []uuid.UUID) 
 	return purged, nil
 }
 
-// purgeOrgs erases what is left of deleted organizations that have no note any more.
+// purgeOrgs erases deleted organizations that have no notes left.
 func (s *Service) purgeOrgs(ctx context.Context) error {
 	const batch = 100
 	var last uuid.UUID
@@ -401,8 +400,7 @@ func (s *Service) purgeOrgs(ctx context.Context) error {
 	}
 }
 
-// purgeOrg erases a deleted organization unless a note of it is left. None comes into one that is
-// deleted.
+// purgeOrg erases a deleted organization if it has no notes left. A deleted one gets no new notes.
 func (s *Service) purgeOrg(ctx context.Context, org uuid.UUID) error {
 	var waits bool
 	if err := s.pool.QueryRow(ctx, `select exists (select from notes where space_id = $1)`, org).Scan(&waits); err != nil || waits {

@@ -1,5 +1,5 @@
-// Package orgs is organizations: who is a member, in which role, and who is invited. A
-// role reaches things of its organization alone, and policy.csv says how far. Every
-// change below an organization locks its row, shared or alone, so that what was decided
-// still holds when it is written; other rooms write below one by this room's Write.
+// Package orgs is organizations: their members, roles and invitations. A role counts only in
+// its organization; policy.csv says how far. Every change in an organization locks its row,
+// shared or exclusively, so that a decision still holds when its effect is written. Other
+// rooms write in an organization through Write.
 package orgs

@@ -12,7 +12,7 @@ import (
 	"noted/server/servertest"
 )
 
-// refused is a 403 that names the permission and, if it is in the way alone, the key's role.
+// refused is a 403 that names the permission, and the key's role if only that is in the way.
 func refused(t *testing.T, what string, a servertest.Answer, permission, limitedBy string) {
 	t.Helper()
 	want(t, what, a, http.StatusForbidden)
@@ -26,7 +26,7 @@ func refused(t *testing.T, what string, a servertest.Answer, permission, limited
 	}
 }
 
-// No key role holds key:org, and so no key has all that an admin has.
+// No key role holds key:org, so no key has all an admin's permissions.
 func TestNoKeyMakesAnAdmin(t *testing.T) {
 	env := servertest.New(t)
 	alice := env.SignIn(t, "alice")
@@ -42,14 +42,14 @@ func TestNoKeyMakesAnAdmin(t *testing.T) {
 		want(t, what+" makes a reader", env.Do(t, http.MethodPatch, members, key, map[string]string{"role": "reader"}), http.StatusOK)
 		invite(t, env, key, org, "dave@dev.example", "writer")
 	}
-	// Whoever makes an organization is its admin all the same.
+	// The maker of an organization is its admin anyway.
 	made := env.NewOrg(t, own, "by a key")
 	if list := env.Do(t, http.MethodGet, "/v1/orgs/"+made, alice, nil); !strings.Contains(string(list.Body), `"role":"admin"`) {
 		t.Errorf("by a key: %s", list.Body)
 	}
 }
 
-// changing is a policy to which lines are added while the server runs.
+// changing is a policy that gains lines while the server runs.
 func changing(t *testing.T) (option func(*server.Options), add func(lines string)) {
 	t.Helper()
 	var more atomic.Value
@@ -85,7 +85,7 @@ func TestTakingAwayOrLeavingAsItIsGivesNothing(t *testing.T) {
 	refused(t, "oneself", env.Do(t, http.MethodPatch, "/v1/orgs/"+org+"/members/"+idOf(t, env, bob), bob, map[string]string{"role": "admin"}), "note:restricted read", "")
 	want(t, "a reader becomes a writer", change("writer"), http.StatusOK)
 
-	// A restricted note that bob reads by a grant.
+	// A restricted note that bob may read by grant.
 	notebook := env.Make(t, alice, "/v1/orgs/"+org+"/notebooks", map[string]any{"name": "n", "restricted": true})
 	note := env.Make(t, alice, "/v1/notes", map[string]any{"title": "t", "body": "b", "org_id": org, "notebook_id": notebook})
 	grant := func(as, to, access string) servertest.Answer {
@@ -101,7 +101,7 @@ func TestTakingAwayOrLeavingAsItIsGivesNothing(t *testing.T) {
 	want(t, "bob takes write away", grant(bob, carol, "read"), http.StatusOK)
 }
 
-// An invitation is judged again when it is accepted, as if its maker made it now.
+// Accepting judges an invitation again, as if its maker made it now.
 func TestAnInvitationThatCouldNotBeMadeAnyMoreIsWorthNothing(t *testing.T) {
 	option, add := changing(t)
 	env := servertest.New(t, option)

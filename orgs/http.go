@@ -17,8 +17,8 @@ import (
 	"noted/internal/request"
 )
 
-// Register declares the operations on organizations, members, invitations and service keys. What
-// happens to an organization's notes when it ends is the notes room's: end.
+// Register declares the operations on organizations, members, invitations and service keys. end is
+// what package notes does with an ending organization's notes.
 func (s *Service) Register(api *authz.API, end func(context.Context, pgx.Tx, uuid.UUID) error) {
 	tags := []string{"Organizations"}
 	findOrg := authz.Then(s.Standing, func(ctx context.Context, at authz.Place) (Org, error) {
@@ -90,14 +90,14 @@ func (s *Service) Register(api *authz.API, end func(context.Context, pgx.Tx, uui
 	s.keys.RegisterOrgs(api, s.users, s)
 }
 
-// standingToMember is the caller's standing to the organization; to themselves their own.
+// standingToMember is Standing, with Own for the caller themselves.
 func (s *Service) standingToMember(ctx context.Context, caller *authz.Principal, at authz.Place) (authz.Standing, error) {
 	found, err := s.Standing(ctx, caller, at)
 	found.Own = caller.Kind == authz.KindUser && caller.ID == at.User
 	return found, err
 }
 
-// OrgName is what may change of an organization, and all that it is made from.
+// OrgName is the request for an organization, or for a change to one.
 type OrgName struct {
 	Name name.Name `json:"name" maxLength:"200" example:"Gardeners"`
 }
@@ -139,7 +139,7 @@ func (s *Service) get(_ context.Context, _ *struct{}, found authz.Found[Org]) (*
 
 func (s *Service) rename(ctx context.Context, in *struct{ Body OrgName }, found authz.Found[Org]) (*orgOutput, error) {
 	out := &orgOutput{}
-	// Alone: two that share the row would wait for one another to change it.
+	// Exclusively: two that share the row would deadlock changing it.
 	err := s.Change(ctx, found.At.Org, func(ctx context.Context, tx pgx.Tx, standing authz.Standing) error {
 		if _, err := found.Again(ctx, standing); err != nil {
 			return err
@@ -179,12 +179,12 @@ func (s *Service) members(ctx context.Context, in *struct{ page.Query }, found a
 
 type memberOutput struct{ Body Member }
 
-// MemberChange is what may change of a member.
+// MemberChange is a change to a member.
 type MemberChange struct {
 	Role string `json:"role" enum:"admin,writer,reader" example:"writer"`
 }
 
-// KeysQuery says what becomes of service keys when somebody stops being an admin.
+// KeysQuery says what becomes of service keys when a member stops being an admin.
 type KeysQuery struct {
 	ServiceKeys string `query:"service_keys" enum:"end,keep" example:"end" doc:"What becomes of service keys' live secrets that the member was shown, when the role admin is taken from them: end them, or keep them"`
 }
@@ -215,7 +215,7 @@ func (s *Service) removeMember(ctx context.Context, in *struct{ KeysQuery }, fou
 	})
 }
 
-// changeOne decides once more, on the member as they are when nothing can change beside.
+// changeOne decides again on the member, under the exclusive lock.
 func (s *Service) changeOne(ctx context.Context, found authz.Target, work func(context.Context, pgx.Tx, authz.Standing, Member) error) error {
 	return s.Change(ctx, found.At.Org, func(ctx context.Context, tx pgx.Tx, standing authz.Standing) error {
 		standing.Own = found.Standing.Own
@@ -239,7 +239,7 @@ func (s *Service) invitations(ctx context.Context, in *struct{ page.Query }, fou
 	return &invitationList{list}, err
 }
 
-// NewInvitation is what an invitation is made from.
+// NewInvitation is a request for an invitation.
 type NewInvitation struct {
 	Email string `json:"email" minLength:"3" maxLength:"320" example:"bob@example.com"`
 	Role  string `json:"role" enum:"admin,writer,reader" example:"writer"`
@@ -266,7 +266,7 @@ func (s *Service) createInvitation(ctx context.Context, in *struct{ Body NewInvi
 	org, out := found.At.Org, &createdInvitation{}
 	var called, inviter string
 	var mails bool
-	// Alone: who loses their role meanwhile would leave behind an invitation that nobody revokes.
+	// Exclusively: if the caller lost their role meanwhile, nobody would revoke this invitation.
 	err = s.Change(ctx, org, func(ctx context.Context, tx pgx.Tx, standing authz.Standing) error {
 		caller := authz.From(ctx)
 		if _, err := found.Again(ctx, standing); err != nil {
@@ -302,7 +302,7 @@ func (s *Service) createInvitation(ctx context.Context, in *struct{ Body NewInvi
 	return out, nil
 }
 
-// mail sends an invitation that stands already; that it cannot is told, and loses nothing.
+// mail sends an invitation that is already stored, and reports whether it could.
 func (s *Service) mail(ctx context.Context, org, inviter string, made MadeInvitation) bool {
 	err := s.config.Mail.invite(ctx, made.Email, org, inviter, made.Role, made.URL, made.ExpiresAt)
 	if err != nil {
@@ -341,11 +341,11 @@ func (s *Service) acceptInvitation(ctx context.Context, in *acceptInput) (*accep
 	return out, err
 }
 
-// Accept makes the caller a member by an invitation, and tells of which organization and as what. The
-// error is a 404 for a token that does not count, whatever the reason, and a 409 for a member.
+// Accept makes the caller a member by an invitation, and returns the organization and role. It
+// returns errNoInvitation if the token does not count, for any reason; errMember for a member.
 func (s *Service) Accept(ctx context.Context, token Token) (org uuid.UUID, role string, err error) {
 	err = s.users.Write(ctx, func(tx pgx.Tx) error {
-		// The organization first, as whatever changes one: who holds it may wait for the caller's row,
+		// The organization first, like every change to one: its holder may wait for the caller's row,
 		// which Confirm shares.
 		held, err := holdInvitation(ctx, tx, token)
 		if err != nil {
@@ -361,7 +361,7 @@ func (s *Service) Accept(ctx context.Context, token Token) (org uuid.UUID, role 
 	return org, role, err
 }
 
-// Look is what Accept would do for the caller. The error is its 404.
+// Look is what Accept would do, or its errNoInvitation.
 func (s *Service) Look(ctx context.Context, token Token) (offer Offer, err error) {
 	err = s.users.Act(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		var err error
@@ -371,7 +371,7 @@ func (s *Service) Look(ctx context.Context, token Token) (offer Offer, err error
 	return offer, err
 }
 
-// InvitationAccept is what accepting an invitation needs.
+// InvitationAccept is the permission for Accept.
 var InvitationAccept = authz.Permission{Object: "invitation:own", Act: "accept"}
 
 type auditList struct{ Body page.Of[audit.Item] }

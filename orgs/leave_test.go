@@ -14,7 +14,7 @@ import (
 	"noted/server/servertest"
 )
 
-// known is what a 409 says of the keys that a member knows: their names, or how many.
+// known is a 409's keys that a member knows: their names, or how many.
 func known(t *testing.T, what string, a servertest.Answer) string {
 	t.Helper()
 	want(t, what, a, http.StatusConflict)
@@ -37,7 +37,7 @@ func known(t *testing.T, what string, a servertest.Answer) string {
 	return strings.Join(names, " ")
 }
 
-// lives asks whether a key works.
+// lives reports whether a key works.
 func lives(t *testing.T, env *servertest.Env, secret string) bool {
 	t.Helper()
 	return env.Do(t, http.MethodGet, "/v1/me", secret, nil).Status == http.StatusOK
@@ -52,7 +52,7 @@ func rotate(t *testing.T, env *servertest.Env, as, org, key string) (secret stri
 	return made.Secret
 }
 
-// A removed admin must not come back by a secret that they were shown and that nobody thought of.
+// A removed admin must not come back by a forgotten secret that they were shown.
 func TestWhoStopsBeingAnAdminLeavesNoSecretUnasked(t *testing.T) {
 	env := servertest.New(t)
 	alice, bob := env.SignIn(t, "alice"), env.SignIn(t, "bob")
@@ -139,7 +139,7 @@ func TestWhoKnowsNoLiveSecretIsNotAskedFor(t *testing.T) {
 	}
 }
 
-// A key of which several know secrets goes on for the others.
+// A key whose secrets several know works on for others.
 func TestOnlyTheSecretsThatTheyKnowEnd(t *testing.T) {
 	env := servertest.New(t)
 	alice := env.SignIn(t, "alice")
@@ -156,7 +156,7 @@ func TestOnlyTheSecretsThatTheyKnowEnd(t *testing.T) {
 	if lives(t, env, bobs) || !lives(t, env, key.Secret) {
 		t.Errorf("bob's secret works: %t, alice's: %t", lives(t, env, bobs), lives(t, env, key.Secret))
 	}
-	// What he began by it ends too: it may be for himself.
+	// His invitation by it ends too: it may be for himself.
 	want(t, "an invitation by his secret", accept(t, env, env.SignIn(t, "carol"), byBob.Token), http.StatusNotFound)
 	want(t, "an invitation by hers", accept(t, env, env.SignIn(t, "dave"), byAlice.Token), http.StatusOK)
 	record := string(env.Do(t, http.MethodGet, "/v1/orgs/"+org+"/audit?action=key.rotate", alice, nil).Body)
@@ -165,7 +165,7 @@ func TestOnlyTheSecretsThatTheyKnowEnd(t *testing.T) {
 	}
 }
 
-// The rule asks for who stops being an admin; other roles make keys only where the policy says so.
+// The rule is for former admins. Other roles make keys only where the policy says so.
 func TestOtherRolesAreNotAskedForKeys(t *testing.T) {
 	env := servertest.New(t, func(o *server.Options) {
 		policy, err := servertest.LoadPolicy([]byte(string(noted.Policy) + "\np, org-writer, key:org, read\np, org-writer, key:org, write\n"))
@@ -181,7 +181,7 @@ func TestOtherRolesAreNotAskedForKeys(t *testing.T) {
 	}
 }
 
-// Whoever comes first: bob's new secret is seen by the removal, or he is no admin any more.
+// In either order: the removal sees bob's new secret, or he is no longer an admin.
 func TestNoSecretEscapesARemovalAtTheSameTime(t *testing.T) {
 	env := servertest.New(t, func(o *server.Options) { o.Settings.OrgsPerDay = 0 })
 	alice, bob := env.SignIn(t, "alice"), env.SignIn(t, "bob")
@@ -298,7 +298,7 @@ func TestAnInvitationIsWorthWhatItsKeyStillIs(t *testing.T) {
 	}
 }
 
-// A migration gives each secret to whoever made its key.
+// The migration gives each secret to its key's maker.
 func TestSecretsAndInvitationsFromBeforeAreTheirMakers(t *testing.T) {
 	env := servertest.New(t)
 	alice := env.SignIn(t, "alice")

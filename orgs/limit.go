@@ -14,28 +14,28 @@ import (
 	"noted/internal/problem"
 )
 
-// limit bounds how often somebody does something in a while. What was done is counted apart from
-// what came of it, so that deleting that gives nothing back, and for the person behind a key.
+// limit bounds how often somebody does something in a period. Acts are counted apart from their
+// results, so deleting those gives nothing back. A key's acts count for the person behind it.
 type limit struct {
-	what string // of the table counts
+	what string // in the table counts
 	most int
 	in   time.Duration
 }
 
-// mailsPerHour is how many invitations are mailed in an hour for one person, and for one
-// organization: noted must not be a way to send mail to strangers.
+// mailsPerHour limits mailed invitations per person and per organization: noted must not be a way to
+// send mail to strangers.
 var mailsPerHour = limit{"mail", 30, time.Hour}
 
-// orgsPerDay is how many organizations one person makes.
+// orgsPerDay limits the organizations one person makes.
 func (s *Service) orgsPerDay() limit { return limit{"org", s.config.PerDay, 24 * time.Hour} }
 
-// spent says that a limit is reached, and when there is room again.
+// spent is the error for a reached limit, and how long to wait.
 type spent struct{ wait time.Duration }
 
 func (e spent) Error() string { return "a limit is reached for " + e.wait.String() }
 
-// count counts one more, or is a spent. Two at once come one after the other, by the lock on the
-// row, which is held until the transaction ends.
+// count counts one more, or returns spent. The row stays locked until the transaction ends, so
+// concurrent counts run one at a time.
 func (l limit) count(ctx context.Context, tx pgx.Tx, who uuid.UUID) error {
 	tag, err := tx.Exec(ctx, `
 		insert into counts as c (what, who, times) values ($1, $2, array[now()])
@@ -58,7 +58,7 @@ func (l limit) count(ctx context.Context, tx pgx.Tx, who uuid.UUID) error {
 	return spent{wait}
 }
 
-// countAll counts one more for each, or for none of them when one's limit is reached, which it tells.
+// countAll counts one more for each, or for none if one's limit is reached: within reports which.
 func (l limit) countAll(ctx context.Context, tx pgx.Tx, who ...uuid.UUID) (within bool, err error) {
 	err = pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error { // a savepoint
 		for _, one := range who {
@@ -74,7 +74,7 @@ func (l limit) countAll(ctx context.Context, tx pgx.Tx, who ...uuid.UUID) (withi
 	return err == nil, err
 }
 
-// mayMake counts an organization that somebody makes; it is 429 when there were too many.
+// mayMake counts an organization that somebody makes. It returns a 429 after too many.
 func (s *Service) mayMake(ctx context.Context, tx pgx.Tx, who uuid.UUID) error {
 	l := s.orgsPerDay()
 	if l.most == 0 {
@@ -89,7 +89,7 @@ func (s *Service) mayMake(ctx context.Context, tx pgx.Tx, who uuid.UUID) error {
 	return err
 }
 
-// Tidy deletes counts that count for nothing any more, at most batch of them.
+// Tidy deletes counts that are too old to matter, at most batch of them.
 func (s *Service) Tidy(ctx context.Context, batch int) error {
 	_, err := s.pool.Exec(ctx, `
 		delete from counts where (what, who) in (

@@ -21,16 +21,16 @@ type Mailer struct {
 	from   string
 }
 
-// mailTimeout bounds one mail from connecting to the server's last answer.
+// mailTimeout bounds one mail, from connecting to the last answer.
 const mailTimeout = 10 * time.Second
 
-// NewMailer reads smtp_url and mail_from. smtps://user:password@host:465 speaks TLS from the start
-// (RFC 8314, 3.3); smtp://user:password@host:587 turns to TLS by STARTTLS (RFC 3207), which it
-// insists on unless the host is this machine. Without a user it does not authenticate.
+// NewMailer reads smtp_url and mail_from. smtps://user:password@host:465 uses TLS from the start
+// (RFC 8314, 3.3). smtp://user:password@host:587 uses STARTTLS (RFC 3207), and requires it unless the
+// host is this machine. Without a user it does not authenticate.
 func NewMailer(smtpURL, from string) (*Mailer, error) {
 	u, err := url.Parse(smtpURL)
 	if err != nil || u.Hostname() == "" || (u.Scheme != "smtp" && u.Scheme != "smtps") || u.Path != "" && u.Path != "/" || u.RawQuery != "" {
-		// Not the parser's error: it prints the URL, and so the password.
+		// Not the parser's error: it prints the URL with the password.
 		return nil, errors.New("smtp_url: must be smtp://user:password@host:port or smtps://user:password@host:port")
 	}
 	options := []mail.Option{mail.WithTimeout(mailTimeout), mail.WithTLSPolicy(mail.TLSMandatory)}
@@ -82,9 +82,9 @@ It counts once, until %s. If you did not expect it, ignore it.
 	return m.client.DialAndSendWithContext(ctx, message)
 }
 
-// quoted is a name that a stranger chose, as a mail shows it: one line in quotes that it cannot close,
-// and nothing that a mail program would make a link of: a blank stands behind each dot of a domain
-// name (IDNA takes others for one: RFC 3490, 3.1) and each colon.
+// quoted shows a name that a stranger chose: on one line, in quotes that it cannot close, and with
+// nothing that a mail program would turn into a link. So a space follows each colon and each dot of a
+// domain name (IDNA has several dots: RFC 3490, 3.1).
 func quoted(called string) string {
 	const limit = 100
 	characters := []rune(closing.Replace(name.Clean(called, limit+1)))
@@ -101,5 +101,5 @@ func quoted(called string) string {
 	return `"` + line.String() + `"`
 }
 
-// closing are the characters that end a quotation, or look as if they did.
+// closing replaces the characters that end a quotation, or seem to.
 var closing = strings.NewReplacer(`"`, "'", "“", "'", "”", "'", "„", "'", "‟", "'", "«", "'", "»", "'", "＂", "'", "″", "'")

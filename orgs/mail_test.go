@@ -26,7 +26,7 @@ func withMail(address string) func(*server.Options) {
 	}
 }
 
-// read takes a mail apart: to whom it went, its header and its text.
+// read parses a mail: recipient, header and text.
 func read(t *testing.T, sent string) (to string, header mail.Header, text string) {
 	t.Helper()
 	to, raw, _ := strings.Cut(sent, "\n")
@@ -68,14 +68,14 @@ func TestAnInvitationIsMailed(t *testing.T) {
 	want(t, "accepting", accept(t, env, env.SignIn(t, "bob"), made.Token), http.StatusOK)
 }
 
-// A mail comes from noted; what strangers wrote in it must not read as if noted had.
+// Mail comes from noted. Strangers' words in it must not look like noted's.
 func TestAMailQuotesWhatStrangersWrote(t *testing.T) {
 	server := mailtest.New(t, false)
 	env := servertest.New(t, withMail(server.Address))
 	alice := env.SignIn(t, "alice")
 	org := env.NewOrg(t, alice, "acme")
 	secret := serviceKey(t, env, alice, org, "admin", "key-admin").Secret
-	// Names that no request gives any more may stand in a database all the same.
+	// A database may still hold names that requests no longer allow.
 	env.Exec(t, `alter table orgs drop constraint orgs_name`)
 	env.Exec(t, `alter table keys drop constraint keys_name`)
 	whole := regexp.MustCompile(`^You are invited to an organization on noted, as its reader\.
@@ -161,7 +161,7 @@ func TestMailSettings(t *testing.T) {
 	}
 }
 
-// noted is no way to send mail to strangers.
+// noted cannot send mail to strangers.
 func TestOnlySoManyInvitationsAreMailedInAnHour(t *testing.T) {
 	server := mailtest.New(t, false)
 	env := servertest.New(t, withMail(server.Address))
@@ -183,7 +183,7 @@ func TestOnlySoManyInvitationsAreMailedInAnHour(t *testing.T) {
 	}
 }
 
-// anHourLater makes what was counted an hour older.
+// anHourLater ages all counts by an hour.
 func anHourLater(t *testing.T, env *servertest.Env) {
 	t.Helper()
 	env.Exec(t, `update counts set times = array(select t - interval '1 hour' from unnest(times) t)`)
@@ -220,7 +220,7 @@ func TestNothingGivesMailsBack(t *testing.T) {
 	if got := mailed(again, org, 3); got != 1 {
 		t.Errorf("30 an hour for alice, whatever she does it with: then %d are mailed", got)
 	}
-	// The secret of another falls on that one, and on the organization.
+	// Bob's secret counts for bob, and for the organization.
 	bob := env.Join(t, alice, org, "bob", "admin")
 	rotated := env.Do(t, http.MethodPost, "/v1/orgs/"+org+"/keys/"+serviceKey(t, env, alice, org, "admin", "key-admin").ID+"/rotate", bob, nil)
 	want(t, "bob rotates a key of hers", rotated, http.StatusCreated)

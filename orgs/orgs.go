@@ -19,13 +19,13 @@ import (
 	"noted/keys"
 )
 
-// Config is the life of invitations, how they are sent, and how many organizations somebody makes.
+// Config is the life and sending of invitations, and how many organizations a person may make.
 type Config struct {
 	InvitationLifetime time.Duration // positive
-	PerDay             int           // organizations that one person may make in a day; 0 is no limit
-	// PublicURL is the address people see, without a slash at its end.
+	PerDay             int           // organizations that one person may make in a day; 0: no limit
+	// PublicURL is the address people see, without a final slash.
 	PublicURL string
-	// Mail sends invitations; nil when no mail server is configured.
+	// Mail sends invitations; nil without a mail server.
 	Mail *Mailer
 }
 
@@ -60,7 +60,7 @@ type Member struct {
 	JoinedAt time.Time `json:"joined_at"`
 }
 
-// Invitation is one that still waits.
+// Invitation is a pending invitation.
 type Invitation struct {
 	ID        uuid.UUID `json:"id"`
 	Email     string    `json:"email"`
@@ -69,14 +69,14 @@ type Invitation struct {
 	CreatedAt time.Time `json:"created_at"`
 }
 
-// Offer is what an invitation offers to whom it is for.
+// Offer is what an invitation offers.
 type Offer struct {
 	Org  string // the organization's name
 	Role string
-	By   string // the name of who made it
+	By   string // its maker's name
 }
 
-// adminRole is the role of which an organization keeps one who is not locked.
+// adminRole is the role of which each organization keeps an unlocked member.
 const adminRole = "admin"
 
 // Errors of the room.
@@ -87,12 +87,12 @@ var (
 	errMember       = problem.New(http.StatusConflict, "You are a member of this organization already; your role there is unchanged")
 )
 
-// Token is an invitation's, 43 base62 characters of 256 random bits. Only its SHA-256 is stored.
+// Token is an invitation's: 256 random bits in 43 base62 characters. Only its SHA-256 is stored.
 type Token string
 
 func newToken() Token {
 	var secret [32]byte
-	_, _ = rand.Read(secret[:]) // it never fails: crypto/rand
+	_, _ = rand.Read(secret[:]) // crypto/rand never fails
 	return Token(base62.Encode(secret[:], 43))
 }
 
@@ -101,12 +101,12 @@ func (t Token) hash() []byte {
 	return sum[:]
 }
 
-// link is where a person accepts: the token stands in the fragment, which no browser sends.
+// link is where a person accepts. The token is in the fragment, which no browser sends.
 func (s *Service) link(token Token) string {
 	return s.config.PublicURL + "/invitation#" + string(token)
 }
 
-// plainEmail is an e-mail in lower case, as invitations compare it.
+// plainEmail is an e-mail in lower case, for comparing, or a 422.
 func plainEmail(email string) (string, error) {
 	local, domain, _ := strings.Cut(email, "@")
 	if !oidc.IsPlainEmail(email) || local == "" || domain == "" {

@@ -97,7 +97,7 @@ func TestAnInvitationIsForOneVerifiedEMailOnce(t *testing.T) {
 	if len(members.Items) != 2 || members.Items[0].Role != "writer" || members.Items[0].Email != "bob@dev.example" {
 		t.Errorf("the members are %+v", members.Items)
 	}
-	// It was not used up by that.
+	// That did not use it up.
 	want(t, "removing bob", env.Do(t, http.MethodDelete, "/v1/orgs/"+org+"/members/"+idOf(t, env, bob), alice, nil), http.StatusNoContent)
 	want(t, "the same once he is no member", accept(t, env, bob, again.Token), http.StatusOK)
 }
@@ -160,14 +160,14 @@ func TestWhatEndsAnInvitation(t *testing.T) {
 		end(org, carol, made)
 		want(t, what, accept(t, env, bob, made.Token), http.StatusNotFound)
 	}
-	// On this side of the moment it counts.
+	// Before that moment it counts.
 	env.Exec(t, `update users set locked_at = null`)
 	org := env.NewOrg(t, alice, "acme")
 	made := invite(t, env, alice, org, "bob@dev.example", "admin")
 	env.Exec(t, `update invitations set expires_at = now() + interval '1 minute' where id = $1`, made.ID)
 	want(t, "a minute before its end", accept(t, env, bob, made.Token), http.StatusOK)
 
-	// A service's end with its key.
+	// A service's ends with its key.
 	a := env.Do(t, http.MethodPost, "/v1/orgs/"+org+"/keys", alice, map[string]string{"name": "inviter", "org_role": "admin", "role": "key-admin"})
 	var key struct{ ID, Secret string }
 	a.JSON(t, &key)
@@ -338,7 +338,7 @@ func TestDeletingAnOrganization(t *testing.T) {
 	}
 	want(t, "restoring it", env.Do(t, http.MethodPost, "/v1/deadzone/"+note+"/restore", ada, nil), http.StatusConflict)
 
-	// Nothing of it is left when the last note is purged, but the security record.
+	// After the last note's purge, only the security record is left.
 	purge := func() {
 		t.Helper()
 		if _, err := env.Server.Notes.Purge(t.Context()); err != nil {
@@ -390,7 +390,7 @@ func TestAServiceKeyIsItsOrganizations(t *testing.T) {
 		`{"id":"`+key.ID+`","kind":"service","name":"robot","email":null,"via":"key","roles":[],"key":{"id":"`+key.ID+`","role":"key-writer"},"orgs":[{"id":"`+org+`","name":"acme","role":"writer"}]}` {
 		t.Errorf("me: %s", me.Body)
 	}
-	// Whoever made it is removed, is locked, comes never back: it works on, if it is kept.
+	// The maker is removed, locked, never returns: a kept key works on.
 	want(t, "bob is removed", env.Do(t, http.MethodDelete, "/v1/orgs/"+org+"/members/"+idOf(t, env, bob)+"?service_keys=keep", alice, nil), http.StatusNoContent)
 	env.Exec(t, `update users set locked_at = now(), last_sign_in_at = now() - interval '10 years' where name = 'bob'`)
 	a = env.Do(t, http.MethodPost, "/v1/notes", key.Secret, map[string]any{"title": "t", "body": "b", "org_id": org})
@@ -406,7 +406,7 @@ func TestAServiceKeyIsItsOrganizations(t *testing.T) {
 	if list := env.Do(t, http.MethodGet, "/v1/orgs/"+org+"/keys", alice, nil); !strings.Contains(string(list.Body), `"created_by":{"id":"`+key.CreatedBy.ID) {
 		t.Errorf("the list does not say who made it: %s", list.Body)
 	}
-	// It is nobody's personal key.
+	// It is no personal key.
 	want(t, "as a personal key", env.Do(t, http.MethodGet, "/v1/keys/"+key.ID, alice, nil), http.StatusNotFound)
 	want(t, "from the other organization", env.Do(t, http.MethodDelete, "/v1/orgs/"+other+"/keys/"+key.ID, alice, nil), http.StatusNotFound)
 	// Rotating and revoking.
@@ -418,7 +418,7 @@ func TestAServiceKeyIsItsOrganizations(t *testing.T) {
 	want(t, "the new secret", env.Do(t, http.MethodGet, "/v1/me", next.Secret, nil), http.StatusOK)
 	want(t, "revoking", env.Do(t, http.MethodDelete, "/v1/orgs/"+org+"/keys/"+key.ID, alice, nil), http.StatusNoContent)
 	want(t, "when it is revoked", env.Do(t, http.MethodGet, "/v1/me", next.Secret, nil), http.StatusUnauthorized)
-	// The record of the organization has all of it, failures included.
+	// The organization's record has all of it, also failures.
 	env.Recorded(t)
 	record := string(env.Do(t, http.MethodGet, "/v1/orgs/"+org+"/audit?limit=200", alice, nil).Body)
 	for _, action := range []string{"key.create", "key.rotate", "key.revoke", "auth.fail", "member.join", "member.remove", "invitation.create", "org.create"} {
@@ -464,12 +464,12 @@ func TestStaffWhoLookIntoAnOrganizationAreSeenByItsAdmins(t *testing.T) {
 	}; !slices.Equal(got, wanted) {
 		t.Errorf("the organization's record is\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(wanted, "\n"))
 	}
-	// What concerns personal notes is not in it, and stands in the platform's.
+	// Personal notes are not in it, but in the platform's.
 	all := string(env.Do(t, http.MethodGet, "/v1/admin/audit?action=note.read_any", ada, nil).Body)
 	if !strings.Contains(all, `"target":"personal notes"`) {
 		t.Errorf("the platform's record lacks the personal notes: %s", all)
 	}
-	// A member who may read it anyway leaves no row.
+	// A member who may read it anyway adds no row.
 	env.Join(t, alice, org, "mona", "reader")
 	before := len(record.Items)
 	want(t, "reading as a member", env.Do(t, http.MethodGet, "/v1/notes/"+note, mona, nil), http.StatusOK)

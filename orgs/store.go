@@ -20,9 +20,8 @@ import (
 	"noted/keys"
 )
 
-// Standing is an authz.FindStanding: the caller's standing to an organization, with no role for
-// somebody outside, for one that is deleted (which has no members and no keys), and for one that
-// never was.
+// Standing is an authz.FindStanding: the caller's standing to an organization. It has no role for
+// outsiders, and none in a deleted organization (which has no members and no keys) or an unknown one.
 func (s *Service) Standing(ctx context.Context, caller *authz.Principal, at authz.Place) (authz.Standing, error) {
 	return standing(ctx, s.pool, caller, at.Org)
 }
@@ -42,15 +41,15 @@ func standing(ctx context.Context, db pg.Querier, caller *authz.Principal, org u
 	return found, nil
 }
 
-// Write runs a transaction on things of an organization: the caller is confirmed, and the
-// organization's row is locked against every change of who may do what there. The work decides for the
-// caller in the context that it is handed, on the standing that it is handed.
+// Write runs a transaction on things of an organization. It confirms the caller and locks the
+// organization's row, so that nobody's rights there change meanwhile. work must decide on the caller in
+// its context and on the standing it gets.
 func (s *Service) Write(ctx context.Context, org uuid.UUID, work func(context.Context, pgx.Tx, authz.Standing) error) error {
 	return s.transact(ctx, org, "for share", work)
 }
 
-// Change is Write for whatever changes who may do what there: members, roles, grants, notebooks'
-// restriction, the organization's end. One comes after the other, and none beside a Write.
+// Change is Write for changes to who may do what there: members, roles, grants, restricting notebooks,
+// the organization's end. It runs alone: no other Change or Write at the same time.
 func (s *Service) Change(ctx context.Context, org uuid.UUID, work func(context.Context, pgx.Tx, authz.Standing) error) error {
 	defer s.users.Forget()
 	return s.transact(ctx, org, "for no key update", work)
@@ -58,7 +57,7 @@ func (s *Service) Change(ctx context.Context, org uuid.UUID, work func(context.C
 
 func (s *Service) transact(ctx context.Context, org uuid.UUID, lock string, work func(context.Context, pgx.Tx, authz.Standing) error) error {
 	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		// The organization first: its end waits for nobody whom it would end.
+		// The organization first: its end must not wait for those it ends.
 		if _, err := hold(ctx, tx, org, lock); err != nil {
 			return err
 		}
@@ -74,8 +73,8 @@ func (s *Service) transact(ctx context.Context, org uuid.UUID, lock string, work
 	})
 }
 
-// Hold locks an organization's row, shared, for a transaction of another room, and tells whether
-// the organization lives.
+// Hold locks an organization's row, shared, for another room. lives reports whether the organization
+// still exists.
 func (s *Service) Hold(ctx context.Context, tx pgx.Tx, org uuid.UUID) (lives bool, err error) {
 	return hold(ctx, tx, org, "for share")
 }
@@ -104,7 +103,7 @@ func orgArgs(caller *authz.Principal) pgx.NamedArgs {
 	return args
 }
 
-// Mine are all organizations of the caller, by name, for GET /v1/me.
+// Mine lists the caller's organizations by name, for GET /v1/me.
 func (s *Service) Mine(ctx context.Context, caller *authz.Principal) ([]identity.MeOrg, error) {
 	rows, err := s.pool.Query(ctx, selectOrgs+` order by o.name, o.id`, orgArgs(caller))
 	if err != nil {
@@ -128,7 +127,7 @@ func (s *Service) list(ctx context.Context, caller *authz.Principal, w page.Wind
 	return pgx.CollectRows(rows, pgx.RowToStructByName[Org])
 }
 
-// find loads an organization of the caller's.
+// find loads an organization the caller is in.
 func find(ctx context.Context, db pg.Querier, caller *authz.Principal, org uuid.UUID) (Org, error) {
 	args := orgArgs(caller)
 	args["org"] = org
@@ -143,7 +142,7 @@ func find(ctx context.Context, db pg.Querier, caller *authz.Principal, org uuid.
 	return o, err
 }
 
-// create makes an organization with its first admin, unless they have made too many.
+// create makes an organization with the caller as admin, or returns mayMake's 429.
 func (s *Service) create(ctx context.Context, tx pgx.Tx, caller *authz.Principal, name string) (uuid.UUID, error) {
 	id := uuid.Must(uuid.NewV7())
 	if err := s.mayMake(ctx, tx, caller.ID); err != nil {
@@ -160,14 +159,14 @@ func (s *Service) create(ctx context.Context, tx pgx.Tx, caller *authz.Principal
 	})
 }
 
-// rename names an organization, in a transaction that holds it alone.
+// rename renames an organization that tx holds exclusively.
 func rename(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org uuid.UUID, name string) error {
 	var was string
 	err := tx.QueryRow(ctx, `
 		update orgs o set name = $2 from orgs before
 		where o.id = $1 and before.id = $1 and before.name <> $2
 		returning before.name`, org, name).Scan(&was)
-	if errors.Is(err, pgx.ErrNoRows) { // it is called so already
+	if errors.Is(err, pgx.ErrNoRows) { // it has this name
 		return nil
 	}
 	if err != nil {
@@ -178,15 +177,15 @@ func rename(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org uuid.UU
 	})
 }
 
-// deleteOrg ends an organization: nobody is a member any more, its grants go with the memberships, its
-// invitations and keys end.
+// deleteOrg ends an organization with its memberships (and their grants), its invitations and its
+// keys.
 func (s *Service) deleteOrg(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org uuid.UUID) error {
 	var name string
 	err := tx.QueryRow(ctx, `update orgs set deleted_at = now() where id = $1 and deleted_at is null returning name`, org).Scan(&name)
 	if err != nil {
 		return fmt.Errorf("deleting an organization: %w", err)
 	}
-	// First, while the caller is there to be named.
+	// First, while the caller can still be named.
 	if err := s.keys.RevokeOf(ctx, tx, identity.ActorOf(caller), org); err != nil {
 		return err
 	}
@@ -200,7 +199,7 @@ func (s *Service) deleteOrg(ctx context.Context, tx pgx.Tx, caller *authz.Princi
 	})
 }
 
-// Erase deletes what is left of a deleted organization, of which no note is left.
+// Erase deletes the rest of a deleted organization that has no notes left.
 func (s *Service) Erase(ctx context.Context, tx pgx.Tx, org uuid.UUID) error {
 	if err := s.keys.Erase(ctx, tx, org); err != nil {
 		return fmt.Errorf("erasing an organization's keys: %w", err)
@@ -227,7 +226,7 @@ func (s *Service) listMembers(ctx context.Context, org uuid.UUID, w page.Window)
 	return pgx.CollectRows(rows, pgx.RowToStructByName[Member])
 }
 
-// findMember loads a member.
+// findMember loads a member, or returns errNoMember.
 func findMember(ctx context.Context, db pg.Querier, org, user uuid.UUID) (Member, error) {
 	rows, err := db.Query(ctx, selectMembers+` and m.user_id = @user`, pgx.NamedArgs{"org": org, "user": user})
 	if err != nil {
@@ -240,8 +239,8 @@ func findMember(ctx context.Context, db pg.Querier, org, user uuid.UUID) (Member
 	return m, err
 }
 
-// keepsAdmin refuses, in a transaction that holds the organization alone, to leave it without an
-// admin whose account is not locked.
+// keepsAdmin returns errLastAdmin if the organization has no unlocked admin left. tx must hold the
+// organization exclusively.
 func keepsAdmin(ctx context.Context, tx pgx.Tx, org uuid.UUID) error {
 	var kept bool
 	err := tx.QueryRow(ctx, `
@@ -253,7 +252,7 @@ func keepsAdmin(ctx context.Context, tx pgx.Tx, org uuid.UUID) error {
 	return err
 }
 
-// setRole changes a member's role. The invitations that they made in the role before end with it.
+// setRole changes a member's role. It ends the invitations they made in the old role.
 func (s *Service) setRole(ctx context.Context, tx pgx.Tx, standing authz.Standing, was Member, role string, keys keysOf) error {
 	if was.Role == role {
 		return nil
@@ -274,7 +273,7 @@ func (s *Service) setRole(ctx context.Context, tx pgx.Tx, standing authz.Standin
 	})
 }
 
-// remove ends a membership, with its grants and the invitations made by it.
+// remove ends a membership, with its grants and the member's invitations.
 func (s *Service) remove(ctx context.Context, tx pgx.Tx, standing authz.Standing, was Member, keys keysOf) error {
 	caller, org := authz.From(ctx), standing.Org
 	if _, err := tx.Exec(ctx, `delete from members where org_id = $1 and user_id = $2`, org, was.UserID); err != nil {
@@ -292,8 +291,8 @@ func (s *Service) remove(ctx context.Context, tx pgx.Tx, standing authz.Standing
 	})
 }
 
-// keysOf is what becomes of the service keys of which a member who stops being an admin was shown a
-// live secret: with it they would go on, and could invite themselves back.
+// keysOf says what becomes of the service keys of which a former admin was shown a live secret. With
+// it they could go on, and invite themselves back.
 type keysOf string
 
 const (
@@ -302,8 +301,8 @@ const (
 	keysKeep   keysOf = "keep"
 )
 
-// settle settles what somebody leaves behind who loses their role: an organization with an admin,
-// no invitations that wait, and no secret of a service key of which nobody was told.
+// settle cleans up after a member who loses their role. An admin must remain, the member's pending
+// invitations end, and their knowledge of service keys' secrets is dealt with.
 func (s *Service) settle(ctx context.Context, tx pgx.Tx, standing authz.Standing, was Member, keys keysOf) error {
 	caller := authz.From(ctx)
 	if was.Role == adminRole {
@@ -317,7 +316,7 @@ func (s *Service) settle(ctx context.Context, tx pgx.Tx, standing authz.Standing
 	return endInvitations(ctx, tx, caller, standing.Org, "created_by", was.UserID)
 }
 
-// settleKeys lets who may end them decide; what the member knows, they may give up themselves.
+// settleKeys lets those decide who may end the keys. Members may give up their own secrets.
 func (s *Service) settleKeys(ctx context.Context, tx pgx.Tx, standing authz.Standing, was Member, keys keysOf) error {
 	caller, org := authz.From(ctx), standing.Org
 	known, err := s.keys.KnownTo(ctx, tx, org, was.UserID)
@@ -340,11 +339,11 @@ func (s *Service) settleKeys(ctx context.Context, tx pgx.Tx, standing authz.Stan
 			return err
 		}
 	}
-	// What they began by the secret of a key that others know too.
+	// Their invitations by a key whose secrets others know too.
 	return endInvitations(ctx, tx, caller, org, "behind", was.UserID)
 }
 
-// errKnowsKeys is 409, with the keys for who may read them, else with how many they are.
+// errKnowsKeys is a 409, with the keys if the caller may read them, else their number.
 func errKnowsKeys(known []keys.Known, leaves, readable bool) error {
 	e := problem.New(http.StatusConflict, "The member was shown secrets of service keys here that still work; "+
 		"?service_keys=end ends these secrets, ?service_keys=keep leaves them working. This needs the permission %q", "key:org delete")
@@ -358,8 +357,8 @@ func errKnowsKeys(known []keys.Known, leaves, readable bool) error {
 	return e
 }
 
-// endInvitations revokes those of a maker that still wait: created_by is the member, created_key the
-// service, behind the person who made them themselves or by a service's secret.
+// endInvitations revokes a maker's pending invitations. column is created_by for a member, created_key
+// for a service, behind for a person, by themselves or by a service's secret.
 func endInvitations(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org uuid.UUID, column string, maker uuid.UUID) error {
 	rows, err := tx.Query(ctx, `
 		update invitations set revoked_at = now()
@@ -391,7 +390,7 @@ func (s *Service) KeyRevoked(ctx context.Context, tx pgx.Tx, org, key uuid.UUID)
 	return endInvitations(ctx, tx, authz.From(ctx), org, "created_key", key)
 }
 
-// An invitation waits until it is accepted, revoked or expired, by the database's clock.
+// An invitation is pending until accepted, revoked or expired, by the database's clock.
 const selectInvitations = `
 	select id, email, role, expires_at, created_at from invitations
 	where org_id = @org and accepted_at is null and revoked_at is null and expires_at > now()`
@@ -449,7 +448,7 @@ func (s *Service) invite(ctx context.Context, tx pgx.Tx, caller *authz.Principal
 	})
 }
 
-// revoke ends an invitation that waits.
+// revoke ends a pending invitation.
 func revoke(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org, id uuid.UUID) error {
 	tag, err := tx.Exec(ctx, `
 		update invitations set revoked_at = now()
@@ -463,18 +462,18 @@ func revoke(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org, id uui
 	return recordEnd(ctx, tx, caller, org, id, "")
 }
 
-// countsFor is all that must hold of the invitation i with the hash @token for somebody whose verified
-// e-mails are @emails. It is one condition, so that what fails looks alike: it waits, it is for one
-// of those e-mails, whoever made it is not locked, and the key by which they made it, a service's or a
-// person's, works still. Who loses the role by which they made it loses the invitation with it
-// (setRole, remove, KeyRevoked, deleteOrg); couldInvite asks the policy.
+// countsFor holds if the invitation i with the hash @token counts for somebody with the verified e-mails
+// @emails. It is one condition, so that all failures look alike: the invitation is pending and for one of
+// those e-mails, its maker is not locked, and the key it was made with, a service's or a person's, still
+// works. Losing the role ends the invitation itself (setRole, remove, KeyRevoked, deleteOrg). couldInvite
+// asks the policy.
 const countsFor = `
 	i.token_hash = @token and i.email = any(@emails) and i.accepted_at is null and i.revoked_at is null and i.expires_at > now()
 	and not exists (select from people p where p.user_id = i.created_by and p.locked)
 	and (i.created_key is null or exists (select from live_keys k where k.key_id = i.created_key))`
 
-// look is what accept would make of the token, and changes nothing: whoever may not accept is not told
-// more of it than there.
+// look is what accept would do with the token, but changes nothing. Those who may not accept learn no
+// more than from accept.
 func (s *Service) look(ctx context.Context, tx pgx.Tx, caller *authz.Principal, token Token) (offer Offer, err error) {
 	emails, err := s.users.VerifiedEmails(ctx, tx, caller.ID)
 	if err != nil {
@@ -501,7 +500,7 @@ func (s *Service) look(ctx context.Context, tx pgx.Tx, caller *authz.Principal, 
 	return offer, nil
 }
 
-// holdInvitation locks the organization of an invitation alone; the zero id when there is no such invitation.
+// holdInvitation locks an invitation's organization exclusively. It returns the zero id if there is none.
 func holdInvitation(ctx context.Context, tx pgx.Tx, token Token) (org uuid.UUID, err error) {
 	err = tx.QueryRow(ctx, `select org_id from invitations where token_hash = $1`, token.hash()).Scan(&org)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -516,7 +515,7 @@ func holdInvitation(ctx context.Context, tx pgx.Tx, token Token) (org uuid.UUID,
 	return org, nil
 }
 
-// accept uses an invitation to an organization up, which is held alone, and makes the caller a member.
+// accept uses up an invitation and makes the caller a member. org must be held exclusively.
 func (s *Service) accept(ctx context.Context, tx pgx.Tx, caller *authz.Principal, org uuid.UUID, token Token) (_ uuid.UUID, role string, err error) {
 	emails, err := s.users.VerifiedEmails(ctx, tx, caller.ID)
 	if err != nil {
@@ -551,8 +550,8 @@ func (s *Service) accept(ctx context.Context, tx pgx.Tx, caller *authz.Principal
 	})
 }
 
-// couldInvite tells whether whoever made an invitation, by the key or without one, could make it now
-// under the policy in force.
+// couldInvite reports whether the maker of an invitation, with the key if any, could make it now under
+// the policy in force.
 func (s *Service) couldInvite(ctx context.Context, tx pgx.Tx, org uuid.UUID, maker, key *uuid.UUID, role string) (bool, error) {
 	p := authz.Principal{Kind: authz.KindUser, Via: authz.ViaSession}
 	if maker == nil {
@@ -574,7 +573,7 @@ func (s *Service) couldInvite(ctx context.Context, tx pgx.Tx, org uuid.UUID, mak
 	return made.DecideAll("invitation", "write", stands) == nil && made.GivesRole(stands, role) == nil, nil
 }
 
-// Join makes somebody a member without an invitation, for `noted dev`, whose people need none.
+// Join makes somebody a member without an invitation, for `noted dev`.
 func (s *Service) Join(ctx context.Context, org, user uuid.UUID, role string) error {
 	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `insert into members (org_id, user_id, role) values ($1, $2, $3)`, org, user, role); err != nil {
@@ -584,7 +583,7 @@ func (s *Service) Join(ctx context.Context, org, user uuid.UUID, role string) er
 	})
 }
 
-// Orphan is an organization that has no admin who could sign in.
+// Orphan is an organization without an admin who could sign in.
 type Orphan struct {
 	ID        uuid.UUID `json:"id"`
 	Name      string    `json:"name"`
@@ -592,7 +591,7 @@ type Orphan struct {
 	CreatedAt time.Time `json:"created_at"`
 }
 
-// Orphans are the organizations whose admins are all locked, the newest first.
+// Orphans returns the organizations whose admins are all locked, newest first.
 func (s *Service) Orphans(ctx context.Context, w page.Window) ([]Orphan, error) {
 	rows, err := s.pool.Query(ctx, `
 		select o.id, o.name, (select count(*) from members where org_id = o.id) as members, o.created_at

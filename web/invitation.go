@@ -14,14 +14,14 @@ import (
 	"noted/orgs"
 )
 
-// invitations is the page /invitation. The token of an invitation stands in the fragment of its link,
-// which no browser sends; the page's script posts it, or the person pastes it.
+// invitations is the page /invitation. An invitation's token is in its link's fragment, which no
+// browser sends. The page's script posts it, or the person pastes it.
 type invitations struct {
 	users *identity.Service
 	orgs  *orgs.Service
 }
 
-// invitationPage is what it shows: how to sign in, or a field for the token, or what the token offers.
+// invitationPage is its content: how to sign in, a field for the token, or the token's offer.
 type invitationPage struct {
 	Principal          *authz.Principal
 	Providers          []identity.ProviderItem
@@ -43,8 +43,8 @@ func (i invitations) show(w http.ResponseWriter, status int, p invitationPage) {
 	page(w, status, render("invitation", p))
 }
 
-// post says what the invitation of the token offers, and with join accepts it. Whatever is wrong with a
-// token, the answer is alike.
+// post shows what the token's invitation offers, or with join accepts it. Every token that does not
+// count gets the same answer.
 func (i invitations) post(w http.ResponseWriter, r *http.Request) {
 	form, err := identity.ReadForm(r)
 	if err != nil {
@@ -76,7 +76,7 @@ func (i invitations) post(w http.ResponseWriter, r *http.Request) {
 	i.show(w, refused.Status, p)
 }
 
-// tokenIn is the token in what a person pasted: the invitation's whole link, or the token alone.
+// tokenIn is the token in what a person pasted: the whole link or only the token.
 func tokenIn(pasted string) string {
 	pasted = strings.TrimSpace(pasted)
 	if len(pasted) > 2048 {

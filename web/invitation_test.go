@@ -9,7 +9,7 @@ import (
 	"noted/server/servertest"
 )
 
-// invited makes an organization of alice's and an invitation into it, and returns its token and id.
+// invited makes an organization of alice's with an invitation, and returns its token and id.
 func invited(t *testing.T, env *servertest.Env, alice, org, email string) (token, id string) {
 	t.Helper()
 	a := env.Do(t, "POST", "/v1/orgs/"+org+"/invitations", alice, map[string]string{"email": email, "role": "writer"})
@@ -33,7 +33,7 @@ func TestAnInvitationSaysByWhomToWhatAndAsWhatBeforeItIsAccepted(t *testing.T) {
 	org := env.NewOrg(t, alice, "<Acme> & sons")
 	token, _ := invited(t, env, alice, org, "bob@dev.example")
 
-	// The token alone and the whole link count; looking uses nothing up.
+	// The token and the whole link count; looking uses nothing up.
 	for _, pasted := range []string{token, env.URL + "/invitation%23" + token, "%20" + token + "%0A"} {
 		a := post(t, env, bob, "token="+pasted)
 		text := string(a.Body)
@@ -46,7 +46,7 @@ func TestAnInvitationSaysByWhomToWhatAndAsWhatBeforeItIsAccepted(t *testing.T) {
 	if a.Status != http.StatusSeeOther || a.Header.Get("Location") != "/" {
 		t.Errorf("joining: %d %v %s", a.Status, a.Header, a.Body)
 	}
-	// It leads to where the membership shows.
+	// It leads to the page with the membership.
 	if text := string(env.Do(t, "GET", "/", bob, nil).Body); !strings.Contains(text, "<li>&lt;Acme&gt; &amp; sons, as writer</li>") {
 		t.Errorf("afterwards bob sees %s", text)
 	}
@@ -55,7 +55,7 @@ func TestAnInvitationSaysByWhomToWhatAndAsWhatBeforeItIsAccepted(t *testing.T) {
 	if len(me.Orgs) != 1 || me.Orgs[0].Role != "writer" {
 		t.Errorf("bob is in %+v", me.Orgs)
 	}
-	// A member is told that they are one, and by whose page.
+	// A member is told that they are one.
 	again, _ := invited(t, env, alice, org, "bob@dev.example")
 	if a := post(t, env, bob, "token="+again+"&join=yes"); a.Status != http.StatusConflict || !strings.Contains(string(a.Body), "a member of this organization already") {
 		t.Errorf("a member joins: %d %s", a.Status, a.Body)
@@ -74,7 +74,7 @@ func TestAnInvitationOfAServiceSaysItsName(t *testing.T) {
 	}
 }
 
-// Looking tells nobody more than accepting would: whatever is wrong with a token, the page is the same.
+// Looking tells no more than accepting: whatever is wrong with a token, the page is the same.
 func TestAnInvitationThatDoesNotCountIsAlikeWhateverIsWrongWithIt(t *testing.T) {
 	env := servertest.New(t)
 	alice, bob := env.SignIn(t, "alice"), env.SignIn(t, "bob")
@@ -126,7 +126,7 @@ func TestAnInvitationThatDoesNotCountIsAlikeWhateverIsWrongWithIt(t *testing.T) 
 	check("for an e-mail that is not verified", dave, unverified)
 	env.Exec(t, `update users set locked_at = now() where id = (select user_id from identities where subject = 'carol')`)
 	check("made by somebody who is locked", bob, lockedMaker)
-	// To a program it is the operation's own 404.
+	// A program gets the operation's 404.
 	a := env.Do(t, "POST", "/invitation", bob, "token=nothing", "Content-Type", form)
 	b := env.Do(t, "POST", "/v1/invitations/accept", bob, map[string]string{"token": "nothing"})
 	if a.Status != 404 || string(a.Body) != string(b.Body) {
@@ -143,14 +143,14 @@ func TestTheInvitationPageOffersNothingWithoutAToken(t *testing.T) {
 			t.Errorf("it offers to join: %s", text)
 		}
 	}
-	// With scripts off the token is pasted.
+	// Without scripts people paste the token.
 	if !regexp.MustCompile(`(?s)<noscript>.*<label>Invitation <input name="token"[^>]*>.*</noscript>`).MatchString(person) {
 		t.Errorf("no textbox without scripts: %s", person)
 	}
 	if strings.Contains(stranger, `name="token"`) || !strings.Contains(stranger, "return_to=/invitation") {
 		t.Errorf("a stranger sees %s", stranger)
 	}
-	// The form is for a person's own session, sent from here.
+	// Only a person's session may post the form, from here.
 	for name, a := range map[string]servertest.Answer{
 		"nobody":       env.Do(t, "POST", "/invitation", "", "token=x", "Content-Type", form),
 		"another site": env.Do(t, "POST", "/invitation", "", "token=x", "Content-Type", form, "Cookie", "noted_session="+bob, "Sec-Fetch-Site", "cross-site"),

@@ -12,7 +12,7 @@ import (
 
 var title = regexp.MustCompile(`<title>([^<]*)</title>`)
 
-// titleOf is what the browser's tab says.
+// titleOf is the browser tab's title.
 func titleOf(a servertest.Answer) string {
 	if match := title.FindSubmatch(a.Body); match != nil {
 		return string(match[1])
@@ -22,7 +22,7 @@ func titleOf(a servertest.Answer) string {
 
 const form = "application/x-www-form-urlencoded"
 
-// Whoever asks for a page gets one, with the request's id to ask the operator by; a program gets the problem.
+// Browsers get a page, with the request's id to tell the operator; programs get the problem.
 func TestErrorsArePagesToABrowserAndProblemsToOthers(t *testing.T) {
 	env := servertest.New(t)
 	alice := env.SignIn(t, "alice")
@@ -86,7 +86,7 @@ func checkErrorPage(t *testing.T, a servertest.Answer, status int, title string)
 	}
 }
 
-// What is below /v1 is for programs, whatever they accept.
+// Below /v1 all is for programs, whatever they accept.
 func TestOperationsAnswerABrowserByProblemsToo(t *testing.T) {
 	env := servertest.New(t)
 	alice := env.SignIn(t, "alice")
@@ -129,7 +129,7 @@ func TestTooManyWrongCodesAreAPageOf429(t *testing.T) {
 	}
 }
 
-// Its bytes tell nothing: neither what failed nor which request it was.
+// It shows neither what failed nor which request it was.
 func TestTheFailedSignInPageHasTheSameBytesWhateverFailed(t *testing.T) {
 	env := servertest.New(t)
 	var first servertest.Answer

@@ -29,7 +29,7 @@ var (
 	pages = template.Must(template.New("pages").Parse(pagesText))
 )
 
-// Pages makes identity's pages. The one for a sign-in that failed is the same for every reason.
+// Pages makes identity's pages. Every failed sign-in gets the same page, whatever the reason.
 func Pages() identity.Pages {
 	return identity.Pages{
 		Failure: func(provider string) []byte { return render("failed", provider) },
@@ -41,7 +41,7 @@ func Pages() identity.Pages {
 	}
 }
 
-// headings of the pages for problems; any other status is called by its name in HTTP.
+// headings are the problem pages' headings; other statuses use their HTTP name.
 var headings = map[int]string{
 	http.StatusUnauthorized:        "Not signed in",
 	http.StatusForbidden:           "Not allowed",
@@ -53,7 +53,7 @@ var headings = map[int]string{
 	http.StatusServiceUnavailable:  "Not available now",
 }
 
-// Problem is the page that a browser gets for a problem (a problem.Page).
+// Problem is a browser's page for a problem (a problem.Page).
 func Problem(e *problem.Error, requestID string) []byte {
 	return render("problem", map[string]any{
 		"Heading": cmp.Or(headings[e.Status], http.StatusText(e.Status)), "Problem": e, "RequestID": requestID,
@@ -63,21 +63,21 @@ func Problem(e *problem.Error, requestID string) []byte {
 func render(name string, data any) []byte {
 	var out bytes.Buffer
 	if err := pages.ExecuteTemplate(&out, name, data); err != nil {
-		// The templates and what goes into them are ours: this is a fault of the program.
+		// The templates and their data are ours, so this is a bug.
 		return []byte("<!DOCTYPE html><title>noted</title><p>This page could not be made.")
 	}
 	return out.Bytes()
 }
 
-// scriptCSP lets our scripts run: one begins to link a sign-in, by an operation that takes JSON, one
-// hands the token of an invitation on.
+// scriptCSP lets our scripts run: one starts linking a sign-in, by an operation that takes JSON; one
+// passes an invitation's token on.
 const scriptCSP = "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'"
 
-// docsCSP lets Swagger UI run: its scripts come from here, its styles are partly inline.
+// docsCSP lets Swagger UI run. Its scripts come from here; some styles are inline.
 const docsCSP = "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// Mount adds the pages to the router. Those at / and /invitation look at the session and never fail
-// for it; the form of an invitation needs one, and is declared with the API's operations.
+// Mount adds the pages to the router. / and /invitation read the session but work without one. The
+// invitation's form needs one, and is declared with the API's operations.
 func Mount(router chi.Router, api *authz.API, users *identity.Service, organizations *orgs.Service) {
 	router.Get("/", func(w http.ResponseWriter, r *http.Request) { home(w, r, users, organizations) })
 	invitations{users, organizations}.mount(router, api)
@@ -85,7 +85,7 @@ func Mount(router chi.Router, api *authz.API, users *identity.Service, organizat
 	if err != nil {
 		panic(err) // it is embedded
 	}
-	// Browsers ask for it beside whatever is no page of ours, such as JSON.
+	// Browsers ask for it with anything that is not our page, such as JSON.
 	router.Get("/favicon.ico", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "image/svg+xml")
 		w.Header().Set("Cache-Control", "max-age=86400")
@@ -100,7 +100,7 @@ func Mount(router chi.Router, api *authz.API, users *identity.Service, organizat
 	asset(router, "/docs/", static.FS, "%s.gz", http.StripPrefix("/docs/", statigz.FileServer(static.FS)))
 }
 
-// home is the page at /: who is signed in, their organizations, and how to sign in.
+// home is the page at /: who is signed in, their organizations, how to sign in.
 func home(w http.ResponseWriter, r *http.Request, users *identity.Service, organizations *orgs.Service) {
 	shown := struct {
 		Principal *authz.Principal
@@ -123,8 +123,8 @@ func home(w http.ResponseWriter, r *http.Request, users *identity.Service, organ
 	page(w, http.StatusOK, render("home", shown))
 }
 
-// asset serves the files below a path; any other name there, a folder's too, is a problem
-// like every unknown address. stored is how a name stands in the file system.
+// asset serves the files below a path. Any other name there, a folder's too, is a 404 like every
+// unknown address. stored is the format of a name in the file system.
 func asset(router chi.Router, path string, in fs.FS, stored string, serve http.Handler) {
 	router.Get(path+"*", func(w http.ResponseWriter, r *http.Request) {
 		info, err := fs.Stat(in, fmt.Sprintf(stored, strings.TrimPrefix(r.URL.Path, path)))

@@ -14,7 +14,7 @@ import (
 	"noted/server/servertest"
 )
 
-// get follows redirects as a person's browser does, and returns the page.
+// get follows redirects like a browser and returns the page.
 func get(t *testing.T, browser *http.Client, address string) string {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
@@ -83,7 +83,7 @@ func TestPageAtRootNeverFailsForACredential(t *testing.T) {
 	}
 }
 
-// Whatever the pages load comes from this server, and is there.
+// All that the pages load comes from this server, and exists.
 func TestDocsNeedNoOutsideNetwork(t *testing.T) {
 	env := servertest.New(t)
 	for _, path := range []string{"/", "/docs"} {
@@ -111,7 +111,7 @@ func TestDocsNeedNoOutsideNetwork(t *testing.T) {
 	}
 }
 
-// linkButton begins to link a sign-in of dev.
+// linkButton starts linking a sign-in of dev.
 const linkButton = `data-link="dev"`
 
 func TestLinkingIsOfferedOnlyWhereItCanSucceed(t *testing.T) {
@@ -123,7 +123,7 @@ func TestLinkingIsOfferedOnlyWhereItCanSucceed(t *testing.T) {
 	if text := see(); !strings.Contains(text, linkButton) || !strings.Contains(text, "/static/link.js") {
 		t.Errorf("a fresh session at a provider with others: %s", text)
 	}
-	// Where everybody's sign-in is somebody's already, each choice would be refused.
+	// If everybody's sign-in is taken, every choice would be refused.
 	provider.Subjects = []string{"alice", "bob"}
 	if text := see(); !strings.Contains(text, linkButton) {
 		t.Errorf("bob has no account yet: %s", text)
@@ -133,7 +133,7 @@ func TestLinkingIsOfferedOnlyWhereItCanSucceed(t *testing.T) {
 		t.Errorf("both have accounts: %s", text)
 	}
 	provider.Subjects = nil
-	// An old sign-in cannot begin to link, and is told what to do.
+	// An old sign-in cannot start linking, and is told what helps.
 	env.Exec(t, `update sessions set signed_in_at = now() - interval '5 minutes'`)
 	if text := see(); strings.Contains(text, "data-link") || !strings.Contains(text, "sign out and in again") {
 		t.Errorf("an old sign-in: %s", text)
@@ -151,7 +151,7 @@ func TestLinkingIsOfferedOnlyWhereItCanSucceed(t *testing.T) {
 	}
 }
 
-// The provider is to let the person choose: what it would answer with by itself is linked already.
+// The provider must let the person choose: its own choice is already linked.
 func TestAnotherAccountCanBeChosenAtTheProvider(t *testing.T) {
 	env := servertest.New(t)
 	prompt := func(address string) []string {

@@ -8,6 +8,9 @@ var accepted = map[string]string{
 	"authz/standing.go:byPlatform:object != \"\" is true":                        noObject,
 	"identity/authenticate.go:BySession:check for HEAD /auth/device":             "byBrowser, just behind, refuses the same callers, and a HEAD shows no reason",
 	"identity/authenticate.go:BySession:check for POST /auth/device/confirm":     "it is decided again in the transaction",
+	"identity/link.go:Linking:Check":                                             "what the page offers; the operation decides",
+	"identity/link.go:prepareLink:Check":                                         "the press of the button that follows decides and confirms the same",
+	"identity/link.go:prepareLink:Confirm left out":                              "the press of the button that follows decides and confirms the same",
 	"identity/authenticate.go:BySession:check for POST /auth/link/confirm":       "it is decided again in the transaction",
 
 	"authz/operation.go:locate:decide for DELETE /v1/me/identities/{id}":    oneRelation,

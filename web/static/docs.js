@@ -1,2 +1,2 @@
-// Shows /openapi.json; the session cookie goes along, a key can be entered under Authorize.
+// Shows /openapi.json. It sends the session cookie; a key can be set under Authorize.
 SwaggerUIBundle({ url: "/openapi.json", dom_id: "#docs", deepLinking: true, defaultModelsExpandDepth: 0, validatorUrl: null });

@@ -1,5 +1,5 @@
-// The token of an invitation stands in the fragment, which no browser sends. It waits in this tab
-// while the person signs in, and is posted once they have, to see what it offers.
+// The invitation's token is in the fragment, which no browser sends. This tab keeps it while the
+// person signs in, then posts it to show what it offers.
 const key = "noted-invitation";
 if (location.hash.length > 1) {
   sessionStorage.setItem(key, location.hash.slice(1));

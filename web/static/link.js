@@ -1,4 +1,4 @@
-// A button with data-link begins to link the sign-in of that provider to the account.
+// A button with data-link starts linking that provider's sign-in to the account.
 for (const button of document.querySelectorAll("[data-link]")) {
   button.addEventListener("click", async () => {
     const answer = await fetch("/v1/me/identities", {
