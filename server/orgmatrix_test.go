@@ -8,6 +8,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
 
+	"noted"
+	"noted/server"
 	"noted/server/servertest"
 )
 
@@ -306,4 +308,19 @@ func TestOrganizationsAnswerEveryoneAsTheAccessMatrixSays(t *testing.T) {
 		})
 	}
 	t.Logf("%d rows, %d callers: %d cells", len(rows), len(callers), cells)
+}
+
+// To leave is one's own, whatever one may know of the other members.
+func TestWhoMayNotReadMembersLeavesAllTheSame(t *testing.T) {
+	t.Parallel()
+	text := strings.Replace(string(noted.Policy), "p, org-reader, member, read\n", "", 1)
+	policy, err := servertest.LoadPolicy([]byte(text))
+	env := servertest.New(t, func(o *server.Options) { o.Policy = servertest.Fixed(t, policy, err) })
+	alice, bob := env.SignIn(t, "alice"), env.SignIn(t, "bob")
+	org := env.NewOrg(t, alice, "acme")
+	env.Join(t, alice, org, "bob", "reader")
+	var me struct{ ID string }
+	env.Do(t, http.MethodGet, "/v1/me", bob, nil).JSON(t, &me)
+	checkStatus(t, "lists the members", env.Do(t, http.MethodGet, "/v1/orgs/"+org+"/members", bob, nil), http.StatusForbidden, "member read")
+	checkStatus(t, "leaves", env.Do(t, http.MethodDelete, "/v1/orgs/"+org+"/members/"+me.ID, bob, nil), http.StatusNoContent, "")
 }
