@@ -14,12 +14,12 @@ import (
 	"noted/internal/problem"
 )
 
-// An organization's notebook, to which the caller stands as an admin when the request comes.
+// An organization's notebook. The caller is an admin when the request comes.
 func findNotebook(context.Context, *authz.Principal, authz.Place) (authz.Standing, func(context.Context) (int, error), error) {
 	return authz.Standing{Org: someOrg, Role: "admin"}, func(context.Context) (int, error) { return 1, nil }, nil
 }
 
-// request sends one to an operation on a notebook, and returns the status.
+// request sends a request to an operation on a notebook and returns the status.
 func request(t *testing.T, method string, caller *authz.Principal, handler func(context.Context, *struct{}, authz.Found[int]) (*nothing, error)) int {
 	t.Helper()
 	api, routes := newAPI()
@@ -38,7 +38,7 @@ func person(t *testing.T, more string) *authz.Principal {
 	return authz.NewPrincipal(authz.Principal{ID: uuid.New(), Kind: authz.KindUser, Via: authz.ViaSession}, mustLoad(t, string(noted.Policy)+more), nil)
 }
 
-// Whatever writes to what is an organization's decides again, or its operation never succeeds: no test of it passes.
+// An operation that writes an organization's things must decide again, or it never succeeds: no test of it passes.
 func TestAWriteThatDoesNotDecideAgainFails(t *testing.T) {
 	caller := person(t, "")
 	for name, test := range map[string]struct {
@@ -76,7 +76,7 @@ func TestAWriteThatDoesNotDecideAgainFails(t *testing.T) {
 	}
 }
 
-// The second decision is about the caller whom the transaction confirmed, never about the one from outside.
+// The second decision is about the caller whom the transaction confirmed, not about the one from outside.
 func TestTheSecondDecisionIsOnTheCallerOfTheTransaction(t *testing.T) {
 	caller := person(t, "")
 	demoted := authz.NewPrincipal(*caller, mustLoad(t, "p, user, self, read\np, org-admin, notebook, read\n"), nil)
@@ -104,7 +104,7 @@ func TestTheSecondDecisionIsOnTheCallerOfTheTransaction(t *testing.T) {
 	}
 }
 
-// Who could reach no thing of the kind is not told that one is gone.
+// A caller who can reach nothing of the kind is not told that a thing is gone.
 func TestWhatIsGoneIsToldToWhomeverItConcerns(t *testing.T) {
 	caller, gone := person(t, ""), errors.New("gone")
 	request(t, http.MethodPatch, caller, func(ctx context.Context, _ *struct{}, found authz.Found[int]) (*nothing, error) {

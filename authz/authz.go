@@ -27,7 +27,7 @@ const (
 	Own        Relation = "own"
 	Org        Relation = "org"        // of an organization in which the caller has a role or a grant
 	Restricted Relation = "restricted" // the same, in a restricted notebook, by the role
-	Any        Relation = "any"        // somebody else's: nothing but a platform-wide permission reaches it
+	Any        Relation = "any"        // somebody else's: only a platform-wide permission reaches it
 )
 
 // Object is a kind with a relation, as policy.csv writes it: note:own, self.
@@ -47,7 +47,7 @@ func (o Object) Kind() Kind {
 	return Kind(kind)
 }
 
-// relation is the part after it.
+// relation is the part after the colon.
 func (o Object) relation() Relation {
 	_, relation, _ := strings.Cut(string(o), ":")
 	return Relation(relation)
@@ -65,7 +65,7 @@ func (p Permission) String() string { return string(p.Object) + " " + string(p.A
 // Via is how a principal proved who they are.
 type Via string
 
-// By a browser's or a script's session, or by an API key.
+// A browser's or a script's session, or an API key.
 const (
 	ViaSession Via = "session"
 	ViaKey     Via = "key"
@@ -77,9 +77,9 @@ const (
 	KindService = "service"
 )
 
-// Principal is who is calling, with what they may do under the policy that was in force
-// when the request came. identity makes it; nothing in it comes from the request but the
-// credential that was checked.
+// Principal is the caller, with what they may do under the policy that was in force
+// when the request came. identity makes it. Only the checked credential comes from the
+// request.
 type Principal struct {
 	ID    uuid.UUID // the user's; the key's for a service
 	Kind  string    // KindUser, or KindService for an organization's key
@@ -88,30 +88,30 @@ type Principal struct {
 	Via   Via
 	// Session is the session's id (zero for a key).
 	Session uuid.UUID
-	// ByBrowser tells that the session began with a sign-in in a browser. One that was derived, a
-	// device's or that of a program's ID token, derives nothing itself.
+	// ByBrowser is true for a session that began with a sign-in in a browser. A derived session (a
+	// device's, or one for a program's ID token) cannot derive another.
 	ByBrowser bool
 	// Key and KeyRole are the key's id and role (zero for a session).
 	Key     uuid.UUID
 	KeyRole string
-	// Secret is which of the key's secrets was presented (zero for a session).
+	// Secret is the key's secret that was presented (zero for a session).
 	Secret uuid.UUID
 	// Org and OrgRole are a service's organization and its role there (zero for a user).
 	Org     uuid.UUID
 	OrgRole string
-	// Roles are the platform roles in force, sorted, those that others include too. Read only.
+	// Roles are the platform roles in force, with included roles, sorted. Read only.
 	Roles []string
 
 	allowed Set     // on the platform
 	wide    Set     // the same before the key's role narrowed it
 	narrow  Set     // what the key's role leaves; everything for a session
-	policy  *Policy // by which all of this was found
+	policy  *Policy // the policy that decided all of this
 }
 
-// NewPrincipal completes p: with the roles that the policy gives to names (provider:subject,
-// an e-mail, group:provider:value), and narrowed by KeyRole when the caller came by a key.
-// A key role that the policy does not define allows nothing. A service holds no platform role:
-// on the platform its key role alone lets it ask who it is.
+// NewPrincipal adds to p the roles that the policy gives to names (provider:subject,
+// an e-mail, group:provider:value), and narrows them by KeyRole when the caller uses a key.
+// A key role that the policy does not define allows nothing. A service holds no platform role.
+// On the platform it may only ask who it is, if its key role allows that.
 func NewPrincipal(p Principal, policy *Policy, names []string) *Principal {
 	p.policy, p.narrow = policy, everything
 	if p.Via != ViaSession {
@@ -127,8 +127,8 @@ func NewPrincipal(p Principal, policy *Policy, names []string) *Principal {
 	return &p
 }
 
-// refuse is 403 for the permission. It tells that the key's role alone is in the way when the
-// caller would be allowed without it.
+// refuse returns a 403 for the permission. If the caller would be allowed without the key's
+// role, the 403 says so.
 func (p *Principal) refuse(needed Permission, allowed func(*Principal) bool) error {
 	e := problem.Forbidden(needed.String())
 	if p.Via == ViaKey {
@@ -141,13 +141,13 @@ func (p *Principal) refuse(needed Permission, allowed func(*Principal) bool) err
 	return e
 }
 
-// Holds tells whether the principal may do p, whatever the thing.
+// Holds reports whether the principal has the permission for all things.
 func (p *Principal) Holds(permission Permission) bool {
 	return p.allowed.Has(permission)
 }
 
-// ever reports whether there may be a thing for which this principal holds what is needed. In which
-// organizations a user has which role only the database knows.
+// ever reports whether the principal could hold the permission on some thing. Only the database
+// knows which role a user has in which organization.
 func (p *Principal) ever(needed Permission) bool {
 	if vocabulary.known[needed].judged == onPlatform {
 		return p.Holds(needed)
@@ -159,9 +159,9 @@ func (p *Principal) ever(needed Permission) bool {
 	return len(roles) > 0 || vocabulary.granted(needed) && len(p.AccessesFor(needed)) > 0
 }
 
-// CheckKind decides what principal and operation decide alone, before the thing is looked
-// up: a caller who could neither read nor act on any thing of this kind gets 403, whether
-// it exists or not, naming the permission nearest to them.
+// CheckKind decides before the thing is looked up, by principal and operation alone. It returns
+// a 403 if the caller can neither read nor act on anything of this kind, whether the thing
+// exists or not. The 403 names the permission nearest to them.
 func (p *Principal) CheckKind(kind Kind, act Act) error {
 	by := vocabulary.of(kind).by
 	if p.everBy(by[act].outside, act) || p.everBy(by["read"].outside, "read") {
@@ -170,8 +170,8 @@ func (p *Principal) CheckKind(kind Kind, act Act) error {
 	return p.lacks(by[act].outside, act)
 }
 
-// checkEver is CheckKind for an operation without a target, by the given objects: reading
-// alone does not let anybody act.
+// checkEver is CheckKind by the given objects, for an operation without a target. Permission
+// to read is not enough to act.
 func (p *Principal) checkEver(objects []Object, act Act) error {
 	if p.everBy(objects, act) {
 		return nil
@@ -179,12 +179,12 @@ func (p *Principal) checkEver(objects []Object, act Act) error {
 	return p.lacks(objects, act)
 }
 
-// everBy is ever by any of the objects.
+// everBy is ever for any of the objects.
 func (p *Principal) everBy(objects []Object, act Act) bool {
 	return slices.ContainsFunc(objects, func(o Object) bool { return p.ever(Permission{o, act}) })
 }
 
-// lacks is 403 for a kind, naming the nearest of the objects; nothing is a service's own.
+// lacks returns a 403 that names the nearest of the objects. A service owns nothing.
 func (p *Principal) lacks(objects []Object, act Act) error {
 	if len(objects) == 0 {
 		return fmt.Errorf("authz: nothing takes the act %q here", act)
@@ -196,8 +196,8 @@ func (p *Principal) lacks(objects []Object, act Act) error {
 	return p.refuse(Permission{nearest, act}, func(p *Principal) bool { return p.everBy(objects, act) })
 }
 
-// Check decides for something without a target: one of one's own (note:own write for
-// creating), or an area (audit:any read). It is 403 or nil.
+// Check decides without a target: on making something of one's own (note:own write), or on
+// an area (audit:any read). It returns a 403 or nil.
 func (p *Principal) Check(permission Permission) error {
 	if p.Holds(permission) {
 		return nil
@@ -205,7 +205,7 @@ func (p *Principal) Check(permission Permission) error {
 	return p.refuse(permission, func(p *Principal) bool { return p.Holds(permission) })
 }
 
-// NotFound is 404 for a thing of this kind, which is not there, or which the caller may not read.
+// NotFound returns a 404 for a thing of this kind that is missing or that the caller may not read.
 func NotFound(kind Kind) error {
 	return problem.NotFound(cmp.Or(vocabulary.of(kind).word, string(kind)))
 }

@@ -15,11 +15,11 @@ import (
 	"noted/authz"
 )
 
-// badFile is a part of testdata/bad.txt: a file, and what is said of it.
+// badFile is a part of testdata/bad.txt: a file and its faults.
 type badFile struct {
 	name  string
-	model bool     // it is a model.conf; else lines that are added to good
-	text  string   // with \u200b and the like written out
+	model bool     // a model.conf; else lines that are added to good
+	text  string   // with \u200b and the like as escapes
 	want  []string // [rule] FILE:LINE:COLUMN: MESSAGE
 }
 
@@ -37,7 +37,7 @@ func readBad(t *testing.T) []badFile {
 		switch {
 		case isName:
 			files = append(files, badFile{name: name, model: strings.HasPrefix(name, "model: ")})
-		case len(files) == 0: // what stands above the first
+		case len(files) == 0: // the text above the first
 		case isWant:
 			files[len(files)-1].want = append(files[len(files)-1].want, want)
 		default:
@@ -85,7 +85,7 @@ func TestEveryBadFileIsToldInTheseWords(t *testing.T) {
 			}
 		})
 	}
-	// No rule is without a file.
+	// Every rule has a file.
 	for _, name := range []string{"policy.go", "read.go", "rules.go", "model.go"} {
 		source, err := os.ReadFile(name)
 		if err != nil {
@@ -96,7 +96,7 @@ func TestEveryBadFileIsToldInTheseWords(t *testing.T) {
 			t.Errorf("%s has the rules %v", name, found)
 		}
 		for _, one := range found {
-			if !rules[one[1]] && one[1] != "no-admin" && one[1] != "model-length" { // which have tests of their own
+			if !rules[one[1]] && one[1] != "no-admin" && one[1] != "model-length" { // these have tests of their own
 				t.Errorf("the rule %s of %s has no bad file", one[1], name)
 			}
 		}

@@ -1,6 +1,6 @@
 //go:build !race
 
-// Sizes, of which nothing is learned under the race detector. `make test` runs it without.
+// Sizes. The race detector has nothing to find here. `make test` runs it without.
 
 package authz_test
 
@@ -13,8 +13,8 @@ import (
 	"noted/authz"
 )
 
-// sized is a policy of so many p lines, in roles of ten lines that include one another, and so
-// many g lines that name people.
+// sized is a policy with p p lines, in roles of ten lines that include one another, and g g lines
+// that name people.
 func sized(p, g int) string {
 	var b strings.Builder
 	var platform []authz.Permission
@@ -41,7 +41,7 @@ func sized(p, g int) string {
 
 var sizes = []struct{ p, g int }{{100, 10}, {1_000, 10}, {1_000, 100_000}}
 
-// BenchmarkDecide is one decision by the compiled table, as every request takes it.
+// BenchmarkDecide is one decision by the compiled table, as for every request.
 func BenchmarkDecide(b *testing.B) {
 	for _, size := range sizes {
 		policy := mustLoad(b, sized(size.p, size.g))
@@ -101,7 +101,7 @@ func TestADecisionByNameAllocatesNothing(t *testing.T) {
 	}
 }
 
-// A policy of this size loads in well under two seconds; this only tells a quadratic step from none.
+// A policy of this size loads in well under two seconds; this only catches a quadratic step.
 func TestAHundredThousandPeopleLoad(t *testing.T) {
 	start := time.Now()
 	policy := mustLoad(t, sized(1_000, 100_000))

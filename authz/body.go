@@ -17,13 +17,13 @@ import (
 	"noted/internal/strictjson"
 )
 
-// maxBody is what an operation takes, in bytes, that says nothing else by MaxBodyBytes: a handful of
-// names and ids, each character of which may be escaped.
+// maxBody is the limit in bytes for an operation that sets no MaxBodyBytes. It has room for a handful of
+// names and ids with every character escaped.
 const maxBody = 16 << 10
 
-// serve registers a declared operation. Its body, if it has one, is bounded and checked here, after the
-// decision and before huma decodes it into the input: MaxBodyBytes is the most that it takes, and
-// what makes no Shape is a fault of the declaration.
+// serve registers a declared operation. If it has a body, the body is checked here, after the
+// decision and before huma decodes it. MaxBodyBytes is its limit. A body type that makes no Shape is
+// a fault of the declaration.
 func serve[I, O any](a *API, op huma.Operation, handler func(context.Context, *I) (*O, error)) {
 	if _, hasBody := reflect.TypeFor[I]().FieldByName("Body"); !hasBody {
 		huma.Register(a.huma, op, handler)
@@ -33,7 +33,7 @@ func serve[I, O any](a *API, op huma.Operation, handler func(context.Context, *I
 	if intake.limit == 0 {
 		intake.limit = maxBody
 	}
-	// huma's own reading has no limit, deadline and validation left.
+	// Turn off huma's own limit, deadline and validation.
 	op.MaxBodyBytes, op.BodyReadTimeout, op.SkipValidateBody = -1, -1, true
 	op.RequestBody = &huma.RequestBody{}
 	op.Middlewares = append(op.Middlewares, intake.hold)
@@ -49,19 +49,19 @@ type intake struct {
 	budget *bodies.Budget
 	limit  int64
 	shape  *strictjson.Shape
-	large  [maxClass + 1]sync.Pool // of buffers, by the power of two that is their size
+	large  [maxClass + 1]sync.Pool // of buffers; the index is the log2 of their size
 }
 
-// Bodies beyond 2 MiB get buffers that are used again: as garbage they would be most of what the process holds
+// Buffers for bodies over 2 MiB are reused. As garbage they would be most of the process's memory
 // while somebody sends one after another. (A note of the largest size is smaller unless most of it is
-// escaped; its buffer is given up as soon as it is decoded, and not rounded up.) A pool forgets what two
+// escaped. Its buffer is not rounded up and is dropped once decoded.) A pool drops what two
 // collections found unused.
 const (
 	minClass = 22
 	maxClass = 23
 )
 
-// hold is the middleware that follows the decision: until the request is done, its body counts.
+// hold is the middleware after the decision. The body counts until the request is done.
 func (i *intake) hold(ctx huma.Context, next func(huma.Context)) {
 	r, w := humachi.Unwrap(ctx)
 	body, err := i.budget.Take(w, r, From(ctx.Context()).ID, i.limit)
@@ -70,7 +70,7 @@ func (i *intake) hold(ctx huma.Context, next func(huma.Context)) {
 	}
 	defer body.Release()
 	checked := &checked{Body: body, intake: i}
-	defer checked.putBack() // the input is decoded: nothing refers to the buffer
+	defer checked.putBack() // the input is decoded; nothing refers to the buffer
 	r.Body = checked
 	next(ctx)
 }
@@ -82,8 +82,8 @@ type checked struct {
 	large  []byte
 }
 
-// grow makes room for a body whose length is known, and for what ReadFrom wants for its end. Into the place of
-// huma's buffer comes a large one; huma drops those.
+// grow makes room for a body of known length, and for the spare bytes that ReadFrom wants. It replaces
+// huma's buffer with a large one if needed; huma drops large ones.
 func (c *checked) grow(buffer *bytes.Buffer) {
 	length := int(c.Length()) + bytes.MinRead
 	class := bits.Len(uint(length - 1))
@@ -104,11 +104,11 @@ func (c *checked) putBack() {
 	}
 }
 
-// Read is not how huma reads, which copies with io.Copy; what came this way would be unchecked.
+// Read always fails: what it read would be unchecked. huma copies with io.Copy, which calls WriteTo.
 func (*checked) Read([]byte) (int, error) { return 0, errors.New("a body was read without its check") }
 
-// WriteTo reads the whole body into huma's buffer, which is made large enough at once, and checks it
-// there: nothing else holds it.
+// WriteTo reads the whole body into huma's buffer, grown once, and checks it there. No second copy
+// is held.
 func (c *checked) WriteTo(to io.Writer) (int64, error) {
 	buffer, ok := to.(*bytes.Buffer)
 	if !ok {

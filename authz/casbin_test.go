@@ -1,7 +1,7 @@
 //go:build !race
 
-// What is here asks Casbin some hundred thousand times, on one goroutine: there is no race to find, and the race
-// detector makes it ten times slower. `make test` runs it without.
+// These tests ask Casbin some hundred thousand times, on one goroutine. There is no race to find, and the race
+// detector makes them ten times slower. `make test` runs them without.
 
 package authz_test
 
@@ -21,7 +21,7 @@ import (
 	"noted/authz"
 )
 
-// goodFiles are read as they look.
+// goodFiles mean what they look like.
 var goodFiles = map[string]string{
 	"a byte order mark":               "\xef\xbb\xbfp, user, note:own, read\ng, dev:ada, user\n",
 	"line ends of Windows":            "p, user, note:own, read\r\np, admin, note:any, read\r\ng, dev:ada, admin\r\n",
@@ -48,8 +48,8 @@ var goodFiles = map[string]string{
 	"the shipped one":                 string(noted.Policy),
 }
 
-// plainly is what Casbin itself makes of a policy: the fields that encoding/csv reads on each
-// line, nothing else. Subjects are all that stand in the first column of a line.
+// plainly is Casbin's own reading of a policy: the fields that encoding/csv reads on each line,
+// and nothing else. subjects are all the first columns.
 func plainly(t testing.TB, text string) (enforcer *casbin.Enforcer, subjects []string) {
 	t.Helper()
 	var clean strings.Builder
@@ -86,8 +86,8 @@ func plainly(t testing.TB, text string) (enforcer *casbin.Enforcer, subjects []s
 	return enforcer, slices.Compact(subjects)
 }
 
-// compare asks both for every subject and every n-th permission, and counts the answers. What
-// everybody holds a name holds too, which Casbin knows nothing of.
+// compare asks both about every subject and every n-th permission, and counts the answers. A
+// name also holds what everybody holds, which Casbin does not know.
 func compare(t testing.TB, policy *authz.Policy, text string, n int) (allow, deny int) {
 	t.Helper()
 	enforcer, subjects := plainly(t, text)
@@ -139,7 +139,7 @@ func TestGoodFilesMeanToCasbinWhatTheySay(t *testing.T) {
 	}
 }
 
-// Whatever the bytes: no panic, and what is taken means to Casbin what it says. Each fault has a
+// For any bytes: no panic, and what is accepted means to Casbin what it says. Each fault has a
 // place in the file.
 func FuzzLoad(f *testing.F) {
 	for _, text := range goodFiles {
@@ -176,7 +176,7 @@ func FuzzLoad(f *testing.F) {
 	})
 }
 
-// generated is a sound policy: roles that include up to ten deep, people with several names.
+// generated is a valid policy: roles that include up to ten deep, people with several names.
 func generated(t *rapid.T) string {
 	var b strings.Builder
 	seen := map[string]bool{}
@@ -198,7 +198,7 @@ func generated(t *rapid.T) string {
 	}
 	families := []struct {
 		prefix string
-		deep   int // roles one below the other; a person's own line comes above
+		deep   int // roles one below the other; a person's own line is above them
 		may    []authz.Permission
 	}{
 		{"r", 9, platform},
@@ -245,7 +245,7 @@ func TestDecisionsAreCasbinsOwn(t *testing.T) {
 		}
 		more, less := compare(t, policy, text, 5)
 		allow, deny = allow+more, deny+less
-		// Several names together, some of them by a key.
+		// Several names together, some of them with a key.
 		enforcer, _ := plainly(t, text)
 		names := rapid.SliceOfDistinct(rapid.SampledFrom([]string{"dev:ada", "ada@example.com", "group:dev:staff", "group:dev:a, b", "dev:none"}), rapid.ID).Draw(rt, "names")
 		keyRole := fmt.Sprintf("key-%d", rapid.IntRange(0, 2).Draw(rt, "key role"))
@@ -283,7 +283,7 @@ func TestDecisionsAreCasbinsOwn(t *testing.T) {
 	}
 }
 
-// policy_test.csv holds each promise: whichever line of the shipped policy is taken away, some
+// policy_test.csv tests each promise: if any line of the shipped policy is removed, some
 // expectation fails.
 func TestNoLineOfTheShippedPolicyIsWithoutAnExpectation(t *testing.T) {
 	taken := 0

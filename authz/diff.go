@@ -6,27 +6,27 @@ import (
 	"strings"
 )
 
-// Change is what one policy gives a subject and another does not.
+// Change is the difference between what two policies give a subject.
 type Change struct {
 	// Who is a role, a name as in a g line, or user: everyone who signs in.
 	Who  string `json:"who"`
 	Kind string `json:"kind"` // role, person, group or everyone
-	// Roles are those of a person or group, by inclusion too.
+	// Roles of a person or group, with included roles.
 	GainsRoles []string `json:"gains_roles"`
 	LosesRoles []string `json:"loses_roles"`
-	// Permissions, "OBJECT ACT". For a person or group those of everyone are left out.
+	// Permissions, "OBJECT ACT". For a person or group, those of everyone are left out.
 	Gains []string `json:"gains"`
 	Loses []string `json:"loses"`
 	// Reaches are the permissions gained that reach other people's notes.
 	Reaches []string `json:"reaches_others_notes"`
 }
 
-// Diff says who gains and who loses what when p takes the place of old: roles first, then
-// everyone, then people and groups, each by name. A person is not shown when only what everyone
-// may do changed.
+// Diff lists who gains and who loses what when p replaces old: roles first, then
+// everyone, then people and groups, each by name. A person is left out if only everyone's
+// permissions changed.
 func (p *Policy) Diff(old *Policy) []Change {
 	changes := []Change{}
-	// add notes what changed between two holders, but for what changed for everyone.
+	// add records what changed between two holders, except what changed for everyone.
 	add := func(who, kind string, before, after, gone, come holder) {
 		gains, loses := after.set.without(before.set).without(come.set), before.set.without(after.set).without(gone.set)
 		c := Change{
@@ -59,7 +59,7 @@ func (p *Policy) Diff(old *Policy) []Change {
 	return changes
 }
 
-// othersNotes are the permissions on notes that are not the caller's own, deleted ones too.
+// othersNotes are the permissions on other people's notes, including deleted ones.
 func othersNotes() (set Set) {
 	for bit, one := range vocabulary.permissions {
 		if vocabulary.known[one].of.everywhere && one.Object.relation() != Own {
@@ -69,7 +69,7 @@ func othersNotes() (set Set) {
 	return set
 }
 
-// list is the set's permissions in the order of the vocabulary.
+// list returns the set's permissions in the order of the vocabulary.
 func (s Set) list() []string {
 	list := []string{}
 	for _, one := range vocabulary.permissions {

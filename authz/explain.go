@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Step is a line of policy.csv that has a part in a decision.
+// Step is a line of policy.csv that plays a part in a decision.
 type Step struct {
 	Line int    `json:"line"` // 0 for a line that is in no file
 	Text string `json:"text"`
@@ -17,8 +17,8 @@ type Step struct {
 // Missing is what a denial lacks.
 type Missing struct {
 	Permission string `json:"permission"`
-	// Roles are those that would give it: to a person platform roles, or roles in an organization
-	// for what is decided there; to a role those of its family.
+	// Roles would give the permission. For a person they are platform roles, or roles in an
+	// organization for what is decided there. For a role they are of its family.
 	Roles []string `json:"roles" nullable:"false"`
 }
 
@@ -33,16 +33,16 @@ func (m *Missing) String() string {
 // Explanation is a decision with its reasons.
 type Explanation struct {
 	Allowed bool `json:"allowed"`
-	// Because are the lines that allow it, way after way, each line once.
+	// Because lists the lines that allow it, way after way, each line once.
 	Because []Step   `json:"because" nullable:"false"`
 	Missing *Missing `json:"missing"` // nil when it is allowed
-	// LimitedBy is the API key's role, where that alone lacks it; nil otherwise.
+	// LimitedBy is the API key's role if only that lacks it; nil otherwise.
 	LimitedBy *string `json:"limited_by" doc:"The API key's role, where that alone lacks it"`
 
-	// Ways are the ways that lead to the permission, one for each role that holds it by a line of
-	// its own: from the subject's g line to the p line.
+	// Ways lead from the subject's g line to a p line with the permission. There is one for each
+	// role that has such a p line.
 	Ways [][]Step `json:"-"`
-	// KeyWays are those that lead from an API key's role to it.
+	// KeyWays lead from an API key's role to it.
 	KeyWays [][]Step `json:"-"`
 }
 
@@ -58,7 +58,7 @@ func (e *Explanation) explained() {
 	}
 }
 
-// lines are the numbers of the lines, for an error message.
+// lines lists the line numbers for an error message.
 func (e Explanation) lines() string {
 	var list []string
 	for _, step := range e.Because {
@@ -67,10 +67,10 @@ func (e Explanation) lines() string {
 	return "line " + strings.Join(list, ", ")
 }
 
-// ErrObject is in ParsePermission's error when the object is unknown.
+// ErrObject is wrapped in ParsePermission's error when the object is unknown.
 var ErrObject = errors.New("unknown object")
 
-// ParsePermission reads an object and an act. Its error says what to write instead.
+// ParsePermission checks an object and an act. Its error says what to write instead.
 func ParsePermission(object, act string) (Permission, error) {
 	acts := vocabulary.acts[Object(object)]
 	if acts == nil {
@@ -82,11 +82,11 @@ func ParsePermission(object, act string) (Permission, error) {
 	return Permission{Object(object), Act(act)}, nil
 }
 
-// Explain says whether a role, or a person or group with these names as in g lines, known or
-// not, may do what is asked, and by which lines.
+// Explain decides whether subjects may do it, and by which lines: a role, or the names of a
+// person or group as in g lines, known or not.
 func (p *Policy) Explain(needed Permission, subjects ...string) Explanation {
 	e := Explanation{Because: []Step{}}
-	// Somebody, who is a user besides; else one role.
+	// Either somebody, who also holds the role user, or one role.
 	somebody := len(subjects) != 1 || isName(subjects[0])
 	if somebody {
 		e.Allowed = p.held(subjects).set.Has(needed)
@@ -112,9 +112,9 @@ func (p *Policy) Explain(needed Permission, subjects ...string) Explanation {
 	return e
 }
 
-// ExplainBy is Explain for somebody who comes by an API key of the role, which has to allow it
-// too; by none when that is empty. A service, whose subject is its role in its organization, may
-// ask who it is by its key's role alone.
+// ExplainBy is Explain for a caller with an API key, whose role must allow it too. An empty
+// keyRole means no key. A service's subject is its role in its organization. To ask who it is,
+// it needs only its key's role.
 func (p *Policy) ExplainBy(keyRole string, needed Permission, subjects ...string) Explanation {
 	e := p.Explain(needed, subjects...)
 	service := len(subjects) == 1 && family(subjects[0]) == "an organization" && needed == serviceSelf
@@ -131,11 +131,11 @@ func (p *Policy) ExplainBy(keyRole string, needed Permission, subjects ...string
 	return e
 }
 
-// serviceSelf is what a service may do outside of its organization.
+// serviceSelf is what a service may do outside its organization.
 var serviceSelf = Permission{"self", "read"}
 
-// ways follows g lines from subject, the shortest way first, to each role with a p line that
-// gives what is needed, and leaves out roles that were reached before.
+// ways follows g lines from subject, shortest way first, to each role with a p line that gives
+// the permission. It leaves out roles that were reached before.
 func (p *Policy) ways(needed Permission, subject string, reached map[string]bool) [][]Step {
 	type place struct {
 		role string
@@ -163,8 +163,8 @@ func (p *Policy) ways(needed Permission, subject string, reached map[string]bool
 	return found
 }
 
-// Knows is empty when a line of the policy defines the role, or names the person or group;
-// else it says what that means for them.
+// Knows returns "" if a line of the policy defines the role, or names the person or group.
+// Otherwise it says what that means for them.
 func (p *Policy) Knows(subject string) string {
 	switch {
 	case !isName(subject) && p.IsRole(subject), p.holders[subject] != nil:

@@ -41,23 +41,23 @@ func TestAnExplanationNamesTheLinesOfEachWay(t *testing.T) {
 	policy := mustLoad(t, team, authz.Grouping{Who: "dev:ada", Role: "staff"})
 	for _, c := range []struct {
 		subjects, asks string
-		ways           string // line numbers; ways apart by |
-		missing        string // roles, when it is denied
+		ways           string // line numbers; ways are separated by |
+		missing        string // roles, if it is denied
 	}{
 		{"moderator", "note:any read", "4", ""},
 		{"boss", "note:any read", "7|5 4", ""},
 		{"boss", "user:any read", "6 3", ""},
 		{"dev:mona", "note:any read", "10 7|10 5 4", ""},
-		{"dev:mona", "note:own read", "2", ""}, // as everybody
+		{"dev:mona", "note:own read", "2", ""}, // like everybody
 		{"dev:nobody", "note:own read", "2", ""},
 		{"nobody@example.com", "note:any read", "", "boss moderator"},
 		{"dev:mona group:dev:mods", "note:any read", "10 7|10 5 4", ""}, // each role once
 		{"group:dev:mods dev:none", "note:any read", "11 4", ""},
-		{"dev:ada", "user:any read", "0 3", ""}, // a line of no file
+		{"dev:ada", "user:any read", "0 3", ""}, // a line in no file
 		{"user", "note:any read", "", "boss moderator"},
 		{"moderator", "note:own read", "", "user"},
 		{"dev:mona", "note:org write", "", "org-admin"}, // what would give it is held elsewhere
-		{"dev:mona", "deadzone:any purge", "", ""},      // nothing would
+		{"dev:mona", "deadzone:any purge", "", ""},      // nothing would give it
 		{"key-reader", "note:any read", "9", ""},
 		{"key-reader", "user:any read", "", ""},
 		{"no-such-role", "note:any read", "", "boss moderator"},
@@ -135,7 +135,7 @@ g, dev:new, user
 	none := []string{}
 	moderator := authz.Change{Kind: "role", Who: "moderator", GainsRoles: none, LosesRoles: none, Gains: []string{"note:own write", "note:any write"}, Loses: []string{"user:any read"}, Reaches: []string{"note:any write"}}
 	held := func(who string) authz.Change {
-		// note:own write is kept by the role, though everyone loses it.
+		// The role keeps note:own write, though everyone loses it.
 		return authz.Change{Kind: "person", Who: who, GainsRoles: none, LosesRoles: none, Gains: []string{"note:any write"}, Loses: []string{"user:any read"}, Reaches: []string{"note:any write"}}
 	}
 	want := []authz.Change{
@@ -153,7 +153,7 @@ g, dev:new, user
 	if got := next.Diff(next); len(got) != 0 {
 		t.Errorf("a policy differs from itself: %+v", got)
 	}
-	// The other way round, what was gained is lost.
+	// The other way round, gains are losses.
 	back := old.Diff(next)
 	for i, c := range back {
 		if c.Kind == "role" && c.Who == "moderator" && (!slices.Equal(c.Gains, moderator.Loses) || !slices.Equal(c.Loses, moderator.Gains)) {
@@ -204,7 +204,7 @@ func TestWarningsSayWhatALineDoesNotDo(t *testing.T) {
 			t.Errorf("%s:\n%s\nwant\n%s", c.name, got.Error(), c.want)
 		}
 	}
-	// Without a configuration nothing is said of providers.
+	// Without a configuration there are no warnings about providers.
 	if got := mustLoad(t, start+"g, googel:2, admin\ng, ada@other.example, admin\n").Warnings(nil); len(got) != 0 {
 		t.Errorf("got %v", got)
 	}
@@ -217,7 +217,7 @@ func TestAnAdminIsRequiredByPlaceToo(t *testing.T) {
 	for _, c := range []struct {
 		text      string
 		providers []authz.Provider
-		want      string // empty: there is one
+		want      string // empty: there is an admin
 	}{
 		{"g, dev:x, boss\n", nil, nobody},
 		{"g, dev:x, admin\n", nil, ""},
@@ -245,7 +245,7 @@ func TestAnAdminIsRequiredByPlaceToo(t *testing.T) {
 	}
 }
 
-// Nobody gives what they lack, so a role that may give others should hold what those hold.
+// Nobody gives what they lack, so a role that may give other roles should hold what those hold.
 func TestARoleThatMayGiveMoreThanItHoldsIsWarnedOf(t *testing.T) {
 	lesser := func(text string) string {
 		t.Helper()
@@ -270,7 +270,7 @@ func TestARoleThatMayGiveMoreThanItHoldsIsWarnedOf(t *testing.T) {
 		{"p, org-writer, member, write\n", `policy.csv:8:1: "org-writer" may member write, and yet cannot give org-admin, of which it lacks org delete; let it hold that too, or take member write from it`},
 		{"p, org-writer, key:org, write\n", `policy.csv:8:1: "org-writer" may key:org write, and yet cannot give org-admin, of which it lacks org delete; let it hold that too, or take key:org write from it`},
 		{"p, org-reader, grant, write\n", `policy.csv:8:1: "org-reader" may grant write, and yet cannot give grant-writer, of which it lacks note:org write; let it hold that too, or take grant write from it`},
-		// By inclusion; org-host is nobody's role by itself.
+		// By inclusion; org-host itself is nobody's role.
 		{"p, org-host, invitation, write\ng, org-writer, org-host\n", `policy.csv:9:1: "org-writer" may invitation write, and yet cannot give org-admin, of which it lacks org delete; let it hold that too, or take invitation write from it`},
 		{"p, org-host, invitation, write\ng, org-admin, org-host\n", ""},
 	} {
@@ -286,7 +286,7 @@ func TestTheShippedExpectationsLeaveNoPermissionOut(t *testing.T) {
 	if err != nil || len(result.Untested) > 0 {
 		t.Errorf("%v, untested: %v", err, result.Untested)
 	}
-	// That nothing expects a permission any more is noticed.
+	// A permission that no expectation covers any more is reported.
 	less := regexp.MustCompile(`(?m)^.*, org, create$`).ReplaceAllString(string(noted.PolicyTest), "")
 	result, err = policy.Test(authz.Source{Name: "policy_test.csv", Text: []byte(less)})
 	if err != nil || !slices.Equal(result.Untested, []string{"org create"}) {

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// Grow adds acts to an object of the vocabulary until the test ends. What was loaded or registered before does not
-// know them. The test must not run beside others.
+// Grow adds acts to an object of the vocabulary until the test ends. Anything loaded or registered before does not
+// know them. The test must not run in parallel.
 func Grow(t testing.TB, object Object, acts ...Act) {
 	t.Helper()
 	before := vocabulary

@@ -8,13 +8,13 @@ import (
 	"noted/internal/nearest"
 )
 
-// Fault is one thing that is wrong with a file: where, by which rule, what was read and what to
+// Fault is one error in a file: where it is, which rule it breaks, what was read, and what to
 // write instead.
 type Fault struct {
 	File string `json:"file"`
 	// Line counts from 1; 0 for a line that is in no file, such as those of `noted dev`.
 	Line int `json:"line"`
-	// Column counts characters from 1; a byte order mark is none.
+	// Column counts characters from 1, without a byte order mark.
 	Column  int    `json:"column"`
 	Rule    string `json:"rule"` // a stable word for programs, such as unknown-act
 	Message string `json:"message"`
@@ -25,10 +25,10 @@ func (f Fault) String() string {
 	return fmt.Sprintf("%s:%d:%d: %s", f.File, f.Line, f.Column, f.Message)
 }
 
-// Faults are all faults of a policy and its model, in the order of their places.
+// Faults are all faults of a policy and its model, in file order.
 type Faults []Fault
 
-// Error has a line for each of the first hundred.
+// Error returns a line for each of the first hundred.
 func (f Faults) Error() string {
 	const most = 100
 	var lines []string
@@ -42,7 +42,7 @@ func (f Faults) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// sorted orders by file as met first, then line and column.
+// sorted orders by file as first met, then line and column.
 func (f Faults) sorted() Faults {
 	var files []string
 	for _, one := range f {
@@ -62,7 +62,7 @@ func (f Faults) sorted() Faults {
 	return f
 }
 
-// err is nil without a fault.
+// err returns nil if there are no faults.
 func (f Faults) err() error {
 	if len(f) == 0 {
 		return nil
@@ -70,7 +70,7 @@ func (f Faults) err() error {
 	return f.sorted()
 }
 
-// instead says what to write for word: the known words that it nearly is, else all of them.
+// instead suggests what to write for word: the known word nearest to it, else all of them.
 func instead(word string, known []string) string {
 	if near := nearest.Of(word, known); near != "" {
 		return "write " + near

@@ -2,13 +2,13 @@ package authz
 
 import "slices"
 
-// Nobody gives more than they have: whoever gives a role in an organization, or a grant on a thing of
-// it, needs each permission in it there, by the credential that they presented. Else whoever may write
-// members, invitations, keys or grants, and nothing more, could make an admin, and be one.
+// Nobody gives more than they have. To give a role in an organization, or a grant on one of its things,
+// the caller needs each of its permissions there, by the credential they presented. Otherwise anyone who
+// may write members, invitations, keys or grants could make an admin, and become one.
 
-// GivesRole decides on giving somebody, or a key, the role in the organization to which the caller
-// stands so. A key's own role, which narrows it further, does not count: the role alone is judged. It is
-// 403 or nil; the 403 names the first permission that is lacking.
+// GivesRole decides whether the caller, with standing s, may give a person or a key the role in the
+// organization. For a key only that role is judged, not the key's own role, which narrows it further.
+// It returns a 403 that names the first missing permission, or nil.
 func (p *Principal) GivesRole(s Standing, role string) error {
 	has := func(p *Principal) Set { return p.policy.sets[organizationRole(s.Role)].and(p.narrow) }
 	lacking := p.policy.sets[organizationRole(role)].without(has(p))
@@ -19,10 +19,10 @@ func (p *Principal) GivesRole(s Standing, role string) error {
 	return p.refuse(needed, func(p *Principal) bool { return has(p).Has(needed) })
 }
 
-// GivesAccess decides on a grant on a note, or on a notebook and the notes in it, to which the caller
-// stands so: they need whatever it allows there, by their role or by a grant of their own, since that
-// somebody may do it to every note of the platform is nothing that they have in the organization.
-// It is 403 or nil, as GivesRole.
+// GivesAccess decides whether the caller, with standing s, may grant access to a note, or to a notebook
+// and its notes. They need all that the grant allows, by their role or a grant of their own. A
+// platform-wide permission does not count: it is nothing they have in the organization.
+// It returns a 403 or nil, as GivesRole does.
 func (p *Principal) GivesAccess(kind Kind, s Standing, access string) error {
 	given, reached := p.policy.sets[accessRole(access)], vocabulary.of(kind).grants
 	for _, needed := range vocabulary.permissions {

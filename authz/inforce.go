@@ -6,22 +6,22 @@ import (
 	"time"
 )
 
-// InForce is the policy by which requests are decided. Reload puts another in its place in one
-// step; whoever asked for Policy before keeps what they got.
+// InForce holds the policy that decides requests. Reload replaces it in one step. Callers that
+// already have a Policy keep theirs.
 type InForce struct {
 	load func() (*Policy, error)
-	one  sync.Mutex // reload at a time
+	one  sync.Mutex // one reload at a time
 	now  atomic.Pointer[State]
 }
 
-// State is a policy in force, and what is wrong with the files, if they are not what is in force.
+// State is the policy in force, and what is wrong with the files if they could not be loaded.
 type State struct {
 	Policy   *Policy
 	LoadedAt time.Time
 	Err      error // of the last reload
 }
 
-// NewInForce loads the first policy; load must give one.
+// NewInForce loads the first policy. It returns load's error.
 func NewInForce(load func() (*Policy, error)) (*InForce, error) {
 	f := &InForce{load: load}
 	policy, err := load()
@@ -32,14 +32,14 @@ func NewInForce(load func() (*Policy, error)) (*InForce, error) {
 	return f, nil
 }
 
-// Policy is the one in force.
+// Policy returns the policy in force.
 func (f *InForce) Policy() *Policy { return f.now.Load().Policy }
 
-// State is the policy in force with its circumstances.
+// State returns the policy in force and how it was loaded.
 func (f *InForce) State() State { return *f.now.Load() }
 
-// Reload loads again, and returns the policy in force before and after. One that cannot be
-// loaded changes nothing but State's Err; one that is the same, nothing but that it is nil.
+// Reload loads again, and returns the policy in force before and after. If loading fails, only
+// State's Err changes. If the policy is the same, Err is cleared.
 func (f *InForce) Reload() (before, after *Policy, err error) {
 	f.one.Lock()
 	defer f.one.Unlock()

@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// kinds are all kinds of things, each with all that is known of it here. Their objects and acts are the
-// vocabulary: a policy line outside it is refused, and so is an operation that declares anything else.
+// kinds lists all kinds of things, with all that is known of each here. Their objects and acts are the
+// vocabulary. A policy line or a declared operation outside it is refused.
 var kinds = []kindEntry{
 	{
 		kind: "note", everywhere: true, grants: []Kind{"note"},
@@ -18,7 +18,7 @@ var kinds = []kindEntry{
 		},
 	},
 	{
-		// A deleted note of a restricted notebook is visible only to those who could read it alive.
+		// A deleted note of a restricted notebook is visible only to those who could read it before.
 		kind: "deadzone", word: "note in the Dead Zone", everywhere: true, ofRestricted: Permission{"note:restricted", "read"},
 		objects: []objectEntry{
 			{"deadzone:own", onPlatform, []Act{"read", "restore", "purge"}},
@@ -54,7 +54,7 @@ var kinds = []kindEntry{
 	{kind: "session", noKey: true, objects: []objectEntry{{"session:own", onPlatform, []Act{"read", "delete"}}}},
 	{kind: "identity", noKey: true, objects: []objectEntry{{"identity:own", onPlatform, []Act{"write"}}}},
 	{
-		// What people do about their own place in an organization: they join and leave.
+		// People join and leave organizations.
 		kind: "membership",
 		objects: []objectEntry{
 			{"invitation:own", onPlatform, []Act{"accept"}},
@@ -75,21 +75,21 @@ var kinds = []kindEntry{
 // organization is the kind of an organization itself.
 const organization Kind = "org"
 
-// kindEntry is one kind of things.
+// kindEntry is one kind of thing.
 type kindEntry struct {
 	kind    Kind
 	word    string        // what people call such a thing; the kind itself if empty
 	objects []objectEntry // the nearest relation first
-	// everywhere: one address reaches such things whoever's they are, an organization's too, and so does what
-	// somebody holds on all of them (any).
+	// everywhere: one address reaches such things whoever owns them, even an organization. So does a
+	// permission on all of them (any).
 	everywhere bool
-	// grants are the kinds that a grant on such a thing reaches, by their plain object; none if nobody grants it.
+	// grants are the kinds that a grant on such a thing reaches, by their plain object; empty without grants.
 	grants []Kind
-	// ofRestricted is what a role must hold as well, for such a thing of a restricted notebook.
+	// ofRestricted is what a role must also hold if the thing is of a restricted notebook.
 	ofRestricted Permission
-	// itself is the object by which people do to themselves what its acts say, whatever their role.
+	// itself is the object whose acts people may do to themselves, whatever their role.
 	itself Object
-	// hangs: it hangs on another thing. When that is missing, nothing else is told.
+	// hangs: it hangs on another thing. If that is missing, nothing else is told.
 	hangs bool
 	// noKey: no API key may touch it.
 	noKey bool
@@ -98,32 +98,32 @@ type kindEntry struct {
 	restricted bool          // some of its things are restricted
 }
 
-// objectEntry is an object, where it is judged, and what may be done to it.
+// objectEntry is an object, where it is decided, and its acts.
 type objectEntry struct {
 	object Object
 	judged judge
 	acts   []Act
 }
 
-// judge is by what somebody is judged.
+// judge is what a decision goes by.
 type judge bool
 
 const (
-	onPlatform judge = false // by what they hold on the platform
-	inOrg      judge = true  // by their role in the organization, or by a grant
+	onPlatform judge = false // what the caller holds on the platform
+	inOrg      judge = true  // their role in the organization, or a grant
 )
 
-// reach are the objects of a kind that take one act. Those that do not are empty.
+// reach holds the objects of a kind that take one act. The others are empty.
 type reach struct {
-	outside, inside []Object // by addresses outside of an organization's own paths; by those
+	outside, inside []Object // for addresses outside and inside an organization's own paths
 	own, any        Object
-	plain           Object // of what is an organization's
+	plain           Object // for an organization's things
 	restricted      Object
 }
 
-// lexicon is what kinds say, for looking it up.
+// lexicon indexes kinds.
 type lexicon struct {
-	permissions []Permission // in the order of kinds; a permission's place is its bit in a Set
+	permissions []Permission // in the order of kinds; a permission's index is its bit in a Set
 	known       map[Permission]knownPermission
 	objects     []Object
 	acts        map[Object][]Act
@@ -139,7 +139,7 @@ type knownPermission struct {
 // vocabulary is the lexicon of kinds.
 var vocabulary = newLexicon(kinds)
 
-// newLexicon panics when there are more permissions than a Set holds.
+// newLexicon panics if there are more permissions than a Set holds.
 func newLexicon(kinds []kindEntry) *lexicon {
 	v := &lexicon{known: map[Permission]knownPermission{}, acts: map[Object][]Act{}, kinds: map[Kind]*kindEntry{}}
 	for _, k := range kinds {
@@ -189,7 +189,7 @@ func (v *lexicon) has(p Permission) bool {
 	return ok
 }
 
-// of is the kind's entry; an empty one for a kind outside the vocabulary.
+// of returns the kind's entry, or an empty one for a kind outside the vocabulary.
 func (v *lexicon) of(kind Kind) *kindEntry {
 	if k := v.kinds[kind]; k != nil {
 		return k
@@ -199,7 +199,7 @@ func (v *lexicon) of(kind Kind) *kindEntry {
 
 var noKind kindEntry
 
-// granted reports whether a grant gives what it holds on the object.
+// granted reports whether grants can give the permission.
 func (v *lexicon) granted(p Permission) bool {
 	known := v.known[p]
 	return known.judged == inOrg && len(known.of.grants) > 0 && p.Object.relation() != Restricted
@@ -208,10 +208,10 @@ func (v *lexicon) granted(p Permission) bool {
 // Set is a set of permissions of the vocabulary.
 type Set [2]uint64
 
-// everything is all permissions.
+// everything holds all permissions.
 var everything = Set{^uint64(0), ^uint64(0)}
 
-// setOf is the set of the permission with this place in the vocabulary.
+// setOf returns the set with only the permission at this index of the vocabulary.
 func setOf(bit int) (s Set) {
 	s[bit/64] = 1 << (bit % 64)
 	return s
@@ -232,7 +232,7 @@ func (s Set) or(t Set) Set { return Set{s[0] | t[0], s[1] | t[1]} }
 
 func (s Set) without(t Set) Set { return Set{s[0] &^ t[0], s[1] &^ t[1]} }
 
-// first is the first permission of the set in the order of the vocabulary; there must be one.
+// first returns the set's first permission in the order of the vocabulary. The set must not be empty.
 func (s Set) first() Permission {
 	if s[0] != 0 {
 		return vocabulary.permissions[bits.TrailingZeros64(s[0])]

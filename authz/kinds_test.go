@@ -16,7 +16,7 @@ import (
 
 var someOrg = uuid.MustParse("0199a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b")
 
-// An act that one relation alone has is declared like any other: the rest of the kind's objects have no part in it.
+// An act that only one relation has is declared like any other. The rest of the kind's objects are left out.
 func TestAnActOfOneRelationAloneIsDeclaredAndDecided(t *testing.T) {
 	authz.Grow(t, "note:any", "export")
 	policy := mustLoad(t, string(noted.Policy)+"p, admin, note:any, export\np, key-admin, note:any, export\ng, t:admin, admin\n")
@@ -65,7 +65,7 @@ func TestAnActOfOneRelationAloneIsDeclaredAndDecided(t *testing.T) {
 	}
 }
 
-// The set of permissions holds more than 64, each for itself.
+// The set of permissions holds more than 64, each one separately.
 func TestASetHoldsMoreThan64Permissions(t *testing.T) {
 	var acts []authz.Act
 	for i := range 60 {
@@ -102,7 +102,7 @@ func TestASetHoldsMoreThan64Permissions(t *testing.T) {
 	}
 }
 
-// What lacks beyond the first 64 is named too.
+// What is missing beyond the first 64 is named too.
 func TestNobodyGivesARoleWithAPermissionBeyondTheFirst64(t *testing.T) {
 	var acts []authz.Act
 	for i := range 60 {
@@ -120,7 +120,7 @@ func TestNobodyGivesARoleWithAPermissionBeyondTheFirst64(t *testing.T) {
 	}
 }
 
-// Decisions happen for each request, some for each row: they allocate the lists of roles that they compare
+// Decisions happen for each request, some for each row. They allocate the lists of roles that they compare
 // with, and nothing for the table of kinds or the sets.
 func TestADecisionOnAThingAllocatesListsOfRolesAlone(t *testing.T) {
 	policy := mustLoad(t, string(noted.Policy))

@@ -9,10 +9,10 @@ import (
 	"unicode/utf8"
 )
 
-// definition is one of the model's.
+// definition is one of the model's definitions.
 type definition struct{ section, key, value, why string }
 
-// definitions are the one model that compile relies on: a decision by role must equal the
+// definitions are the only model that compile can rely on: a decision by role must equal the
 // decision by person, and nothing may deny.
 var definitions = []definition{
 	{"request_definition", "r", "sub, obj, act", "a request is who, to what, and what"},
@@ -22,26 +22,26 @@ var definitions = []definition{
 	{"matchers", "m", "g(r.sub, p.sub) && r.obj == p.obj && r.act == p.act", "deciding by role must equal deciding by person"},
 }
 
-// modelLimit is the bytes of a line, and of a definition over several lines. Casbin reads a longer
-// line as several: what a long comment ends with would become a definition.
+// modelLimit is the most bytes in a line, or in a definition over several lines. Casbin splits a
+// longer line: the end of a long comment would become a definition.
 const modelLimit = 4095
 
-// place is where a byte of the model stands in the file.
+// place is the position of a byte in the model's file.
 type place struct{ line, column int }
 
-// statement is what Casbin's config reader makes one text of: a section, or a definition, whose
-// lines but the last end with a backslash.
+// statement is what Casbin's config reader reads as one text: a section, or a definition. All
+// lines of a definition but the last end with a backslash.
 type statement struct {
 	text    string
 	section bool
 	places  []place // of each byte, and of the end
-	fault   *Fault  // of its lines, without the file
+	fault   *Fault  // in its lines, without the file
 }
 
-// start is the place of the first character that is no blank.
+// start is the place of the first character that is not blank.
 func (s statement) start() place { return s.places[len(s.text)-len(strings.TrimLeft(s.text, " \t"))] }
 
-// add appends a part of the line raw, which begins there at the byte from.
+// add appends text, which begins at byte from of the line raw.
 func (s *statement) add(text string, number int, raw string, from int) {
 	at := place{number, column(raw, from)}
 	s.places = append(s.places[:len(s.text)], at)
@@ -54,8 +54,8 @@ func (s *statement) add(text string, number int, raw string, from int) {
 	s.text += text
 }
 
-// statements splits a model as Casbin does: # and ; begin a comment anywhere, a backslash at the
-// end of a line goes on with the next, unless that is blank, a comment or a section.
+// statements splits a model as Casbin does. # and ; begin a comment anywhere. A backslash at the
+// end of a line joins it to the next, unless that is blank, a comment or a section.
 func statements(lines []string) []statement {
 	var list []statement
 	var now statement
@@ -116,14 +116,14 @@ func longLine(number int, raw string) *Fault {
 type modelReader struct {
 	file   string
 	faults Faults
-	found  map[string]int // key: its line
+	found  map[string]int // the line of each key
 }
 
 func (m *modelReader) fault(at place, rule, format string, args ...any) {
 	m.faults = append(m.faults, Fault{File: m.file, Line: at.line, Column: at.column, Rule: rule, Message: fmt.Sprintf(format, args...)})
 }
 
-// checkModel refuses any model but one that means definitions.
+// checkModel refuses any model that does not mean definitions.
 func checkModel(file Source) Faults {
 	m := modelReader{file: file.Name, found: map[string]int{}}
 	var sections []string
@@ -163,10 +163,10 @@ func checkModel(file Source) Faults {
 	return m.faults
 }
 
-// aroundCommas is the white space that Casbin does not look at.
+// aroundCommas matches the white space that Casbin ignores.
 var aroundCommas = regexp.MustCompile(`\s*,\s*`)
 
-// definition holds a statement of the section of d against it.
+// definition checks a statement of d's section against d.
 func (m *modelReader) definition(d definition, key string, s statement) {
 	sign := strings.IndexByte(s.text, '=') + 1
 	value := strings.TrimSpace(s.text[sign:])
@@ -188,33 +188,33 @@ func (m *modelReader) definition(d definition, key string, s statement) {
 	m.found[d.key] = s.start().line
 }
 
-// token is one of a matcher. The last one is empty.
+// token is part of a matcher. The last one is empty.
 type token struct {
 	text string
 	at   int // in the statement's text
 }
 
-// tokenForm is a sign, a word, or whatever else stands between those.
+// tokenForm is a sign, a word, or anything else between them.
 var tokenForm = regexp.MustCompile(`&&|==|[(),]|[\w.]+|[^\s\w.(),]+`)
 
-// matcher reads the expression of a statement by recursive descent, until the first fault:
+// matcher reads a statement's expression by recursive descent, up to the first fault:
 //
 //	all  = one { "&&" one }
 //	one  = side [ "==" side ]
 //	side = "(" all ")" | "g" "(" "r.sub" "," "p.sub" ")" | WORD
 //
-// Each of the terms stands in it once.
+// Each term appears once.
 type matcher struct {
 	tokens []token
-	met    []string // the terms that were read
+	met    []string // the terms read so far
 	fault  func(at token, format string, args ...any)
 	failed bool
 }
 
-// word is a side of a comparison; empty for what is a term, or several.
+// word is one side of a comparison; empty for one or more terms.
 type word string
 
-// matcher refuses an expression that does not mean the three terms of d. sign is where it begins.
+// matcher refuses an expression that does not mean d's three terms. The expression begins at sign.
 func (m *modelReader) matcher(d definition, s statement, sign int) {
 	r := matcher{}
 	for _, found := range tokenForm.FindAllStringIndex(s.text[sign:], -1) {
@@ -240,7 +240,7 @@ func (m *modelReader) matcher(d definition, s statement, sign int) {
 	}
 }
 
-// next takes a token; the last stays.
+// next takes a token. It never takes the last.
 func (r *matcher) next() token {
 	first := r.tokens[0]
 	if first.text != "" {

@@ -1,6 +1,6 @@
 //go:build !race
 
-// As casbin_test.go: one goroutine, and Casbin asked over and over.
+// As in casbin_test.go: one goroutine, and Casbin is asked over and over.
 
 package authz_test
 
@@ -21,7 +21,7 @@ import (
 // shippedMatcher is the expression that the texts below must mean.
 const shippedMatcher = "g(r.sub, p.sub) && r.obj == p.obj && r.act == p.act"
 
-// withMatcher is the shipped model with other lines for its matcher.
+// withMatcher is the shipped model with other lines as its matcher.
 func withMatcher(lines string) string {
 	return strings.Replace(string(noted.Model), "m = "+shippedMatcher, lines, 1)
 }
@@ -31,8 +31,8 @@ func loadModel(text string) error {
 	return err
 }
 
-// decides asks Casbin by a model, of requests whose answers tell every term of the matcher: who
-// holds nothing, another object, another act, and each word in the place of another.
+// decides asks Casbin by a model. The requests' answers show every term of the matcher: somebody who
+// holds nothing, another object, another act, and each word in place of another.
 func decides(t testing.TB, modelText string) string {
 	t.Helper()
 	m, err := model.NewModelFromString(modelText)
@@ -123,8 +123,8 @@ func TestAModelThatMeansTheSameIsTakenHoweverItIsWritten(t *testing.T) {
 	})
 }
 
-// Casbin's reader takes 4,096 bytes at a time: what follows would be a line of its own, and the
-// last definition of a matcher is the one that counts.
+// Casbin's reader takes 4,096 bytes at a time. The rest would be a line of its own, and the last
+// definition of a matcher counts.
 func TestAModelLineThatCasbinWouldReadAsSeveralIsRefused(t *testing.T) {
 	comment := "# " + strings.Repeat("x", 4094)
 	hidden := withMatcher("m = " + shippedMatcher + "\n" + comment + "m = r.obj == p.obj")
@@ -152,7 +152,7 @@ func TestAModelLineThatCasbinWouldReadAsSeveralIsRefused(t *testing.T) {
 	}
 }
 
-// Whatever is taken, Casbin decides by it as by the shipped one.
+// Whatever is accepted, Casbin decides by it as by the shipped one.
 func FuzzModel(f *testing.F) {
 	f.Add(noted.Model)
 	for _, lines := range []string{

@@ -21,9 +21,9 @@ import (
 	"noted/internal/uid"
 )
 
-// API is where rooms register their operations. Each one declares what it needs; a
-// declaration that is missing or makes no sense is kept as an error, and the server does
-// not start with one.
+// API is where rooms register their operations. Each operation declares what it needs. A
+// missing or senseless declaration is kept as an error, and the server does not start
+// with one.
 type API struct {
 	huma     huma.API
 	bodies   *bodies.Budget
@@ -31,21 +31,21 @@ type API struct {
 	errs     []error
 }
 
-// NewAPI wraps a huma API whose routes run behind identity's Authenticate. What bodies hold counts
-// in the budget, by the caller's id.
+// NewAPI wraps a huma API whose routes run behind identity's Authenticate. Bodies count against
+// the budget, by the caller's id.
 func NewAPI(h huma.API, budget *bodies.Budget) *API {
 	return &API{huma: h, bodies: budget, declared: map[string]string{}}
 }
 
-// Err is every declaration that cannot stand; nil when all can.
+// Err returns all faulty declarations; nil if there are none.
 func (a *API) Err() error { return errors.Join(a.errs...) }
 
-// Declared maps "METHOD /path" to what the operation needs, for the server's check that no
-// route lacks a declaration, and for tests.
+// Declared maps "METHOD /path" to what the operation needs. Tests use it, and so does the
+// server to check that every route has a declaration.
 func (a *API) Declared() map[string]string { return a.declared }
 
-// DeclarePage notes what a page or a form for people needs, which is no huma operation. Who
-// mounts it checks that.
+// DeclarePage records what a page or a form needs that is not a huma operation. The code that
+// mounts it does the check.
 func (a *API) DeclarePage(method, path string, needed Permission) {
 	if !vocabulary.has(needed) {
 		a.errs = append(a.errs, fmt.Errorf("%s %s: the permission %q is not in the vocabulary", method, path, needed))
@@ -54,8 +54,8 @@ func (a *API) DeclarePage(method, path string, needed Permission) {
 	a.declared[method+" "+path] = needed.String()
 }
 
-// Register declares an operation that has no target: it concerns the caller's own things as
-// a whole (key:own write), or an area (audit:any read).
+// Register declares an operation without a target: on all the caller's own things (key:own
+// write), or on an area (audit:any read).
 func Register[I, O any](a *API, op huma.Operation, needed Permission, handler func(context.Context, *I) (*O, error)) {
 	if !vocabulary.has(needed) {
 		a.fail(op, "the permission %q is not in the vocabulary", needed)
@@ -64,9 +64,9 @@ func Register[I, O any](a *API, op huma.Operation, needed Permission, handler fu
 	register(a, op, needed.String(), needed.Object.relation(), func(p *Principal) error { return p.Check(needed) }, handler)
 }
 
-// RegisterKind declares an operation on whatever things of a kind the caller may reach, by any of
-// the relations, all that take the act if none is given: a list across relations (deadzone read), or making one of
-// several (note write). Which it is, the room decides.
+// RegisterKind declares an operation on all things of a kind that the caller may reach, by any of
+// the relations. Without relations, all that take the act count. It is for a list across relations
+// (deadzone read), or for making one of several (note write). The room decides which.
 func RegisterKind[I, O any](a *API, op huma.Operation, kind Kind, act Act, handler func(context.Context, *I) (*O, error), by ...Relation) {
 	objects := vocabulary.of(kind).by[act].outside
 	if len(by) > 0 {
@@ -82,7 +82,7 @@ func RegisterKind[I, O any](a *API, op huma.Operation, kind Kind, act Act, handl
 	register(a, op, anyOf(objects, act), None, func(p *Principal) error { return p.checkEver(objects, act) }, handler)
 }
 
-// asStaff notes, for the record, that nothing but a permission on everybody's things let the caller in.
+// asStaff records that only a permission on everybody's things let the caller in.
 func asStaff(ctx context.Context, by Relation) {
 	if by == Any {
 		request.From(ctx).Staff = true
@@ -107,21 +107,21 @@ func register[I, O any](a *API, op huma.Operation, needs string, relation Relati
 	})
 }
 
-// decision is how an operation decides on a caller by what it declares.
+// decision decides on a caller by what the operation declares.
 type decision func(*Principal) error
 
 type decisionKey struct{}
 
-// WithDecision puts what a page's handler declares into its context, for Again.
+// WithDecision puts a page's decision into its context, for Again.
 func WithDecision(ctx context.Context, decide func(*Principal) error) context.Context {
 	return context.WithValue(ctx, decisionKey{}, decision(decide))
 }
 
 type confirmedKey struct{}
 
-// Again decides what the operation declares once more: for the caller made anew in the transaction that
-// writes, under the policy in force then. The context that it returns is the transaction's: it carries that
-// caller, and there alone Target.Again decides. Where nothing was declared, nothing is allowed.
+// Again repeats the operation's decision in the transaction that writes, for the caller made anew there,
+// under the policy in force then. The returned context is for that transaction and carries that caller.
+// Target.Again works only with it. It returns an error if nothing was declared.
 func Again(ctx context.Context, fresh *Principal) (context.Context, error) {
 	decide, ok := ctx.Value(decisionKey{}).(decision)
 	if !ok {
@@ -130,7 +130,7 @@ func Again(ctx context.Context, fresh *Principal) (context.Context, error) {
 	return context.WithValue(WithPrincipal(ctx, fresh), confirmedKey{}, fresh), decide(fresh)
 }
 
-// answered makes any error of a handler a problem, so that huma sends its status and headers.
+// answered turns a handler's error into a problem, so that huma sends its status and headers.
 func answered[O any](ctx context.Context, out *O, err error) (*O, error) {
 	if err != nil {
 		return nil, problem.From(ctx, err)
@@ -152,21 +152,21 @@ type Found[T any] struct {
 	Target
 }
 
-// Target is what an operation is about: where it stands, how the caller stands to it, and what the
-// operation declares on it. By is Any for somebody else's thing, which nothing but a platform-wide
-// permission reaches.
+// Target is what an operation acts on: its place, the caller's standing to it, and what the
+// operation declares. By is Any for somebody else's thing, which only a platform-wide permission
+// reaches.
 type Target struct {
 	At       Place
 	Standing Standing
 	By       Relation
 
 	declared declaration
-	again    *bool // it was decided again, and allowed
+	again    *bool // it was decided again and allowed
 }
 
-// Again decides what the operation declares once more, on what its transaction has locked: s is how the
-// caller stands to that now. It decides on the caller whom the transaction has confirmed, and so takes the
-// transaction's context. It returns what DecideOn does.
+// Again repeats the operation's decision on what its transaction has locked. s is the caller's standing
+// to that now. The caller is the one the transaction confirmed, so ctx must be the transaction's. It
+// returns what DecideOn does.
 func (t Target) Again(ctx context.Context, s Standing) (Relation, error) {
 	caller, err := confirmed(ctx)
 	if err != nil {
@@ -179,8 +179,8 @@ func (t Target) Again(ctx context.Context, s Standing) (Relation, error) {
 	return by, err
 }
 
-// Gone is Again for a thing that is not there any more, with s as the standing to its organization. It
-// returns missing, the error of looking for it, or the 403 or 404 of a caller who is not told of that.
+// Gone is Again for a thing that no longer exists. s is the standing to its organization. missing is the
+// error from looking for it. Gone returns missing, or a 403 or 404 if the caller may not know of that.
 func (t Target) Gone(ctx context.Context, s Standing, missing error) error {
 	caller, err := confirmed(ctx)
 	if err != nil {
@@ -189,7 +189,7 @@ func (t Target) Gone(ctx context.Context, s Standing, missing error) error {
 	return t.declared.gone(caller, s, missing)
 }
 
-// confirmed is the caller whom a transaction has confirmed.
+// confirmed returns the caller whom the transaction confirmed.
 func confirmed(ctx context.Context) (*Principal, error) {
 	caller, ok := ctx.Value(confirmedKey{}).(*Principal)
 	if !ok {
@@ -198,23 +198,23 @@ func confirmed(ctx context.Context) (*Principal, error) {
 	return caller, nil
 }
 
-// declaration is what an operation declares on its target. The zero one allows nothing.
+// declaration is what an operation declares on its target. The zero value allows nothing.
 type declaration struct {
 	kind Kind
 	act  Act
 	form form
 }
 
-// form is where a target stands.
+// form is where a target is.
 type form int
 
 const (
 	byID    form = iota + 1 // anywhere, by its id alone
-	inside                  // in an organization, or it is the organization
-	ofAKind                 // it is all things of the kind in an organization
+	inside                  // in an organization, or the organization itself
+	ofAKind                 // all things of the kind in an organization
 )
 
-// formOf is the form of a path with these names.
+// formOf returns the form of a path with these names.
 func formOf(kind Kind, names []string) form {
 	switch {
 	case names[0] != "org":
@@ -237,7 +237,7 @@ func (d declaration) decide(p *Principal, s Standing) (Relation, error) {
 	return None, errors.New("authz: nothing was declared on what is decided here")
 }
 
-// gone decides when the thing is not there.
+// gone decides when the thing is missing.
 func (d declaration) gone(p *Principal, s Standing, missing error) error {
 	if d.form == inside {
 		return p.goneIn(d.kind, d.act, s, missing)
@@ -245,19 +245,19 @@ func (d declaration) gone(p *Principal, s Standing, missing error) error {
 	return missing
 }
 
-// Place are the ids in an operation's path; those that it does not have are zero.
+// Place holds the ids in an operation's path. Ids that it lacks are zero.
 type Place struct{ Org, ID, User uuid.UUID }
 
-// Find finds how the caller stands to an operation's target, and how to load the target, which
-// happens only when they may at least read it or act on it: what is refused costs the same, whatever
-// is behind it. A nil load loads nothing; its problem (404) is the answer. Below /v1/orgs/{org} it
-// returns the standing to the organization also with the problem (404) that the thing is not there.
+// Find returns the caller's standing to an operation's target, and how to load the target. load runs
+// only if they may read the target or act on it, so that a refusal always costs the same. A nil load
+// loads nothing. A problem from load (404) is the answer. Below /v1/orgs/{org}, Find returns the
+// standing to the organization even with the problem (404) that the thing is missing.
 type Find[T any] func(ctx context.Context, caller *Principal, at Place) (s Standing, load func(context.Context) (T, error), err error)
 
-// FindStanding finds how the caller stands to what is at a place.
+// FindStanding returns the caller's standing to what is at a place.
 type FindStanding func(ctx context.Context, caller *Principal, at Place) (Standing, error)
 
-// Only is a Find for operations that need the standing alone.
+// Only is a Find for operations that need only the standing.
 func Only(stand FindStanding) Find[struct{}] {
 	return func(ctx context.Context, caller *Principal, at Place) (Standing, func(context.Context) (struct{}, error), error) {
 		standing, err := stand(ctx, caller, at)
@@ -265,7 +265,7 @@ func Only(stand FindStanding) Find[struct{}] {
 	}
 }
 
-// Then is a Find for a thing to which everybody stands as they do to all of its kind there: a member,
+// Then is a Find for a thing to which the standing is the same as to all of its kind there: a member,
 // a key.
 func Then[T any](stand FindStanding, load func(ctx context.Context, at Place) (T, error)) Find[T] {
 	return func(ctx context.Context, caller *Principal, at Place) (Standing, func(context.Context) (T, error), error) {
@@ -275,10 +275,10 @@ func Then[T any](stand FindStanding, load func(ctx context.Context, at Place) (T
 }
 
 // RegisterOn declares an operation on one thing of the given kind: the path's {id}, or an
-// organization, {org}, or a thing or all things of a kind below it. A problem that find
-// returns (404) is the answer. The decision falls before the body is read. An id that is no UUID is
-// 404. A handler that writes to what is an organization's decides once more, by Found's Again, on what it has
-// locked: one that succeeds without it is 500.
+// organization, {org}, or a thing or all things of a kind below it. A problem from find
+// (404) is the answer. The decision comes before the body is read. An id that is not a UUID gives
+// 404. A handler that writes an organization's things must decide again, with Found's Again, on what
+// it has locked. If it succeeds without that, the answer is 500.
 func RegisterOn[T, I, O any](a *API, op huma.Operation, kind Kind, act Act, find Find[T], handler func(context.Context, *I, Found[T]) (*O, error)) {
 	names := namesIn(op.Path)
 	inOrg := slices.Contains(names, "org")
@@ -332,7 +332,7 @@ func RegisterOn[T, I, O any](a *API, op huma.Operation, kind Kind, act Act, find
 
 var inBraces = regexp.MustCompile(`\{([^}]*)\}`)
 
-// namesIn are the names of a path's parameters.
+// namesIn returns the names of a path's parameters.
 func namesIn(path string) []string {
 	var names []string
 	for _, match := range inBraces.FindAllStringSubmatch(path, -1) {
@@ -341,7 +341,7 @@ func namesIn(path string) []string {
 	return names
 }
 
-// locate reads the ids of the path, and decides.
+// locate reads the path's ids and decides.
 func locate[T any](ctx huma.Context, declared declaration, names []string, find Find[T]) (found Found[T], err error) {
 	caller := From(ctx.Context())
 	kind := declared.kind
@@ -379,7 +379,7 @@ func locate[T any](ctx huma.Context, declared declaration, names []string, find 
 		return found, err
 	}
 	thing, missed := load(ctx.Context())
-	// What the caller is refused comes before what the loading refuses; what is not there, before both.
+	// The decision's refusal comes before a refusal from load. A missing thing comes before both.
 	if missed != nil && (err == nil || !errors.As(missed, &missing) || missing.Status != http.StatusForbidden) {
 		return found, missed
 	}
@@ -387,7 +387,7 @@ func locate[T any](ctx huma.Context, declared declaration, names []string, find 
 	return found, err
 }
 
-// answer writes err's problem; it reports true, and writes nothing, when there is none.
+// answer writes err's problem. If err is nil, it writes nothing and returns true.
 func answer(ctx huma.Context, err error) bool {
 	if err == nil {
 		return true
@@ -397,8 +397,8 @@ func answer(ctx huma.Context, err error) bool {
 	return false
 }
 
-// strictInput refuses what huma passes over: a parameter sent twice, an empty one, a query that
-// is none, and a media type that only looks like JSON. (Unknown names are huma's.)
+// strictInput refuses what huma lets pass: a repeated parameter, an empty one, a malformed
+// query, and a media type that only looks like JSON. (huma checks unknown names.)
 func strictInput(ctx huma.Context, next func(huma.Context)) {
 	u := ctx.URL()
 	query, err := url.ParseQuery(u.RawQuery)
@@ -424,8 +424,8 @@ func strictInput(ctx huma.Context, next func(huma.Context)) {
 	next(ctx)
 }
 
-// isJSON tells whether a request says that its body is JSON, or nothing. It spells the type as
-// huma looks it up.
+// isJSON reports whether the request declares its body as JSON, or declares nothing. It rewrites
+// the type as huma looks it up.
 func isJSON(ctx huma.Context) bool {
 	r, _ := humachi.Unwrap(ctx)
 	if r.Header.Get("Content-Encoding") != "" {
@@ -446,7 +446,7 @@ func (a *API) fail(op huma.Operation, format string, args ...any) {
 	a.errs = append(a.errs, fmt.Errorf("%s %s: %s", op.Method, op.Path, fmt.Sprintf(format, args...)))
 }
 
-// declare notes the need, and writes it into the OpenAPI document.
+// declare records the need, and adds it to the OpenAPI document.
 func (a *API) declare(op *huma.Operation, needs string) {
 	a.declared[op.Method+" "+op.Path] = needs
 	op.Security = []map[string][]string{{"bearer": {}}, {"cookie": {}}}

@@ -15,34 +15,34 @@ import (
 	"github.com/casbin/casbin/v2/persist"
 )
 
-// Policy is what model.conf and policy.csv say, read, checked and asked of Casbin once for
-// every role and permission. It never changes; another policy is another value.
+// Policy is what model.conf and policy.csv say, read and checked. Casbin was asked once for
+// every role and permission. A Policy never changes; another policy is another value.
 type Policy struct {
-	// Hash is the SHA-256 of both files and of what was added to them, hexadecimal.
+	// Hash is the hexadecimal SHA-256 of both files and of what was added to them.
 	Hash string
 
 	file    string
 	lines   []line
-	sets    map[string]Set      // role: what it may do, by inclusion too; Casbin's answers
-	closure map[string][]string // role: itself and the roles it includes, sorted
-	holders map[string]*holder  // a person's or group's name: what it holds
-	anybody *holder             // what everybody holds who signs in
+	sets    map[string]Set      // Casbin's answers: what each role may do, with included roles
+	closure map[string][]string // each role with the roles it includes, sorted
+	holders map[string]*holder  // what each person's or group's name holds
+	anybody *holder             // what everybody who signs in holds
 }
 
-// holder is what a name holds together with what everybody holds. It is shared, never written.
+// holder is what a name holds, with what everybody holds. It is shared and never written.
 type holder struct {
 	roles []string // sorted
 	set   Set
 }
 
-// Grouping is a g line added in memory: `noted dev` names its people so.
+// Grouping is a g line added in memory. `noted dev` adds its people this way.
 type Grouping struct{ Who, Role string }
 
 // User is the role that everyone who signs in holds.
 const User = "user"
 
-// Load reads, checks and compiles a policy. Its error is Faults, all of them, unless Casbin
-// itself fails.
+// Load reads, checks and compiles a policy. Its error is Faults, with all of them, unless
+// Casbin itself fails.
 func Load(modelFile, policyFile Source, added ...Grouping) (*Policy, error) {
 	faults := checkModel(modelFile)
 	lines, unread := read(policyFile)
@@ -72,8 +72,8 @@ func Load(modelFile, policyFile Source, added ...Grouping) (*Policy, error) {
 	return policy, nil
 }
 
-// RequireAdmin is a fault, or one for each line that seems to make an admin, unless a g line makes
-// somebody an admin who can sign in by these providers; with providers nil, any g line will do.
+// RequireAdmin returns Faults unless a g line makes an admin of somebody who can sign in by these
+// providers: one for each line that seems to do so, or one. With providers nil, any g line will do.
 func (p *Policy) RequireAdmin(providers []Provider) error {
 	var faults Faults
 	for _, l := range p.lines {
@@ -98,13 +98,13 @@ func (p *Policy) RequireAdmin(providers []Provider) error {
 	return faults.sorted()
 }
 
-// admin is the role that Warnings and RequireAdmin look for. No decision does.
+// admin is the role that Warnings and RequireAdmin look for. No decision uses it.
 const admin = "admin"
 
 // File is the name of the policy file.
 func (p *Policy) File() string { return p.file }
 
-// IsRole tells whether the policy defines role.
+// IsRole reports whether the policy defines role.
 func (p *Policy) IsRole(role string) bool {
 	_, ok := p.sets[role]
 	return ok
@@ -118,11 +118,11 @@ func (p *Policy) KeyRoles() []string {
 	return slices.DeleteFunc(p.Roles(), func(role string) bool { return !strings.HasPrefix(role, "key-") })
 }
 
-// RolesOf are the platform roles that somebody called by names holds, with those they
-// include, and the role user; sorted. It is not to be written to.
+// RolesOf returns the platform roles of somebody with these names, with included roles and
+// the role user, sorted. Do not modify the result.
 func (p *Policy) RolesOf(names ...string) []string { return p.held(names).roles }
 
-// held joins what the names hold.
+// held combines what the names hold.
 func (p *Policy) held(names []string) *holder {
 	sum := p.anybody
 	for _, name := range names {
@@ -140,7 +140,7 @@ func (p *Policy) held(names []string) *holder {
 	return sum
 }
 
-// HoldersOf are the names of people and groups to whom g lines give any act on the object.
+// HoldersOf returns the names of people and groups to whom g lines give any act on the object.
 func (p *Policy) HoldersOf(object Object) []string {
 	names := []string{}
 	for name, one := range p.holders {
@@ -151,7 +151,7 @@ func (p *Policy) HoldersOf(object Object) []string {
 	return names
 }
 
-// Held tells whether any g line gives role to a person or group.
+// Held reports whether any g line gives role to a person or group.
 func (p *Policy) Held(role string) bool {
 	for _, l := range p.lines {
 		if l.kind.text == "g" && isName(l.at(0)) && slices.Contains(p.closure[l.at(1)], role) {
@@ -161,8 +161,8 @@ func (p *Policy) Held(role string) bool {
 	return false
 }
 
-// Allows answers for one subject, a role or a name as in a g line: a role has what it holds, a
-// name what its roles hold and what user holds.
+// Allows reports whether the subject has the permission. The subject is a role or a name as in a
+// g line. A name has what its roles and the role user hold.
 func (p *Policy) Allows(subject string, permission Permission) bool {
 	return p.setOf(subject).Has(permission)
 }
@@ -177,7 +177,7 @@ func (p *Policy) setOf(subject string) Set {
 	return p.sets[subject]
 }
 
-// adapter hands Casbin lines that were read and checked already.
+// adapter hands Casbin lines that are already read and checked.
 type adapter []line
 
 func (a adapter) LoadPolicy(m model.Model) error {
@@ -196,9 +196,9 @@ func (adapter) AddPolicy(string, string, []string) error                  { retu
 func (adapter) RemovePolicy(string, string, []string) error               { return errReadOnly }
 func (adapter) RemoveFilteredPolicy(string, string, int, ...string) error { return errReadOnly }
 
-// compile asks Casbin for every role and permission, so that a decision is a few bit
-// operations afterwards. Enforce takes time in proportion to the lines it knows: each role is
-// asked of an enforcer with the lines of its closure alone, which are all that can matter to it.
+// compile asks Casbin about every role and permission, so that a later decision is a few bit
+// operations. Enforce's time grows with the lines it knows. So each role gets an enforcer with
+// only the lines of its closure; no other line can matter to it.
 func (p *Policy) compile(modelText string) error {
 	byRole, names := map[string][]line{User: nil}, map[string][]string{}
 	for _, l := range p.lines {
@@ -223,7 +223,7 @@ func (p *Policy) compile(modelText string) error {
 	}
 	p.anybody = p.holderOf([]string{User})
 	p.holders = make(map[string]*holder, len(names))
-	shared := map[string]*holder{} // by the roles that lines give directly
+	shared := map[string]*holder{} // by the roles that g lines give directly
 	for name, roles := range names {
 		slices.Sort(roles)
 		key := strings.Join(roles, ",")
@@ -235,7 +235,7 @@ func (p *Policy) compile(modelText string) error {
 	return nil
 }
 
-// closureOf is role and all roles that it includes, sorted. There are no cycles.
+// closureOf returns role and all roles it includes, sorted. There are no cycles.
 func closureOf(role string, byRole map[string][]line) []string {
 	list := []string{role}
 	for i := 0; i < len(list); i++ {
@@ -260,7 +260,7 @@ func (p *Policy) holderOf(roles []string) *holder {
 	return h
 }
 
-// ask asks Casbin for every permission of one role.
+// ask asks Casbin about every permission for one role.
 func ask(modelText string, lines adapter, role string) (Set, error) {
 	m, err := model.NewModelFromString(modelText)
 	if err != nil {

@@ -71,8 +71,8 @@ func mustLoad(t testing.TB, policy string, added ...authz.Grouping) *authz.Polic
 	return p
 }
 
-// A role of platform, organization or key can hold each permission, so Load takes a line of it;
-// all else is outside the vocabulary.
+// A role of platform, organization or key can hold each permission, so Load accepts a line of it.
+// Everything else is outside the vocabulary.
 func TestVocabularyIsThatOfTheModel(t *testing.T) {
 	want := vocabulary()
 	objects, acts := map[authz.Object]bool{}, map[authz.Act]bool{}
@@ -92,7 +92,7 @@ func TestVocabularyIsThatOfTheModel(t *testing.T) {
 			}
 		}
 	}
-	// The error that lists the objects lists all of them and no more.
+	// The error that lists the objects lists all of them and nothing else.
 	_, err := load(t, "p, user, folder, read")
 	if err == nil {
 		t.Fatal("folder is taken for an object")
@@ -111,8 +111,8 @@ func TestVocabularyIsThatOfTheModel(t *testing.T) {
 	}
 }
 
-// roleFor is a role whose family may hold the permission. Creating an organization is asked
-// outside of one.
+// roleFor is a role whose family may hold the permission. Creating an organization is decided
+// outside organizations.
 func roleFor(p authz.Permission) string {
 	if p.Object == "org" && p.Act != "create" {
 		return "org-tester"
@@ -185,7 +185,7 @@ func TestOnlyTheOneModelIsTaken(t *testing.T) {
 	}
 }
 
-// rolesIn are the roles that the shipped policy defines.
+// rolesIn returns the roles that the shipped policy defines.
 func rolesIn(policy string) []string {
 	var roles []string
 	for line := range strings.Lines(policy) {
@@ -225,7 +225,7 @@ func TestTheCompiledTableIsCasbinsOwnAnswer(t *testing.T) {
 			if got := policy.Allows(subject, p); got != want {
 				t.Errorf("%s, %s: %v, Casbin says %v", subject, p, got, want)
 			}
-			// A principal with the one key role is narrowed by the very same set.
+			// A principal with that one key role is narrowed by the same set.
 			if strings.HasPrefix(subject, "key-") {
 				by := authz.NewPrincipal(authz.Principal{Via: authz.ViaKey, KeyRole: subject}, policy, []string{"dev:ada"})
 				ada := authz.NewPrincipal(authz.Principal{Via: authz.ViaSession}, policy, []string{"dev:ada"})
@@ -271,7 +271,7 @@ g, carol@dev.example, helper
 		{[]string{"dev:mona", "group:dev:staff"}, []string{"helper", "moderator", "user"}},
 		{[]string{"carol@dev.example"}, []string{"helper", "user"}},
 		{[]string{"CAROL@dev.example", "Dev:ada", "dev:ada ", "group:other:staff"}, []string{"user"}},
-		// Nobody can be called like a role.
+		// Nobody can have a role's name.
 		{[]string{"admin", "moderator", ""}, []string{"user"}},
 	} {
 		if got := policy.RolesOf(c.names...); !slices.Equal(got, c.want) {
@@ -321,7 +321,7 @@ func TestABOMAndCRLFAndQuotesAreReadAsMeant(t *testing.T) {
 			t.Errorf("%s: the first line is lost", name)
 		}
 	}
-	// A name may have a comma in it, when it is quoted.
+	// A quoted name may contain a comma.
 	policy := mustLoad(t, good+"g, \"group:dev:a, b\", admin\n")
 	if got := policy.RolesOf("group:dev:a, b"); !slices.Contains(got, "admin") {
 		t.Errorf("a quoted comma: %v", got)
@@ -373,7 +373,7 @@ g, t:ownermod, moderator
 		{"moderator", "read", authz.Any, 0, ""},
 		{"moderator", "write", authz.Any, 0, ""},
 		{"moderator", "delete", authz.Any, 403, "note:any delete"},
-		{"moderator", "read", authz.Own, 0, ""}, // what is one's own is also one of all
+		{"moderator", "read", authz.Own, 0, ""}, // a permission on all things covers one's own
 		{"moderator", "delete", authz.Own, 403, "note:own delete"},
 		{"ownermod", "delete", authz.Own, 0, ""},
 		{"ownermod", "delete", authz.Any, 403, "note:any delete"},
@@ -410,10 +410,10 @@ func TestAKeyNarrowsAndNeverWidens(t *testing.T) {
 	}{
 		{"dev:bob", "key-reader", authz.ViaKey, true, false, false},
 		{"dev:ada", "key-reader", authz.ViaKey, true, true, false},
-		{"dev:bob", "key-writer", authz.ViaKey, false, false, false}, // the role has write, bob has not
+		{"dev:bob", "key-writer", authz.ViaKey, false, false, false}, // the role has write, bob does not
 		{"dev:ada", "key-unknown", authz.ViaKey, false, false, false},
 		{"dev:ada", "", authz.ViaKey, false, false, false},
-		{"dev:ada", "admin", authz.ViaKey, false, true, false}, // no key has it; even so it is no more than ada
+		{"dev:ada", "admin", authz.ViaKey, false, true, false}, // no key has it; even so it has no more than ada
 		{"dev:ada", "", authz.ViaSession, true, true, false},
 		{"dev:ada", "", "", false, false, false}, // neither: nothing
 	} {
@@ -444,7 +444,7 @@ func TestAnExpectationThatDoesNotHoldIsNamed(t *testing.T) {
 	policy := mustLoad(t, good)
 	for _, c := range []struct {
 		name, text string
-		says       string // empty: it holds
+		says       string // empty: it is valid
 	}{
 		{"what holds", "allow, user, note:own, read\ndeny, user, note:own, write\nallow, dev:ada, note:any, read\nallow, dev:stranger, note:own, read\ndeny, x@y.example, note:any, read\n", ""},
 		{"a BOM and CRLF", "\xef\xbb\xbfallow, user, note:own, read\r\n", ""},

@@ -14,8 +14,8 @@ type TestResult struct {
 }
 
 // Test runs a file of expectations, `allow|deny, SUBJECT, OBJECT, ACT`, against the policy.
-// The error, Faults, names each line that does not hold, or is no expectation at all; a file
-// without one is an error too, since it would prove nothing.
+// The error, Faults, names each line that fails or is not an expectation. A file without
+// expectations is an error too, since it would prove nothing.
 func (p *Policy) Test(file Source) (TestResult, error) {
 	lines, faults := read(file)
 	result := TestResult{Untested: []string{}}

@@ -7,12 +7,12 @@ import (
 
 var providerID = regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
 
-// nobody are words that stand before the colon of no name.
+// nobody lists words that no name has before its colon.
 var nobody = []string{"email", "key", "service"}
 
-// IsProviderID reports whether a provider may be called so in a configuration, and so in the names of a policy:
+// IsProviderID reports whether id may name a provider in a configuration and in a policy's names. It must be
 // lower-case letters, digits and hyphens, a letter first.
 func IsProviderID(id string) bool { return providerID.MatchString(id) }
 
-// IsReserved reports whether the id, before the colon of a name, means something else than a provider, or nothing.
+// IsReserved reports whether id, before the colon of a name, means something other than a provider, or nothing.
 func IsReserved(id string) bool { return id == "group" || slices.Contains(nobody, id) }

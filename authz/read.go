@@ -10,13 +10,13 @@ import (
 	"unicode/utf8"
 )
 
-// Source is one file: its name for errors, and its bytes.
+// Source is one file: its bytes, and its name for errors.
 type Source struct {
 	Name string
 	Text []byte
 }
 
-// lines are the file's lines without their ends and outer blanks. A byte order mark is no text.
+// lines returns the file's lines without their line feeds and without a byte order mark.
 func (s Source) lines() []string {
 	return strings.Split(string(bytes.TrimPrefix(s.Text, []byte("\xef\xbb\xbf"))), "\n")
 }
@@ -31,15 +31,15 @@ type field struct {
 // line is one rule of a policy file, or one expectation of a test file.
 type line struct {
 	number int
-	text   string  // as it stands in the file
+	text   string  // as in the file
 	kind   field   // p or g; allow or deny
-	fields []field // what follows
+	fields []field // the rest
 }
 
-// at is the text of the i-th column after the kind.
+// at returns the text of the i-th column after the kind.
 func (l line) at(i int) string { return l.fields[i].text }
 
-// same tells whether two lines say the same, however they are written.
+// key is equal for two lines that say the same, however they are written.
 func (l line) key() string {
 	var b strings.Builder
 	b.WriteString(l.kind.text)
@@ -49,7 +49,7 @@ func (l line) key() string {
 	return b.String()
 }
 
-// rewritten is the line as one would write it, with a comma and a blank between columns.
+// rewritten returns the line with a comma and a blank between columns.
 func (l line) rewritten() string {
 	words := []string{l.kind.text}
 	for _, f := range l.fields {
@@ -58,8 +58,8 @@ func (l line) rewritten() string {
 	return strings.Join(words, ", ")
 }
 
-// read splits a file into lines of columns, each line on its own, as Casbin does. Blank lines
-// and comments are passed over; a line that cannot be read is a fault, and left out.
+// read splits a file into lines of columns, each line on its own, as Casbin does. It skips blank
+// lines and comments. A line that cannot be read is a fault and is left out.
 func read(file Source) ([]line, Faults) {
 	var list []line
 	var faults Faults
@@ -126,8 +126,8 @@ func (l *line) split(raw string) *Fault {
 	return nil
 }
 
-// unseen finds the first character that does not print, which would make a line mean other than
-// it looks. A tab is white space like any other.
+// unseen finds the first character that does not print. With one, a line would not mean what it
+// seems to. A tab is ordinary white space.
 func unseen(raw string) *Fault {
 	for i, r := range raw {
 		switch lost := r == utf8.RuneError && !strings.HasPrefix(raw[i:], string(utf8.RuneError)); {
@@ -140,5 +140,5 @@ func unseen(raw string) *Fault {
 	return nil
 }
 
-// column counts the characters before the byte at, from 1.
+// column returns the column, from 1, of the byte at.
 func column(raw string, at int) int { return utf8.RuneCountInString(raw[:min(at, len(raw))]) + 1 }

@@ -10,18 +10,18 @@ import (
 	"noted/internal/nearest"
 )
 
-// rules are what a policy must keep besides being readable. Casbin's own reading lets nearly
-// all of it pass in silence.
+// rules checks a policy that can be read. Casbin itself silently accepts nearly all of what
+// they refuse.
 type rules struct {
 	file   string
 	lines  []line
-	roles  map[string]bool // those that a p line gives something, or a g line another role
+	roles  map[string]bool // roles to which a p line gives something, or a g line another role
 	names  []string        // the same, for suggestions
-	first  map[string]int  // lines that were met, by what they say: their numbers
+	first  map[string]int  // the numbers of lines already met, by their key
 	faults Faults
 }
 
-// check holds every rule against every line.
+// check checks every line by every rule.
 func check(file string, lines []line) Faults {
 	r := &rules{file: file, lines: lines, roles: map[string]bool{User: true}, first: map[string]int{}}
 	for _, l := range lines {
@@ -62,7 +62,7 @@ func (r *rules) fault(l line, at field, rule, format string, args ...any) {
 var forms = map[string]string{"p": "p, ROLE, OBJECT, ACT", "g": "g, WHO, ROLE"}
 
 // shape checks what needs no knowledge of roles: the type, the number of columns, and that each
-// column is one word as it looks. It tells whether more can be asked of the line.
+// column is one plain word. It reports whether the line can be checked further.
 func (r *rules) shape(l line) bool {
 	form, ok := forms[l.kind.text]
 	if !ok {
@@ -116,8 +116,8 @@ func (r *rules) shape(l line) bool {
 	return whole
 }
 
-// CheckSubject is nil unless the subject of a line, an expectation or a question has a *, which
-// stands for nothing but itself here: such a name nobody has. Its error says what to write.
+// CheckSubject returns an error if the subject of a line, an expectation or a question has a *.
+// A * stands only for itself, and nobody has such a name. The error says what to write.
 func CheckSubject(subject string) error {
 	if !strings.Contains(subject, "*") {
 		return nil
@@ -167,7 +167,7 @@ func (r *rules) permission(l line) {
 	}
 }
 
-// insteadOfObject suggests objects: those of the kind when that is a known one, or nearly.
+// insteadOfObject suggests objects, those of the word's kind if that is known or nearly so.
 func insteadOfObject(word string) string {
 	ofKind := map[string][]string{}
 	var kinds []string
@@ -218,7 +218,7 @@ func (r *rules) grouping(l line) {
 	}
 }
 
-// name checks that a g line's person or group is one that somebody can turn out to be.
+// name checks that somebody could have the name of a g line's person or group.
 func (r *rules) name(l line) {
 	who := l.at(0)
 	prefix, rest, colon := strings.Cut(who, ":")
@@ -251,7 +251,7 @@ func isASCII(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r > 0x7E || r < 0x20 })
 }
 
-// duplicate refuses a line that says what another said, however it is written.
+// duplicate refuses a line that repeats an earlier one, however it is written.
 func (r *rules) duplicate(l line) {
 	key := l.key()
 	if first, ok := r.first[key]; ok {
@@ -261,7 +261,7 @@ func (r *rules) duplicate(l line) {
 	r.first[key] = l.number
 }
 
-// maxInclusion is how many g lines Casbin follows one after another; it cuts off what is deeper.
+// maxInclusion is how many g lines in a row Casbin follows. It ignores what is deeper.
 const maxInclusion = 10
 
 // inclusion refuses roles that include themselves, and chains deeper than Casbin follows.
@@ -302,8 +302,8 @@ func (r *rules) inclusion(lines []line) {
 	}
 }
 
-// everyone refuses rights to everybody's things for the role that all who sign in hold, also
-// such as come by inclusion.
+// everyone refuses rights to everybody's things for the role user, which all who sign in hold,
+// even by inclusion.
 func (r *rules) everyone(lines []line) {
 	includes, holds := map[string][]line{}, map[string][]line{}
 	for _, l := range lines {
@@ -336,10 +336,10 @@ func (r *rules) everyone(lines []line) {
 	}
 }
 
-// isName tells a person's or group's name from a role: it has an @ or a colon.
+// isName reports whether subject names a person or group, not a role: it has an @ or a colon.
 func isName(subject string) bool { return strings.ContainsAny(subject, "@:") }
 
-// family is where roles of this name are held; empty for platform roles, which people hold.
+// family returns where roles of this name are held; "" for platform roles, which people hold.
 func family(role string) string {
 	switch {
 	case strings.HasPrefix(role, "org-"):

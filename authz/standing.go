@@ -8,15 +8,15 @@ import (
 	"github.com/google/uuid"
 )
 
-// MemberRoles are what a member of an organization may be, and Accesses what a grant may give. The policy
+// MemberRoles are the roles of members of an organization. Accesses are what a grant may give. The policy
 // has a role for each.
 var (
 	MemberRoles = []string{"admin", "writer", "reader"}
 	Accesses    = []string{"read", "write"}
 )
 
-// organizationRole is the policy's role for a member's; accessRole that for a grant's access, and
-// empty for none.
+// organizationRole returns the policy's role for a member's role. accessRole returns that for a
+// grant's access; "" for none.
 func organizationRole(role string) string { return "org-" + role }
 
 func accessRole(access string) string {
@@ -29,22 +29,22 @@ func accessRole(access string) string {
 	return ""
 }
 
-// Standing is how a caller stands to one thing, as one statement found it in the database. The
-// zero Standing is that to somebody else's personal thing.
+// Standing is a caller's relation to one thing, as one statement found it in the database. The
+// zero Standing is for somebody else's personal thing.
 type Standing struct {
 	Own        bool      // the caller's own: a personal thing, or their own membership
 	Org        uuid.UUID // the organization that it belongs to; zero for a personal thing
 	Role       string    // the caller's role there: one of MemberRoles; empty outside
-	Grant      string    // the caller's widest grant on it, or on the notebook it is in; empty without one
+	Grant      string    // the caller's widest grant on it or on its notebook; empty without one
 	Restricted bool      // it is a restricted notebook, or in one
 }
 
-// Mine is the standing to a personal thing of the caller's.
+// Mine is the standing to the caller's own personal thing.
 var Mine = Standing{Own: true}
 
-// ways are the objects by which the policy may let somebody act on a thing of this kind: by their
-// role in the organization, by a grant, and by what they hold on the platform. Empty: there is no
-// such way.
+// ways returns the objects by which the policy may let somebody act on a thing of this kind: by their
+// role in the organization, by a grant, and by what they hold on the platform. An object is empty
+// if there is no such way.
 func (s Standing) ways(kind Kind, act Act) (byRole, byGrant, byPlatform Object) {
 	k := vocabulary.of(kind)
 	by := k.by[act]
@@ -69,8 +69,8 @@ func (s Standing) ways(kind Kind, act Act) (byRole, byGrant, byPlatform Object) 
 	return byRole, byGrant, byPlatform
 }
 
-// inOrganization reports whether the role there, or the grant, allows it; byPlatform whether what the
-// caller may do on the whole platform does. A key narrows both.
+// inOrganization reports whether the role there, or the grant, allows it. byPlatform does so for the
+// caller's platform-wide permissions. A key narrows both.
 func (p *Principal) inOrganization(kind Kind, act Act, s Standing) bool {
 	byRole, byGrant, _ := s.ways(kind, act)
 	if byRole != "" && slices.Contains(p.RolesFor(Permission{byRole, act}), s.Role) {
@@ -87,12 +87,12 @@ func (p *Principal) byPlatform(kind Kind, act Act, s Standing) bool {
 	if object != "" && p.Holds(Permission{object, act}) {
 		return true
 	}
-	// What is one's own is one of all, too.
+	// A permission on all things covers one's own.
 	return s.Org == uuid.Nil && p.Holds(Permission{vocabulary.of(kind).by[act].any, act})
 }
 
-// RolesFor are the roles in an organization that allow it to this caller: what a statement
-// compares the caller's role with. Never nil.
+// RolesFor returns the roles in an organization that allow it to this caller. A statement
+// compares the caller's role with them. Never nil.
 func (p *Principal) RolesFor(needed Permission) []string {
 	roles := []string{}
 	for _, role := range MemberRoles {
@@ -103,7 +103,7 @@ func (p *Principal) RolesFor(needed Permission) []string {
 	return roles
 }
 
-// AccessesFor are the grants that allow it to this caller. Never nil.
+// AccessesFor returns the grants that allow it to this caller. Never nil.
 func (p *Principal) AccessesFor(needed Permission) []string {
 	accesses := []string{}
 	for _, access := range Accesses {
@@ -114,10 +114,10 @@ func (p *Principal) AccessesFor(needed Permission) []string {
 	return accesses
 }
 
-// DecideOn decides on one thing to which the caller stands so. It returns Any when nothing but a
-// platform-wide permission on somebody else's thing allows it, which is what the audit record wants
-// to know; else Own or Org. Otherwise 404 when the caller may not even read the thing, 403 naming
-// the permission nearest to them when they may see it but not do this.
+// DecideOn decides on one thing to which the caller has standing s. It returns Own, Org, or Any if only
+// a platform-wide permission on somebody else's thing allows it; the audit record needs to know that.
+// If the caller may not even read the thing, it returns a 404. If they may read it but not do this, it
+// returns a 403 that names the permission nearest to them.
 func (p *Principal) DecideOn(kind Kind, act Act, s Standing) (Relation, error) {
 	for _, ask := range []Act{act, "read"} {
 		inside, platform := p.inOrganization(kind, ask, s), p.byPlatform(kind, ask, s)
@@ -135,20 +135,20 @@ func (p *Principal) DecideOn(kind Kind, act Act, s Standing) (Relation, error) {
 	return None, NotFound(kind)
 }
 
-// mayRead tells whether the caller may at least read a thing to which they stand so.
+// mayRead reports whether the caller may read a thing to which they have standing s.
 func (p *Principal) mayRead(kind Kind, s Standing) bool {
 	return p.inOrganization(kind, "read", s) || p.byPlatform(kind, "read", s)
 }
 
-// lacksOn is 403 for a thing to which the caller stands so.
+// lacksOn returns a 403 for a thing to which the caller has standing s.
 func (p *Principal) lacksOn(kind Kind, act Act, s Standing) error {
 	return p.refuse(Permission{s.nearest(kind, act), act}, func(p *Principal) bool {
 		return p.inOrganization(kind, act, s) || p.byPlatform(kind, act, s)
 	})
 }
 
-// Require asks for something that the caller must hold by the thing's own relation to them, where
-// no platform-wide permission helps: to make a thing, or to move one. It is 403 or nil.
+// Require decides on making or moving a thing. The caller must be allowed by the thing's own relation
+// to them; no platform-wide permission helps. It returns a 403 or nil.
 func (p *Principal) Require(kind Kind, act Act, s Standing) error {
 	holds := func(p *Principal) bool { return p.inOrganization(kind, act, s) || s.Own && p.byPlatform(kind, act, s) }
 	if holds(p) {
@@ -158,7 +158,7 @@ func (p *Principal) Require(kind Kind, act Act, s Standing) error {
 }
 
 // DecideAll decides on all things of a kind in an organization, and on making one. Outsiders get
-// 404, members who may not 403.
+// 404, members without permission 403.
 func (p *Principal) DecideAll(kind Kind, act Act, s Standing) error {
 	if s.Role == "" {
 		return NotFound("org")
@@ -166,9 +166,9 @@ func (p *Principal) DecideAll(kind Kind, act Act, s Standing) error {
 	return p.checkIn(kind, s.Role, act)
 }
 
-// decideIn decides on a thing of an organization, or on the organization. Outsiders get 404 for everything. A
-// member who could neither read nor act on any thing of this kind gets 403, whether it exists or not; and
-// then it is as DecideOn says. The organization is no such kind: whoever may not read it gets 404.
+// decideIn decides on an organization or one of its things. Outsiders always get 404. A member who can
+// neither read nor act on anything of this kind gets 403, whether it exists or not. Otherwise DecideOn
+// decides. The organization itself is an exception: a caller who may not read it gets 404.
 func (p *Principal) decideIn(kind Kind, act Act, s Standing) (Relation, error) {
 	if s.Role == "" {
 		return None, NotFound(kind)
@@ -181,8 +181,8 @@ func (p *Principal) decideIn(kind Kind, act Act, s Standing) (Relation, error) {
 	return p.DecideOn(kind, act, s)
 }
 
-// goneIn is decideIn for a thing that is not there: missing, unless the caller is not told of that. Of
-// what hangs on another thing (a grant) everybody in the organization is told.
+// goneIn is decideIn for a missing thing. It returns missing, or a 403 or 404 if the caller may not know
+// of that. For what hangs on another thing (a grant) everybody in the organization may.
 func (p *Principal) goneIn(kind Kind, act Act, s Standing, missing error) error {
 	if s.Role == "" {
 		return NotFound(kind)
@@ -195,8 +195,8 @@ func (p *Principal) goneIn(kind Kind, act Act, s Standing, missing error) error 
 	return missing
 }
 
-// checkIn is 403 when nobody with the role in an organization may do any of the acts, of which it
-// names the first, to anything of the kind there.
+// checkIn returns a 403 if the role in an organization allows none of the acts on anything of the
+// kind there. The 403 names the first act.
 func (p *Principal) checkIn(kind Kind, role string, acts ...Act) error {
 	ever := func(p *Principal) bool { return p.everIn(kind, acts, role) }
 	if ever(p) {
@@ -206,7 +206,7 @@ func (p *Principal) checkIn(kind Kind, role string, acts ...Act) error {
 	return p.refuse(Permission{cmp.Or(by.plain, by.restricted), acts[0]}, func(p *Principal) bool { return p.everIn(kind, acts[:1], role) })
 }
 
-// everIn reports whether somebody with the role in an organization may do one of the acts to some
+// everIn reports whether somebody with the role in an organization may do one of the acts on some
 // thing of the kind there.
 func (p *Principal) everIn(kind Kind, acts []Act, role string) bool {
 	k := vocabulary.of(kind)
@@ -221,8 +221,8 @@ func (p *Principal) everIn(kind Kind, acts []Act, role string) bool {
 	return false
 }
 
-// nearest is the object by which the caller would be allowed first: any only for somebody
-// else's personal thing.
+// nearest returns the object by which the caller would most likely be allowed. It is any only for
+// somebody else's personal thing.
 func (s Standing) nearest(kind Kind, act Act) Object {
 	byRole, byGrant, byPlatform := s.ways(kind, act)
 	if s.Grant != "" && byGrant != "" {

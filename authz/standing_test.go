@@ -13,13 +13,13 @@ import (
 	"noted/internal/problem"
 )
 
-// standings are all ways in which somebody can stand to a thing.
+// standings returns all standings that somebody can have to a thing.
 func standings() []authz.Standing {
 	list := []authz.Standing{{Own: true}, {}}
 	for _, role := range append([]string{""}, authz.MemberRoles...) {
 		for _, grant := range append([]string{""}, authz.Accesses...) {
 			if role == "" && grant != "" {
-				continue // grants are for members alone
+				continue // only members have grants
 			}
 			for _, restricted := range []bool{false, true} {
 				list = append(list, authz.Standing{Org: uuid.MustParse("0199a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b"), Role: role, Grant: grant, Restricted: restricted})

@@ -2,7 +2,7 @@ package authz_test
 
 import "testing"
 
-// What the model refuses about families besides, each on a line of its own.
+// Other things about families that the model refuses, each on its own line.
 func TestFamiliesHoldOnlyWhatIsTheirs(t *testing.T) {
 	for _, add := range []string{
 		"p, org-reader, note:any, read", "p, org-reader, note:own, read", "p, org-reader, self, read", "p, org-reader, deadzone:any, purge",

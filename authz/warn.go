@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// Provider is what a policy must know of a sign-in provider.
+// Provider is what a policy must know about a sign-in provider.
 type Provider struct {
 	ID           string
 	EmailDomains []string // for which it is authoritative
 	Groups       bool     // its ID tokens are asked for groups
 }
 
-// unheard is why a name of a g line is nobody's who signs in by these providers, and what to write;
-// empty when somebody may have it, and without providers, when nothing is known of them.
+// unheard says why nobody who signs in by these providers has a g line's name, and what to write. It is
+// empty if somebody may have the name, or if providers is nil, when nothing is known of them.
 func unheard(who string, providers []Provider) (rule, why string) {
 	if providers == nil {
 		return "", ""
@@ -44,8 +44,8 @@ func unheard(who string, providers []Provider) (rule, why string) {
 	return "", ""
 }
 
-// Warnings are lines that mean nothing, or less than they seem to. They refuse nothing. With
-// providers nil, what they would tell is left out.
+// Warnings lists lines that mean nothing, or less than they seem to. They refuse nothing. With
+// providers nil, warnings about providers are left out.
 func (p *Policy) Warnings(providers []Provider) Faults {
 	var list Faults
 	warn := func(number, column int, rule, format string, args ...any) {
@@ -109,8 +109,8 @@ var gifts = []struct {
 	{Permission{"grant", "write"}, grantRoles},
 }
 
-// lesserGivers warns of roles in an organization that may give others, but not all: nobody gives
-// what they lack.
+// lesserGivers warns of roles in an organization that may give some roles but not all, since nobody
+// gives what they lack.
 func (p *Policy) lesserGivers() Faults {
 	var list Faults
 	for _, role := range organizationRoles {
@@ -146,7 +146,7 @@ func (p *Policy) lastLine() int {
 	return last
 }
 
-// organizationRoles and grantRoles are those that the API gives, at members and at grants.
+// organizationRoles and grantRoles are the roles that the API gives to members and in grants.
 var (
 	organizationRoles = each(MemberRoles, organizationRole)
 	grantRoles        = each(Accesses, accessRole)
@@ -160,8 +160,8 @@ func each(words []string, role func(string) string) []string {
 	return roles
 }
 
-// givenElsewhere tells whether a role is held without a g line: by everyone, or in an
-// organization, a grant or a key, or by inclusion in one of these.
+// givenElsewhere reports whether a role is held without a g line: by everyone, in an
+// organization, by a grant or a key, or by inclusion in one of these.
 func (p *Policy) givenElsewhere(role string) bool {
 	if strings.HasPrefix(role, "key-") || slices.Contains(p.closure[User], role) {
 		return true

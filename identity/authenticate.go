@@ -24,10 +24,10 @@ import (
 // KeyPrefix begins every API key.
 const KeyPrefix = "noted_"
 
-// Authenticate puts the caller into the request's context, or answers: 401 at once when no
-// credential was sent, the one answer of fail when one was that does not hold. It reads the
-// Authorization header alone when there is one, else the session cookie. Nothing else of a
-// request says who is calling.
+// Authenticate puts the caller into the request's context. Without a credential it answers
+// 401 at once. For an invalid credential it answers as fail does. If there is an
+// Authorization header it reads only that, else the session cookie. Nothing else in a
+// request identifies the caller.
 func (s *Service) Authenticate(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		token, err := s.tokenOf(r)
@@ -47,7 +47,7 @@ func (s *Service) Authenticate(next http.Handler) http.Handler {
 	})
 }
 
-// letIn puts the caller into the request's context, and their credential into what the record knows of it.
+// letIn puts the caller into the request's context, and their credential into its record.
 func letIn(r *http.Request, principal *authz.Principal) *http.Request {
 	by := request.Credential{Kind: string(principal.Via), ID: principal.Session, Holder: principal.ID}
 	if principal.Via == authz.ViaKey {
@@ -57,8 +57,8 @@ func letIn(r *http.Request, principal *authz.Principal) *http.Request {
 	return r.WithContext(authz.WithPrincipal(r.Context(), principal))
 }
 
-// SignedIn is Authenticate for a page for people: a stranger whose browser asks for it, also
-// one whose session has ended, is sent to sign in and back.
+// SignedIn is Authenticate for a page for people. It sends a stranger's browser to sign in and
+// back, also when their session has ended.
 func (s *Service) SignedIn(next http.Handler) http.Handler {
 	authenticated := s.Authenticate(next)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -87,8 +87,8 @@ func (s *Service) SignedIn(next http.Handler) http.Handler {
 	})
 }
 
-// signInURL leads to the provider and back to the page asked for; with several providers, to the
-// page that lists them.
+// signInURL leads to the provider and back to the requested page. With several providers it leads
+// to the page that lists them.
 func (s *Service) signInURL(r *http.Request) string {
 	at := "/auth/login"
 	if len(s.config.Providers) != 1 {
@@ -97,7 +97,7 @@ func (s *Service) signInURL(r *http.Request) string {
 	return at + "?return_to=" + url.QueryEscape(LocalPath(r.URL.RequestURI()))
 }
 
-// BySession refuses keys: what it guards is for a person at a browser.
+// BySession refuses keys: the route is for a person at a browser.
 func BySession(needed authz.Permission, next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		check := func(caller *authz.Principal) error {
@@ -115,7 +115,7 @@ func BySession(needed authz.Permission, next http.HandlerFunc) http.HandlerFunc 
 	}
 }
 
-// byBrowser is BySession that refuses derived sessions too. How a session began never changes.
+// byBrowser is BySession, and refuses derived sessions too. How a session began never changes.
 func byBrowser(needed authz.Permission, next http.HandlerFunc) http.HandlerFunc {
 	return BySession(needed, func(w http.ResponseWriter, r *http.Request) {
 		if !authz.From(r.Context()).ByBrowser {
@@ -126,15 +126,15 @@ func byBrowser(needed authz.Permission, next http.HandlerFunc) http.HandlerFunc 
 	})
 }
 
-// notByBrowser is 403 for a session from which nothing may be derived: a chain of devices, each let
-// in by the one before, would outlive every sign-in.
+// notByBrowser returns a 403 for a derived session. A chain of devices, each let in by the one before,
+// would outlive every sign-in.
 func notByBrowser(needed authz.Permission) error {
 	refused := problem.Forbidden(needed.String())
 	refused.Detail = "A device's or a program's session lets no device in and links no sign-in; do it in a browser, signed in there"
 	return refused
 }
 
-// tokenOf reads the credential; empty with no error when none was sent. (RFC 6750, 2.1.)
+// tokenOf reads the credential. It returns "" without an error if none was sent (RFC 6750, 2.1).
 func (s *Service) tokenOf(r *http.Request) (string, error) {
 	headers := r.Header.Values("Authorization")
 	if len(headers) == 0 {
@@ -147,8 +147,8 @@ func (s *Service) tokenOf(r *http.Request) (string, error) {
 	return token, nil
 }
 
-// cookieToken reads the session cookie. A key is none, and of two sessions in two cookies of that
-// name, one was planted there: nobody can tell which.
+// cookieToken reads the session cookie. A key there is refused. So are two cookies with different
+// sessions: one was planted, and nobody can tell which.
 func (s *Service) cookieToken(r *http.Request) (string, error) {
 	cookies := r.CookiesNamed(s.cookies.session)
 	if len(cookies) == 0 {
@@ -162,7 +162,7 @@ func (s *Service) cookieToken(r *http.Request) (string, error) {
 	return token, nil
 }
 
-// resolve turns a token into its principal, or into a *Failure.
+// resolve returns a token's principal, or a *Failure.
 func (s *Service) resolve(ctx context.Context, token string) (*authz.Principal, error) {
 	hash, policy := sha256.Sum256([]byte(token)), s.policy()
 	if principal := s.remembered.find(hash, policy); principal != nil {
@@ -176,8 +176,8 @@ func (s *Service) resolve(ctx context.Context, token string) (*authz.Principal, 
 	return principal, err
 }
 
-// principalOf asks the database. A credential that ends within the time for which it would be
-// remembered is not lasting.
+// principalOf asks the database. A credential is not lasting if it ends while it would still be
+// remembered.
 func (s *Service) principalOf(ctx context.Context, token string, policy *authz.Policy) (p *authz.Principal, lasting bool, err error) {
 	if strings.HasPrefix(token, KeyPrefix) {
 		key, err := s.keys.VerifyKey(ctx, token)
@@ -219,8 +219,8 @@ func (s *Service) principal(person Person, p authz.Principal, policy *authz.Poli
 	return authz.NewPrincipal(p, policy, s.Names(person.Identities))
 }
 
-// Act is Write for an operation on what is the caller's own, or nobody's: the work begins with what
-// Confirm returns.
+// Act is Write for an operation on the caller's own things, or on nobody's. work gets the context from
+// Confirm.
 func (s *Service) Act(ctx context.Context, work func(context.Context, pgx.Tx) error) error {
 	return s.Write(ctx, func(tx pgx.Tx) error {
 		ctx, err := s.Confirm(ctx, tx)
@@ -231,7 +231,7 @@ func (s *Service) Act(ctx context.Context, work func(context.Context, pgx.Tx) er
 	})
 }
 
-// actAlone is Act for what must not happen beside another such of the caller and the others.
+// actAlone is Act, but never runs at the same time as another for the caller or the others.
 func (s *Service) actAlone(ctx context.Context, work func(context.Context, pgx.Tx) error, others ...uuid.UUID) error {
 	return s.Write(ctx, func(tx pgx.Tx) error {
 		if err := lockUsers(ctx, tx, append(others, authz.From(ctx).ID)...); err != nil {
@@ -245,12 +245,12 @@ func (s *Service) actAlone(ctx context.Context, work func(context.Context, pgx.T
 	})
 }
 
-// Confirm decides on the caller anew, in the transaction that writes: a request may have waited for its
-// body while its session was ended, the secret that it brought replaced, its user locked, a sign-in
-// unlinked, a name aged out, the policy changed. The credential that was presented must still
-// hold, and the caller, as the policy in force and their identities make them now, must still be allowed what
-// the operation declares. The context returned carries them; what is decided further in the transaction is
-// decided on them. Credential and identities stay as they are until tx ends. The error is the one answer, or 403.
+// Confirm decides on the caller again, in the transaction that writes. While a request waits for its body,
+// its session can end, its secret be replaced, its user be locked, a sign-in be unlinked, a name age out
+// or the policy change. The credential must still be valid. The caller, made anew from the policy in force
+// and their identities, must still be allowed what the operation declares. The returned context carries
+// that caller, for later decisions in the transaction. Credential and identities cannot change until tx
+// ends. The error is a *Failure or a 403.
 func (s *Service) Confirm(ctx context.Context, tx pgx.Tx) (context.Context, error) {
 	caller := authz.From(ctx)
 	fresh, reason, err := s.confirm(ctx, tx, caller)
@@ -304,7 +304,7 @@ func (s *Service) confirmKey(ctx context.Context, tx pgx.Tx, caller *authz.Princ
 	return ReasonRevokedKey, nil
 }
 
-// failureOf concerns a known person.
+// failureOf returns a Failure for a known person.
 func failureOf(reason Reason, person Person) *Failure {
 	return &Failure{
 		Reason: reason, Object: "user", Target: person.ID.String(),
@@ -312,9 +312,8 @@ func failureOf(reason Reason, person Person) *Failure {
 	}
 }
 
-// Peek returns who is signed in by the request's session, for the page at /: nil for a
-// stranger, and for whoever sends a credential that does not hold. It never fails. A
-// key is not a sign-in.
+// Peek returns who is signed in by the request's session, for the page at /. It returns nil
+// for a stranger and for an invalid credential. It never fails. A key is not a sign-in.
 func (s *Service) Peek(r *http.Request) *authz.Principal {
 	token, err := s.tokenOf(r)
 	if err != nil || !strings.HasPrefix(token, tokenPrefix) {
@@ -327,7 +326,7 @@ func (s *Service) Peek(r *http.Request) *authz.Principal {
 	return principal
 }
 
-// peekCookie is Peek by the session cookie alone. The error is a fault of ours, never a *Failure.
+// peekCookie is Peek by the session cookie alone. The error is a server fault, never a *Failure.
 func (s *Service) peekCookie(r *http.Request) (*authz.Principal, error) {
 	token, err := s.cookieToken(r)
 	var principal *authz.Principal

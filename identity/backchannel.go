@@ -10,10 +10,10 @@ import (
 	"noted/internal/problem"
 )
 
-// BackchannelLogout ends sessions because their provider says so: POST
-// /auth/backchannel-logout/{provider} (OpenID Connect Back-Channel Logout 1.0, 2.5 to 2.8). 200
-// also when there is nothing to end; 400, with no detail and no sooner than the floor, for
-// whatever is wrong with the token.
+// BackchannelLogout ends sessions at their provider's request: POST
+// /auth/backchannel-logout/{provider} (OpenID Connect Back-Channel Logout 1.0, 2.5 to 2.8). It
+// answers 200 even if there is nothing to end. For any invalid token it answers 400, without
+// detail and not before the floor.
 func (s *Service) BackchannelLogout(w http.ResponseWriter, r *http.Request) {
 	provider, err := s.provider(chi.URLParam(r, "provider"))
 	if err != nil {
@@ -30,7 +30,7 @@ func (s *Service) BackchannelLogout(w http.ResponseWriter, r *http.Request) {
 	case err == nil:
 		w.WriteHeader(http.StatusOK)
 	case errors.As(err, &failure):
-		// Not counted by address: behind it is the provider, whose next token may be good.
+		// Not counted by address: it is the provider's, whose next token may be good.
 		s.note(r.Context(), failure)
 		if s.waitFloor(r.Context()) {
 			problem.Write(w, r, problem.New(http.StatusBadRequest, ""))

@@ -25,7 +25,7 @@ const (
 	badRequest      = `{"title":"Bad Request","status":400}`
 )
 
-// postForm sends a form as a program does.
+// postForm sends a form like a program.
 func postForm(t testing.TB, env *servertest.Env, path string, form url.Values) servertest.Answer {
 	t.Helper()
 	return env.Do(t, http.MethodPost, path, "", form.Encode(), "Content-Type", "application/x-www-form-urlencoded")
@@ -54,7 +54,7 @@ func lives(t testing.TB, env *servertest.Env, token string) bool {
 	return env.Do(t, http.MethodGet, "/v1/me", token, nil).Status == http.StatusOK
 }
 
-// approveDevice lets a device in by a session and returns the device's token.
+// approveDevice lets a device in with a session and returns the device's token.
 func approveDevice(t testing.TB, env *servertest.Env, session string) string {
 	t.Helper()
 	var started struct {
@@ -69,7 +69,7 @@ func approveDevice(t testing.TB, env *servertest.Env, session string) string {
 	}))
 }
 
-// logoutClaims are those of a good logout token that names nobody; change sets more, and nil takes one away.
+// logoutClaims are those of a good logout token without a sub or sid; change sets more, and nil removes one.
 func logoutClaims(issuer string, change map[string]any) map[string]any {
 	now := time.Now()
 	all := map[string]any{
@@ -94,7 +94,7 @@ func sendLogout(t testing.TB, env *servertest.Env, token string) servertest.Answ
 	return postForm(t, env, backchannelPath, url.Values{"logout_token": {token}})
 }
 
-// signInWithSid signs somebody in by a browser; the ID token carries the sid.
+// signInWithSid signs somebody in with a browser; the ID token has the sid.
 func signInWithSid(t testing.TB, env *servertest.Env, name, sid string) string {
 	t.Helper()
 	env.Provider.SetLie(claim("sid", sid))
@@ -108,7 +108,7 @@ func exchangeWithSid(t testing.TB, env *servertest.Env, name, sid string) string
 	return accessToken(t, exchange(t, env, newIDToken(t, env, name, map[string]any{"sid": sid})))
 }
 
-// withSecondIssuer adds the provider other, whose tokens sign makes.
+// withSecondIssuer adds the provider other, whose tokens are made by sign.
 func withSecondIssuer(t testing.TB) (change func(*server.Options), sign func(claims map[string]any) string) {
 	t.Helper()
 	const issuer = "https://other.example"
@@ -173,7 +173,7 @@ func TestBackchannelBySidEndsWhatCameOfThatSignInAndNothingElse(t *testing.T) {
 		"bob":                                 signInWithSid(t, env, "bob", "U"), "a key": key,
 		"the same sid of another provider": accessToken(t, exchange(t, env, signOther(idClaims("https://other.example", "alice", map[string]any{"sid": "S"})))),
 	}
-	// A device that is approved, and has not fetched its session yet.
+	// A device that is approved but has not fetched its session yet.
 	var started struct {
 		DeviceCode string `json:"device_code"`
 		UserCode   string `json:"user_code"`
@@ -202,7 +202,7 @@ func TestBackchannelBySidEndsWhatCameOfThatSignInAndNothingElse(t *testing.T) {
 	if a.Status != http.StatusBadRequest || string(a.Body) != `{"error":"invalid_grant"}` {
 		t.Errorf("the device fetches %d %s", a.Status, a.Body)
 	}
-	// One row for each, the device's that fetched nothing too; none for what had ended before.
+	// One row for each, also for the device that fetched nothing; none for what had ended before.
 	if n := number(t, env, `select count(*) from audit_events where action = 'session.end'`); n != 1+len(ended)+1 {
 		t.Errorf("%d rows of ends", n)
 	}
@@ -242,12 +242,12 @@ func TestBackchannelBySubEndsAllOfThatIdentityAndNobodyElse(t *testing.T) {
 	if n := number(t, env, `select count(*) from audit_events where action = 'session.end' and detail = $1`, "signed out at "+env.Issuer); n != len(ended) {
 		t.Errorf("%d rows of %d ends", n, len(ended))
 	}
-	// A sid selects although sub matches more.
+	// The sid selects, although sub matches more.
 	one, two := signInWithSid(t, env, "bob", "one"), signInWithSid(t, env, "bob", "two")
 	want(t, http.StatusOK, sendLogout(t, env, logoutToken(t, env, map[string]any{"sub": "bob", "sid": "one"})))
 	checkEnded(t, env, map[string]string{"the sid's": one})
 	checkLives(t, env, map[string]string{"the sub's other": two, "the sub's first": stay["bob"]})
-	// A key is no session.
+	// A key is not a session.
 	_, key := env.NewKey(t, two, "key-reader")
 	want(t, http.StatusOK, sendLogout(t, env, logoutToken(t, env, map[string]any{"sub": "bob"})))
 	checkEnded(t, env, map[string]string{"bob's": two, "bob's first": stay["bob"]})
@@ -388,11 +388,11 @@ func TestBackchannelRefusalsAreOneAnswerAndEndNothing(t *testing.T) {
 	if n := number(t, env, `select count(*) from audit_events where action = 'session.end'`); n != ends {
 		t.Errorf("%d ends more are in the record", n-ends)
 	}
-	// Nor did they stop anybody from signing in.
+	// They stopped nobody from signing in.
 	sessions["exchanged afterwards"] = exchangeWithSid(t, env, "bob", "B")
 	sessions["alice afterwards"] = exchangeWithSid(t, env, "alice", "S")
 	checkLives(t, env, sessions)
-	// The token that was sent in so many wrong ways was never used.
+	// The token that was sent in so many wrong ways is still unused.
 	want(t, http.StatusOK, sendLogout(t, env, good))
 	checkEnded(t, env, map[string]string{"alice": sessions["alice"], "with an sid": sessions["with an sid"]})
 	checkLives(t, env, map[string]string{"bob": sessions["bob"]})
@@ -471,12 +471,12 @@ func TestBackchannelBySubLetsOlderTokensBeginNothing(t *testing.T) {
 	checkNotExchanged(t, env, "older", "signed_out_at_provider", at("alice", now-61))
 	checkNotExchanged(t, env, "much older", "signed_out_at_provider", at("alice", now-200))
 	checkLives(t, env, map[string]string{"newer": accessToken(t, at("alice", now-59)), "bob's older": accessToken(t, at("bob", now-200))})
-	// An earlier logout that comes later takes nothing back.
+	// An earlier logout that arrives later undoes nothing.
 	want(t, http.StatusOK, sendLogout(t, env, logoutToken(t, env, map[string]any{"sub": "alice", "iat": now - 120})))
 	checkNotExchanged(t, env, "between the two", "signed_out_at_provider", at("alice", now-90))
 	checkLives(t, env, map[string]string{"newer than both": accessToken(t, at("alice", now-58))})
 
-	// The same by a browser.
+	// The same with a browser.
 	want(t, http.StatusOK, sendLogout(t, env, logoutToken(t, env, map[string]any{"sub": "bob", "iat": now - 60})))
 	env.Provider.SetLie(claim("iat", now-100))
 	b := newBrowser(t, env)
@@ -521,7 +521,7 @@ func TestBackchannelTokenCountsOnceHoweverOftenItComesAtOnce(t *testing.T) {
 	}
 }
 
-// Whichever comes first, a session of a sign-in that is over is over.
+// In either order, a session of an ended sign-in has ended.
 func TestBackchannelAndExchangeAtOnceLeaveNoSession(t *testing.T) {
 	t.Parallel()
 	env := servertest.New(t)
@@ -558,7 +558,7 @@ func TestBackchannelAndExchangeAtOnceLeaveNoSession(t *testing.T) {
 	}
 }
 
-// Behind an address that sends bad logout tokens is the provider.
+// The address that sends bad logout tokens may be the provider's.
 func TestBackchannelIsNeverRefusedForItsAddress(t *testing.T) {
 	t.Parallel()
 	env := servertest.New(t, func(o *server.Options) { o.Settings.AuthFailuresPerMinute = 1 })
@@ -621,7 +621,7 @@ func TestBackchannelAndAllOtherEndsHoldOnEveryServerWithinASecond(t *testing.T) 
 	}
 	here.Exec(t, `update users set locked_at = null`)
 
-	// What one server used up, the other does not take.
+	// A token used up on one server is refused by the other.
 	used := logoutToken(t, here, map[string]any{"sid": "both"})
 	want(t, http.StatusOK, sendLogout(t, here, used))
 	if a := sendLogout(t, there, used); a.Status != http.StatusBadRequest || string(a.Body) != badRequest {

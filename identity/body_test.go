@@ -21,8 +21,8 @@ type invalid struct {
 	Errors []struct{ Location, Message string }
 }
 
-// Bodies that are no good, against the two ways to write a note: they go through the strict
-// decoder, huma's validation and the members that tell null from absent.
+// Bad bodies, sent to both ways to write a note: they go through the strict decoder, huma's
+// validation and the members that distinguish null from absent.
 func TestABadBodyIsTheClientsFaultAndSaysWhere(t *testing.T) {
 	env := servertest.New(t)
 	alice := env.SignIn(t, "alice")
@@ -112,7 +112,7 @@ func TestABadBodyIsTheClientsFaultAndSaysWhere(t *testing.T) {
 			})
 		}
 	}
-	// Nothing of all that was written.
+	// None of that was written.
 	if n := number(t, env, `select count(*) from notes`); n != 1 {
 		t.Errorf("%d notes were made", n-1)
 	}
@@ -121,7 +121,7 @@ func TestABadBodyIsTheClientsFaultAndSaysWhere(t *testing.T) {
 	}
 }
 
-// checkFault asks for a 4xx problem that shows nothing of the inside.
+// checkFault requires a 4xx problem that shows nothing internal.
 func checkFault(t testing.TB, env *servertest.Env, a servertest.Answer) (p invalid) {
 	t.Helper()
 	if a.Status < 400 || a.Status > 499 || a.Header.Get("Content-Type") != "application/problem+json" {
@@ -186,7 +186,7 @@ func TestOnlyJSONIsTakenForABody(t *testing.T) {
 			}
 		}
 	}
-	// What says that it is compressed is not taken for what it is not.
+	// A body that claims to be compressed is not read as plain.
 	var packed bytes.Buffer
 	z := gzip.NewWriter(&packed)
 	_, _ = z.Write([]byte(good))
@@ -207,7 +207,7 @@ func raw(t testing.TB, env *servertest.Env, text string) servertest.Answer {
 	if _, err := io.WriteString(conn, text); err != nil {
 		t.Fatal(err)
 	}
-	// The client is done, in the middle or not.
+	// The client stops, in the middle or not.
 	_ = conn.(*net.TCPConn).CloseWrite()
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {

@@ -14,36 +14,36 @@ import (
 )
 
 const (
-	// RememberedFor is how long a credential that held is believed without asking the database:
-	// the longest that a replica which hears of nothing goes on accepting one that ended. One that ends by
-	// itself within it is not remembered.
+	// RememberedFor is how long a valid credential is accepted without asking the database. A replica
+	// that gets no notifications accepts an ended one at most that long. A credential that expires
+	// within that time is not remembered.
 	RememberedFor = time.Second
-	// rememberedAtMost bounds the memory; what does not fit is asked for each time.
+	// rememberedAtMost bounds the memory. When it is full, it starts again empty.
 	rememberedAtMost = 10_000
-	// goodbyeTime is how long the listening connection has to be closed.
+	// goodbyeTime is how long closing the listening connection may take.
 	goodbyeTime = time.Second / 2
 )
 
-// remembered are callers whose credential held a moment ago. Every change of any credential
+// remembered holds callers whose credential was valid a moment ago. Any change of a credential
 // makes it forget all: a second's worth of look-ups is cheap, and nothing can be left behind.
 type remembered struct {
-	epoch   atomic.Uint64 // counts the changes that were heard of
+	epoch   atomic.Uint64 // counts the changes heard of
 	mu      sync.RWMutex
 	of      uint64 // the epoch of callers
 	callers map[[sha256.Size]byte]caller
 }
 
-// caller is a principal under the policy that was in force then.
+// caller is a principal under the policy then in force.
 type caller struct {
 	principal *authz.Principal
 	policy    *authz.Policy
 	until     time.Time
 }
 
-// forget makes the next request of everybody ask the database.
+// forget makes everybody's next request ask the database.
 func (r *remembered) forget() { r.epoch.Add(1) }
 
-// find returns the principal of a token, by its hash; nil when the database must be asked.
+// find returns a token's principal by its hash. It returns nil if the database must be asked.
 func (r *remembered) find(token [sha256.Size]byte, policy *authz.Policy) *authz.Principal {
 	r.mu.RLock()
 	found, ok := r.callers[token]
@@ -55,8 +55,8 @@ func (r *remembered) find(token [sha256.Size]byte, policy *authz.Policy) *authz.
 	return found.principal
 }
 
-// keep remembers a caller whose credential was looked up in the given epoch, at asked. What was
-// heard of meanwhile may have ended it: then it is not kept.
+// keep remembers a caller whose credential was looked up in the given epoch, at asked. If the
+// epoch has changed, it keeps nothing: the credential may have ended.
 func (r *remembered) keep(token [sha256.Size]byte, principal *authz.Principal, policy *authz.Policy, epoch uint64, asked time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -69,18 +69,18 @@ func (r *remembered) keep(token [sha256.Size]byte, principal *authz.Principal, p
 	r.callers[token] = caller{principal, policy, asked.Add(RememberedFor)}
 }
 
-// Forget makes this replica ask the database again for every credential. Others hear of a change
-// by the database.
+// Forget makes this replica ask the database again for every credential. The database notifies the
+// others of changes.
 func (s *Service) Forget() { s.remembered.forget() }
 
-// Write runs a transaction that may end a credential, or change what one is allowed, and forgets.
+// Write runs a transaction that may end a credential or change what it allows, and then forgets.
 func (s *Service) Write(ctx context.Context, work func(pgx.Tx) error) error {
 	defer s.Forget()
 	return pgx.BeginFunc(ctx, s.pool, work)
 }
 
-// Listen hears, on a connection of its own, of every credential that changes on any replica,
-// until ctx ends. While it cannot hear, what is remembered is a second old at most, as ever. It
+// Listen waits on its own connection for credential changes on any replica, until ctx ends.
+// While it is not connected, what is remembered is still at most a second old. It
 // relies on PostgreSQL's LISTEN and on the triggers that notify noted_credentials.
 func (s *Service) Listen(ctx context.Context, log *slog.Logger) {
 	for {

@@ -18,7 +18,7 @@ func TestEveryChangeOfACredentialIsHeardOnTheOtherServer(t *testing.T) {
 	note := here.NewNote(t, alice, "a note")
 	_, key := here.NewKey(t, alice, "key-reader")
 	heard := func() uint64 { return there.Server.Identity.Heard() }
-	still := func() uint64 { // what is under way arrives
+	still := func() uint64 { // wait for notifications under way
 		t.Helper()
 		for {
 			before := heard()
@@ -60,7 +60,7 @@ func TestEveryChangeOfACredentialIsHeardOnTheOtherServer(t *testing.T) {
 			}
 		}
 	}
-	// Use is no change: else nothing would ever be remembered.
+	// Use is not a change, or nothing would ever be remembered.
 	for what, use := range map[string]func(){
 		"a read by session": func() { want(t, http.StatusOK, here.Do(t, http.MethodGet, "/v1/notes/"+note, alice, nil)) },
 		"a read by key":     func() { want(t, http.StatusOK, here.Do(t, http.MethodGet, "/v1/notes/"+note, key, nil)) },
@@ -82,7 +82,7 @@ func rotateFirst(t *testing.T, env *servertest.Env, session string) servertest.A
 	return env.Do(t, http.MethodPost, "/v1/keys/"+id+"/rotate", session, nil)
 }
 
-// With the listener's connection killed again and again, no request that begins a second after a
+// The listener's connection is killed again and again. Still no request that begins a second after a
 // credential ended is let in.
 func TestASecondIsTheFloorWhileTheListenerIsDown(t *testing.T) {
 	t.Parallel()
@@ -141,7 +141,7 @@ func TestASecondIsTheFloorWhileTheListenerIsDown(t *testing.T) {
 	if !strings.Contains(there.Log.String(), "not told of changed credentials") {
 		t.Error("the log does not tell that the listener is down")
 	}
-	// It comes back by itself.
+	// It comes back on its own.
 	before := there.Server.Identity.Heard()
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		if _, err := here.Pool.Exec(t.Context(), `update users set name = name`); err != nil {

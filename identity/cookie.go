@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// cookieNames follow from the public address. Over https they carry the __Host- prefix (RFC
+// cookieNames depend on the public address. Over https they have the __Host- prefix (RFC
 // 6265bis, 4.1.3.2), so that no other host and no plain http can plant them.
 type cookieNames struct {
 	session string
-	signIn  string // followed by a part of the state: two tabs may sign in at once
+	signIn  string // with a hash of the state appended: two tabs may sign in at once
 	secure  bool
 }
 
@@ -21,7 +21,7 @@ func cookieNamesFor(publicURL string) cookieNames {
 	return cookieNames{"noted_session", "noted_signin_", false}
 }
 
-// set makes a cookie that scripts cannot read and that cross-site POSTs do not carry. It lives
+// set sets a cookie that scripts cannot read and that cross-site POSTs do not send. It lasts
 // for life; a negative life deletes it.
 func (c cookieNames) set(w http.ResponseWriter, name, value string, life time.Duration) {
 	maxAge := int(life.Seconds())

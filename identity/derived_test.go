@@ -15,7 +15,7 @@ import (
 	"noted/server/servertest"
 )
 
-// expiry is the absolute end of the session that a token belongs to, as the list of sessions has it.
+// expiry is the absolute end of a token's session, from the list of sessions.
 func expiry(t testing.TB, env *servertest.Env, token string) time.Time {
 	t.Helper()
 	var list struct {
@@ -52,7 +52,7 @@ func TestADevicesSessionEndsNoLaterThanTheOneThatApprovedIt(t *testing.T) {
 	if its, approving := expiry(t, env, answer.AccessToken), expiry(t, env, alice); !its.Equal(approving) {
 		t.Errorf("it ends at %v, the approving session at %v", its, approving)
 	}
-	// Neither does it outlive a session_absolute that became shorter, nor its own idle end.
+	// It also does not outlive a shortened session_absolute, nor its own idle end.
 	env.Exec(t, `update sessions set expires_at = now() + interval '30 days' where id = $1`, current(t, env, alice))
 	second := approveDevice(t, env, alice)
 	if left := time.Until(expiry(t, env, second)); left > 7*24*time.Hour {
@@ -64,7 +64,7 @@ func TestADevicesSessionEndsNoLaterThanTheOneThatApprovedIt(t *testing.T) {
 	checkRefused(t, "an expired device", env.Do(t, http.MethodGet, "/v1/me", answer.AccessToken, nil))
 }
 
-// What is derived from a credential derives nothing itself: else a chain of devices, each let in by the
+// A derived session derives nothing itself. Otherwise a chain of devices, each let in by the
 // one before, would have no end.
 func TestOnlyABrowsersSessionLetsDevicesInAndLinksSignIns(t *testing.T) {
 	t.Parallel()
@@ -139,19 +139,19 @@ func hold(t testing.TB, env *servertest.Env, sql string, args ...any) (release f
 	return once
 }
 
-// beginning is a way in which a session begins, or a sign-in gets into an account, prepared as far as
-// the request that does it. It holds what stops that request between its looking for a logout
+// beginning is a way in which a session begins, or a sign-in is added to an account, prepared up to
+// the request that does it. It holds what blocks that request between its look for a logout
 // and its end.
 type beginning struct {
 	request func() servertest.Answer
 	stop    string
 	stopBy  []any
-	after   func() // what may follow from the answer
+	after   func() // what may follow the answer
 }
 
 const lockPair = `select pg_advisory_xact_lock(hashtextextended($1 || ' ' || $2, 1))`
 
-// beginnings are all of them, for the sign-in of alice with the sid S, of which the session web is.
+// beginnings are all of them, for alice's sign-in with the sid S, whose session is web.
 // other is a session of another sign-in.
 func beginnings(t *testing.T, env *servertest.Env) map[string]func(web, other string) beginning {
 	lockDevice := func(d device) (string, []any) {
@@ -190,7 +190,7 @@ func beginnings(t *testing.T, env *servertest.Env) map[string]func(web, other st
 				},
 			}
 		},
-		// The sign-in to be linked is the one that ends; the session that links is of another.
+		// The sign-in to be linked is the one that ends; the linking session is of another.
 		"a link's page": func(_, other string) beginning {
 			b := newBrowser(t, env)
 			b.client.Jar.SetCookies(mustURL(t, env.URL), []*http.Cookie{{Name: "noted_session", Value: other}})
@@ -225,8 +225,8 @@ func mustURL(t testing.TB, address string) *url.URL {
 	return u
 }
 
-// Whichever of the two comes first, and whichever is held up in its middle, nothing of the sign-in
-// lives when both are over.
+// In either order, and whichever is held up in the middle, nothing of the sign-in lives when both
+// are over.
 func TestNothingThatBeginsDuringABackchannelLogoutSurvivesIt(t *testing.T) {
 	t.Parallel()
 	for _, by := range []string{"sid", "sub", "sid and sub"} {
@@ -294,7 +294,7 @@ func TestNothingThatBeginsDuringABackchannelLogoutSurvivesIt(t *testing.T) {
 	}
 }
 
-// With both, sid selects; what was exchanged for that identity's tokens with no sid ends too.
+// With both, sid selects; sessions exchanged for that identity's tokens without a sid end too.
 func TestBackchannelBySidAndSubEndsWhatWasExchangedWithoutASid(t *testing.T) {
 	t.Parallel()
 	env := servertest.New(t)
@@ -320,7 +320,7 @@ func TestBackchannelBySidAndSubEndsWhatWasExchangedWithoutASid(t *testing.T) {
 	})
 }
 
-// Whoever ends all others ends also what one of them lets in at that moment.
+// Ending all others also ends a session that one of them is just letting in.
 func TestADeviceApprovedWhileAllOthersEndEndsWithThem(t *testing.T) {
 	t.Parallel()
 	env := servertest.New(t)
@@ -340,7 +340,7 @@ func TestADeviceApprovedWhileAllOthersEndEndsWithThem(t *testing.T) {
 	}
 }
 
-// The addresses of one customer count together, on all replicas, and by what waits alone.
+// The addresses of one customer count together, on all replicas, and only logins that wait count.
 func TestAnAddressHasOnlySoManyDevicesWaiting(t *testing.T) {
 	t.Parallel()
 	behindProxy := func(o *server.Options) { o.Settings.TrustedProxies = []string{"127.0.0.1/32"} }
@@ -383,7 +383,7 @@ func TestAnAddressHasOnlySoManyDevicesWaiting(t *testing.T) {
 	}
 	want(t, http.StatusOK, from(here, "2001:db8:1:3::1"))
 	want(t, http.StatusOK, from(here, "192.0.2.8"))
-	// One that is decided, or over, waits no longer.
+	// A decided or expired one no longer waits.
 	alice := here.SignIn(t, "alice")
 	want(t, http.StatusOK, decide(t, here, alice, started[0].UserCode, "deny"))
 	here.Exec(t, `update device_logins set expires_at = now() where user_code = $1`, strings.Replace(started[1].UserCode, "-", "", 1))

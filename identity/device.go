@@ -22,15 +22,15 @@ import (
 
 const (
 	deviceClient   = "noted-cli"      // the one client of device login
-	deviceLife     = 10 * time.Minute // to approve a device in
+	deviceLife     = 10 * time.Minute // the time to approve a device
 	devicePoll     = 5                // seconds between two polls, at first (RFC 8628, 3.5)
-	deviceStarts   = 30               // a minute by one address, for each replica
-	deviceWaiting  = 20               // undecided at once, of one address
+	deviceStarts   = 30               // a minute per address and replica
+	deviceWaiting  = 20               // undecided at once, per address
 	deviceGuesses  = 10               // wrong codes by one user in deviceGuessTime
 	deviceAlphabet = "BCDFGHJKLMNPQRSTVWXZ"
 )
 
-// deviceGuessTime is how long a wrong code is held against who typed it.
+// deviceGuessTime is how long a wrong code counts against its user.
 const deviceGuessTime = 15 * time.Minute
 
 // DeviceAnswer is the answer of POST /auth/device (RFC 8628, 3.2).
@@ -43,22 +43,22 @@ type DeviceAnswer struct {
 	Interval                int    `json:"interval" doc:"Seconds between two polls"`
 }
 
-// newUserCode is 8 letters that are no vowels, so that they are no words, and none that is taken
-// for another: 20^8 codes, 34 bits (RFC 8628, 6.1).
+// newUserCode returns 8 letters. There are no vowels, so that they form no words, and no letters
+// that look alike. That makes 20^8 codes, 34 bits (RFC 8628, 6.1).
 func newUserCode() string {
 	code := make([]byte, 8)
 	for i := range code {
 		n, err := rand.Int(rand.Reader, big.NewInt(int64(len(deviceAlphabet))))
 		if err != nil {
-			panic(err) // it never fails: crypto/rand
+			panic(err) // crypto/rand never fails
 		}
 		code[i] = deviceAlphabet[n.Int64()]
 	}
 	return string(code)
 }
 
-// readUserCode takes what a person typed: in any case, with spaces and hyphens. Empty for what
-// is no code.
+// readUserCode reads a typed code in any case, with spaces and hyphens. It returns "" if it is
+// not a code.
 func readUserCode(typed string) string {
 	code := strings.Map(func(r rune) rune {
 		if r == '-' || r == ' ' {
@@ -74,14 +74,14 @@ func readUserCode(typed string) string {
 
 func showUserCode(code string) string { return code[:4] + "-" + code[4:] }
 
-// hashDeviceCode is what is stored of one.
+// hashDeviceCode returns what is stored.
 func hashDeviceCode(code string) []byte {
 	sum := sha256.Sum256([]byte(code))
 	return sum[:]
 }
 
-// StartDevice answers POST /auth/device (RFC 8628, 3.1). Each is a row that a stranger made, so an
-// address may start deviceStarts a minute, and have deviceWaiting wait for their decision.
+// StartDevice answers POST /auth/device (RFC 8628, 3.1). Each start is a row made by a stranger. So
+// an address may start deviceStarts a minute and have deviceWaiting undecided.
 func (s *Service) StartDevice(w http.ResponseWriter, r *http.Request) {
 	form, err := formOf(r)
 	if refused := refusedBody(err); refused != nil {
@@ -120,8 +120,8 @@ func (s *Service) StartDevice(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// fetchDevice is a poll (RFC 8628, 3.4 and 3.5): the session's token, once, when somebody has
-// approved the device.
+// fetchDevice answers a poll (RFC 8628, 3.4 and 3.5). It returns the session's token, once, after
+// somebody has approved the device.
 func (s *Service) fetchDevice(ctx context.Context, form url.Values) (answer TokenAnswer, err error) {
 	code := form.Get("device_code")
 	if code == "" || form.Get("client_id") == "" {
@@ -131,11 +131,11 @@ func (s *Service) fetchDevice(ctx context.Context, form url.Values) (answer Toke
 		return answer, tokenError("invalid_client")
 	}
 	var plain tokenError
-	// No Write: the token that a session gets here is its first, and nobody's is remembered.
+	// No Write: this is the session's first token, so none can be remembered.
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		var err error
 		answer, err = s.poll(ctx, tx, hashDeviceCode(code))
-		if errors.As(err, &plain) { // what the poll noted stays
+		if errors.As(err, &plain) { // keep what the poll recorded
 			return nil
 		}
 		return err
@@ -151,11 +151,11 @@ type DevicePage struct {
 	Principal *authz.Principal
 	Code      string // as typed, or of the device found
 	Device    *Device
-	Message   string // in place of a device
+	Message   string // instead of a device
 	RequestID string // with Message
 }
 
-// Device is what asks to be let in, and from where.
+// Device is what asks to be let in and from where.
 type Device struct {
 	Client, IP, UserAgent string
 	Age                   time.Duration
@@ -163,8 +163,8 @@ type Device struct {
 
 var errUserCode = problem.New(http.StatusNotFound, "There is no device waiting with this code; read it again, or start anew on the device")
 
-// ShowDevice is the person's page: GET /auth/device. Without user_code it asks for one; with it, it
-// names what asks and from where, for the person to approve or deny (RFC 8628, 3.3 and 5.4).
+// ShowDevice is the person's page: GET /auth/device. Without user_code it asks for one. With one, it
+// shows what asks and from where, for the person to approve or deny (RFC 8628, 3.3 and 5.4).
 func (s *Service) ShowDevice(w http.ResponseWriter, r *http.Request) {
 	page := DevicePage{Principal: authz.From(r.Context()), Code: request.Text(r.URL.Query().Get("user_code"), 20)}
 	if page.Code == "" {
@@ -182,7 +182,7 @@ func (s *Service) ShowDevice(w http.ResponseWriter, r *http.Request) {
 	s.answerDevice(w, r, page, err)
 }
 
-// keepGuess commits what lookUp noted of a wrong code.
+// keepGuess commits the wrong code that lookUp recorded.
 func keepGuess(err error) error {
 	if errors.Is(err, errUserCode) {
 		return nil
@@ -190,7 +190,7 @@ func keepGuess(err error) error {
 	return err
 }
 
-// answerDevice shows the page, with what was wrong in place of the device.
+// answerDevice shows the page, with an error instead of the device.
 func (s *Service) answerDevice(w http.ResponseWriter, r *http.Request, page DevicePage, err error) {
 	status := http.StatusOK
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 	"noted/server/servertest"
 )
 
-// Strangers fill these tables; an hour of them must not take longer to go than to come.
+// Strangers fill these tables. An hour of rows must not take longer to delete than to make.
 func TestTidyDeletesAllThatIsOver(t *testing.T) {
 	t.Parallel()
 	env := servertest.New(t)
@@ -53,7 +53,7 @@ func TestTidyDeletesAllThatIsOver(t *testing.T) {
 	checkOAuth(t, "the device", d.poll(t, env), "authorization_pending")
 }
 
-// shown are the e-mails of alice as herself, admins and members of her organization see her.
+// shown are alice's e-mails as seen by herself, by admins and by members of her organization.
 func shown(t testing.TB, env *servertest.Env, alice, ada, org, id string) string {
 	t.Helper()
 	type person struct{ Email *string }
@@ -112,7 +112,7 @@ func TestAnEMailIsShownOnlyWhenAProviderVerifiedIt(t *testing.T) {
 			t.Errorf("her own sign-ins are %+v", own)
 		}
 	}
-	// A verified one of another sign-in of hers counts, for as long as that is linked.
+	// A verified one of another sign-in of hers counts while that is linked.
 	_, code := b.asked(t, b.comeBack(t, startLink(t, env, b.session(), "corp"), "c-bob"))
 	location(t, confirmLink(t, env, b.session(), code), http.StatusSeeOther)
 	check("linked", "bob@dev.example")
@@ -146,7 +146,7 @@ func TestTheSessionCookieHoldsOneSession(t *testing.T) {
 		if log := logOf(env, a); !strings.Contains(log, "reason=malformed_token ") {
 			t.Errorf("%s: logged %s", what, log)
 		}
-		want(t, http.StatusOK, env.Do(t, http.MethodGet, "/v1/me", alice, nil, "Cookie", cookie)) // the header alone counts
+		want(t, http.StatusOK, env.Do(t, http.MethodGet, "/v1/me", alice, nil, "Cookie", cookie)) // only the header counts
 		if a := env.Do(t, http.MethodGet, "/notes", "", nil, "Cookie", cookie); a.Status == http.StatusOK {
 			t.Errorf("%s: a page is shown", what)
 		}
@@ -155,7 +155,7 @@ func TestTheSessionCookieHoldsOneSession(t *testing.T) {
 	want(t, http.StatusOK, env.Do(t, http.MethodGet, "/v1/me", key, nil))
 }
 
-// Sign-ins that are begun and given up stay below what a server or a proxy takes for headers.
+// Abandoned sign-ins stay below what a server or a proxy accepts in headers.
 func TestBegunSignInsTakeLittleRoomInABrowser(t *testing.T) {
 	t.Parallel()
 	env := servertest.New(t)
@@ -185,11 +185,11 @@ func TestBegunSignInsTakeLittleRoomInABrowser(t *testing.T) {
 	}
 	want(t, http.StatusOK, b.get(t, env.URL+"/version"))
 	checkRefused(t, "the first of them", b.get(t, b.atProvider(t, authorize[0]).String()))
-	for _, begun := range authorize[50:] { // the last five are not given up
+	for _, begun := range authorize[50:] { // the last five are not dropped
 		want(t, http.StatusSeeOther, b.get(t, b.atProvider(t, begun).String()))
 	}
 	want(t, http.StatusOK, b.get(t, env.URL+"/v1/me"))
-	// 512 bytes lead back; one more does not.
+	// 512 bytes lead back; 513 do not.
 	for length, to := range map[int]string{512: "/" + strings.Repeat("y", 511), 513: "/"} {
 		back := b.atProvider(t, begin("/"+strings.Repeat("y", length-1)))
 		if got := location(t, b.get(t, back.String()), http.StatusSeeOther).String(); got != to {
@@ -204,7 +204,7 @@ func TestPollingForgetsNoCredential(t *testing.T) {
 	alice := env.SignIn(t, "alice")
 	d := startDevice(t, env)
 	var heard uint64
-	for end := time.Now().Add(20 * time.Second); ; { // what the sign-in changed is heard of a moment later
+	for end := time.Now().Add(20 * time.Second); ; { // the sign-in's change is heard of a moment later
 		heard = env.Server.Identity.Heard()
 		time.Sleep(300 * time.Millisecond)
 		if heard == env.Server.Identity.Heard() {
@@ -224,13 +224,13 @@ func TestPollingForgetsNoCredential(t *testing.T) {
 	if n := env.Server.Identity.Heard() - heard; n != 0 {
 		t.Errorf("it forgot %d times", n)
 	}
-	// The session works at once when it is fetched.
+	// The session works as soon as it is fetched.
 	if !lives(t, env, approveDevice(t, env, alice)) {
 		t.Error("the device's session does not work")
 	}
 }
 
-// A fault of the database says nothing of the credential: nothing is counted, recorded or refused.
+// A database fault says nothing about the credential: nothing is counted, recorded or refused.
 func TestADatabaseFaultWhileSigningInIsNoFailedAuthentication(t *testing.T) {
 	t.Parallel()
 	env := newTwoProviders(t)
@@ -290,7 +290,7 @@ func TestADatabaseFaultWhileSigningInIsNoFailedAuthentication(t *testing.T) {
 			t.Errorf("%s: %d rows of failures", c.what, n-failures)
 		}
 	}
-	// What was held up goes on afterwards, but for codes, which count once at the provider.
+	// What was held up goes on afterwards, except codes, which count once at the provider.
 	want(t, http.StatusSeeOther, confirmLink(t, env, asks.session(), code))
 	want(t, http.StatusNoContent, env.Do(t, http.MethodPost, "/auth/logout", alice, nil))
 }

@@ -27,7 +27,7 @@ const (
 	invalidRequest = `{"error":"invalid_request"}`
 )
 
-// idClaims are those of a fresh ID token about somebody; change sets more, and nil takes one away.
+// idClaims are those of a fresh ID token about somebody; change sets more, and nil removes one.
 func idClaims(issuer, subject string, change map[string]any) map[string]any {
 	now := time.Now()
 	all := map[string]any{
@@ -42,7 +42,7 @@ func idClaims(issuer, subject string, change map[string]any) map[string]any {
 	return all
 }
 
-// newIDToken is an ID token of idClaims, signed by the dev provider.
+// newIDToken makes an ID token with idClaims, signed by the dev provider.
 func newIDToken(t testing.TB, env *servertest.Env, subject string, change map[string]any) string {
 	t.Helper()
 	return sign(t, env, idClaims(env.Issuer, subject, change))
@@ -69,7 +69,7 @@ func tryExchange(env *servertest.Env, idToken string) (status int, body string, 
 	return response.StatusCode, string(text), err
 }
 
-// checkNotExchanged asks for the one answer of a failed exchange, and for its reason in the log.
+// checkNotExchanged requires the one answer of a failed exchange, and its reason in the log.
 func checkNotExchanged(t testing.TB, env *servertest.Env, what, reason string, a servertest.Answer) {
 	t.Helper()
 	if a.Status != http.StatusBadRequest || string(a.Body) != invalidRequest {
@@ -188,7 +188,7 @@ func TestExchangeTakesOneSpellingOfAToken(t *testing.T) {
 func TestExchangeOfOneTokenAtOnceGivesOneSession(t *testing.T) {
 	t.Parallel()
 	env := servertest.New(t)
-	// Each answer is its status and whether the body is that of a failure.
+	// Each answer is its status and whether its body is that of a failure.
 	atOnce := func(tokens []string) (answers map[string]int) {
 		t.Helper()
 		answers = map[string]int{}
@@ -324,7 +324,7 @@ func TestExchangeSaysAtOnceWhatIsWrongWithTheRequest(t *testing.T) {
 	if a := env.Do(t, http.MethodGet, "/auth/token", "", nil); a.Status != http.StatusMethodNotAllowed || a.Header.Get("Allow") != http.MethodPost {
 		t.Errorf("GET: %d, Allow %q", a.Status, a.Header.Get("Allow"))
 	}
-	// None of them used the token up. What is unknown is passed over, credentials of the request too.
+	// None of them used the token up. Unknown parameters are ignored, and so are the request's credentials.
 	more := maps.Clone(good)
 	maps.Copy(more, url.Values{"colour": {"red"}, "audience": {"x"}, "resource": {"https://x.example"}, "scope": {"openid"}, "client_id": {"x"},
 		"requested_token_type": {""}, "device_code": {"x"}})
@@ -395,7 +395,7 @@ func TestExchangeTakesOnlyTokensMadeForItJustNow(t *testing.T) {
 			t.Errorf("%s: %d %s", what, a.Status, a.Body)
 		}
 	}
-	// A token of another client is none of the code flow's.
+	// The code flow refuses another client's token.
 	env.Provider.SetLie(claim("aud", "mobile"))
 	b := newBrowser(t, env)
 	checkRefused(t, "a callback with another client's token", b.get(t, b.callback(t, "alice").String()))
@@ -441,7 +441,7 @@ func TestExchangeAsksTheGates(t *testing.T) {
 	}
 }
 
-// Whatever is wrong with a token, nobody learns what from the answer.
+// No answer shows what is wrong with a token.
 func TestExchangeFailuresAreOneAnswerWhateverTheReason(t *testing.T) {
 	t.Parallel()
 	env := servertest.New(t, func(o *server.Options) { o.Providers[0].AllowedEmailDomains = []string{"dev.example"} })
@@ -540,7 +540,7 @@ func TestExchangeOfAnAddressThatFailsTooOftenIs429(t *testing.T) {
 	t.Parallel()
 	const perMinute = 3
 	env := servertest.New(t, func(o *server.Options) { o.Settings.AuthFailuresPerMinute = perMinute })
-	for range 5 { // which are no failed authentications
+	for range 5 { // these are not failed authentications
 		want(t, http.StatusBadRequest, postForm(t, env, "/auth/token", url.Values{"grant_type": {"password"}}))
 	}
 	if left := 60 - time.Now().Second(); left < 12 { // all within one minute of the clock
@@ -558,7 +558,7 @@ func TestExchangeOfAnAddressThatFailsTooOftenIs429(t *testing.T) {
 	if a.Status != http.StatusTooManyRequests || err != nil || retry < 1 || retry > 61 || a.Header.Get("Content-Type") != "application/problem+json" {
 		t.Errorf("got %d %s, Retry-After %q", a.Status, a.Body, a.Header.Get("Retry-After"))
 	}
-	// What holds is not refused for its address.
+	// A valid credential is not refused for its address.
 	want(t, http.StatusOK, exchange(t, env, newIDToken(t, env, "alice", nil)))
 	want(t, http.StatusTooManyRequests, env.Do(t, http.MethodGet, "/v1/me", "x", nil))
 }

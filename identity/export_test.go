@@ -1,4 +1,4 @@
 package identity
 
-// Heard counts the changes of credentials that this replica has heard of.
+// Heard counts the credential changes that this replica has heard of.
 func (s *Service) Heard() uint64 { return s.remembered.epoch.Load() }

@@ -17,8 +17,8 @@ import (
 	"noted/internal/request"
 )
 
-// Reason is why an authentication failed: for the log, the metric and the audit record,
-// never for the caller.
+// Reason is why an authentication failed. It goes to the log, the metric and the audit record,
+// never to the caller.
 type Reason string
 
 // The reasons.
@@ -46,7 +46,7 @@ const (
 	ReasonLogoutToken    Reason = oidc.StepLogoutToken
 )
 
-// Reasons are all of them.
+// Reasons lists them all.
 var Reasons = []Reason{
 	ReasonHeader, ReasonMalformed, ReasonUnknownSession, ReasonEndedSession, ReasonExpiredSession,
 	ReasonLocked, ReasonChecksum, ReasonUnknownKey, ReasonWrongSecret, ReasonExpiredKey,
@@ -56,7 +56,7 @@ var Reasons = []Reason{
 }
 
 // Failure is a failed authentication. Object and Target name the known user or key that it
-// concerns; without them only log and metric hear of it.
+// concerns. Without them it goes only to log and metric.
 type Failure struct {
 	Reason         Reason
 	Object, Target string
@@ -64,10 +64,10 @@ type Failure struct {
 	Org            uuid.UUID // of an organization's key
 	Err            error     // more for the log; never a token
 
-	service *Service // of a failure that shows only while the request is served
+	service *Service // set if it is found while the request is served
 }
 
-// Late answers for a credential that ended while its request was served, as fail does.
+// Late answers, as fail does, for a credential that ended while its request was served.
 func (f *Failure) Late(ctx context.Context) *problem.Error {
 	if f.service != nil {
 		if tooMany, _ := f.service.settle(ctx, f); tooMany != nil {
@@ -85,10 +85,10 @@ func (f *Failure) Error() string {
 	return string(f.Reason)
 }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (f *Failure) Unwrap() error { return f.Err }
 
-// atProvider makes a *Failure of what went wrong with what a provider said. Other errors stay as they are.
+// atProvider turns an *oidc.Error into a *Failure. Other errors stay as they are.
 func atProvider(err error) error {
 	var wrong *oidc.Error
 	if errors.As(err, &wrong) {
@@ -97,11 +97,11 @@ func atProvider(err error) error {
 	return err
 }
 
-// fail is the one place where a failed authentication is answered. What is known of it goes
-// to log, metric and audit record; the caller gets the same bytes and headers whatever it
-// was, no sooner than the floor after the request came, and at a multiple of the floor when
-// finding out took longer. An error that is no Failure (a database that is away) is a
-// problem like any other: it says nothing of the credential.
+// fail is the only place that answers a failed authentication. What is known about it goes
+// to log, metric and audit record. The caller gets the same bytes and headers whatever
+// failed, not before the floor after the request came, or at a multiple of the floor if
+// the check took longer. An error that is not a Failure (the database is down) is a problem
+// like any other: it says nothing about the credential.
 func (s *Service) fail(w http.ResponseWriter, r *http.Request, err error) {
 	var failure *Failure
 	if !errors.As(err, &failure) {
@@ -113,8 +113,8 @@ func (s *Service) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 }
 
-// settle notes the failure and waits for the floor. It returns the 429 of an address that has failed
-// too often; here is false when the client has gone meanwhile.
+// settle records the failure and waits for the floor. It returns a 429 if the address has failed
+// too often. here is false if the client has gone.
 func (s *Service) settle(ctx context.Context, failure *Failure) (tooMany *problem.Error, here bool) {
 	s.note(ctx, failure)
 	retry := s.limiter.count(request.From(ctx).IP, time.Now())
@@ -126,8 +126,8 @@ func (s *Service) settle(ctx context.Context, failure *Failure) (tooMany *proble
 	return tooMany, here
 }
 
-// settled settles the failure, and tells whether its answer is still to be written: not for a client
-// that has gone, nor for an address that has its 429.
+// settled settles the failure and reports whether an answer is still needed: not if the client has
+// gone or the address got its 429.
 func (s *Service) settled(w http.ResponseWriter, r *http.Request, failure *Failure) bool {
 	tooMany, here := s.settle(r.Context(), failure)
 	if here && tooMany != nil {
@@ -136,8 +136,8 @@ func (s *Service) settled(w http.ResponseWriter, r *http.Request, failure *Failu
 	return here && tooMany == nil
 }
 
-// failPage is fail for a browser whose sign-in at the provider went wrong: a page with the same one
-// sentence, for whatever reason.
+// failPage is fail for a browser whose sign-in at the provider failed. Its page has the same one
+// sentence for every reason.
 func (s *Service) failPage(w http.ResponseWriter, r *http.Request, provider *oidc.Provider, err error) {
 	var failure *Failure
 	switch {
@@ -151,14 +151,14 @@ func (s *Service) failPage(w http.ResponseWriter, r *http.Request, provider *oid
 	}
 }
 
-// writeFault answers, where people and programs sign in and out, for what is no failed
-// authentication: a fault here says nothing of the credential, and is counted and recorded for nobody.
+// writeFault answers, where people and programs sign in and out, an error that is not a failed
+// authentication. It says nothing about the credential, so it is not counted or recorded for anybody.
 func (s *Service) writeFault(w http.ResponseWriter, r *http.Request, err error) {
 	problem.Write(w, r, unavailable(r.Context(), err))
 }
 
-// unavailable makes a statement that the database refused 503, as when the database is away: a
-// browser or a program that signs in can do nothing but try again. Other errors stay as they are.
+// unavailable turns a statement that the database refused into a 503, as if the database were down.
+// A browser or program that signs in can only try again. Other errors stay as they are.
 func unavailable(ctx context.Context, err error) error {
 	var refused *pgconn.PgError
 	if !errors.As(err, &refused) {
@@ -175,8 +175,8 @@ func (s *Service) writePage(w http.ResponseWriter, status int, body []byte) {
 	_, _ = w.Write(body)
 }
 
-// note tells the log, the metric and, of a known user or key, the audit record. It comes before the
-// answer, so it waits for nothing that depends on who failed.
+// note tells the log, the metric and, for a known user or key, the audit record. It runs before the
+// answer, so it must not wait for anything that depends on who failed.
 func (s *Service) note(ctx context.Context, failure *Failure) {
 	info := request.From(ctx)
 	s.failed(string(failure.Reason))
@@ -190,8 +190,8 @@ func (s *Service) note(ctx context.Context, failure *Failure) {
 	}
 }
 
-// waitFloor waits until the request is as old as the next multiple of the floor, or its time is up;
-// false when the client has gone.
+// waitFloor waits until the request's age is the next multiple of the floor, or its time is up. It
+// returns false if the client has gone.
 func (s *Service) waitFloor(ctx context.Context) bool {
 	arrived := request.From(ctx).Arrived
 	age := time.Since(arrived)
@@ -203,12 +203,12 @@ func (s *Service) waitFloor(ctx context.Context) bool {
 		sleepUntil(arrived.Add(age + wait))
 		return true
 	case <-ctx.Done():
-		// Who went away is canceled for no other cause; the server's end has one.
+		// A client that has gone leaves no other cause; the server's timeout has one.
 		return !errors.Is(context.Cause(ctx), context.Canceled)
 	}
 }
 
-// untilFloor is how long to wait at the given age to reach the next multiple of floor.
+// untilFloor returns how long to wait, from age, for the next multiple of floor.
 func untilFloor(age, floor time.Duration) time.Duration {
 	if floor <= 0 {
 		return 0

@@ -19,7 +19,7 @@ import (
 	"noted/server/servertest"
 )
 
-// base62 is noted's, by the standard library.
+// base62 is noted's, written with the standard library.
 func base62(n *big.Int, width int) string {
 	text := strings.Map(func(r rune) rune {
 		switch {
@@ -33,7 +33,7 @@ func base62(n *big.Int, width int) string {
 	return strings.Repeat("0", width-len(text)) + text
 }
 
-// withChecksum ends a key's body as a real one ends.
+// withChecksum ends a key's body like a real one.
 func withChecksum(body string) string {
 	return body + base62(big.NewInt(int64(crc32.ChecksumIEEE([]byte(body)))), 6)
 }
@@ -98,7 +98,7 @@ func TestAllFailuresAreOneAnswerWhateverTheReason(t *testing.T) {
 		if len(c.token) > 20 && strings.Contains(log, c.token[20:]) {
 			t.Errorf("%s: the log has the token: %s", c.reason, log)
 		}
-		// It is the same with a cookie, before a handler, for what there is not, and for a page.
+		// It is the same with a cookie, before a handler, for unknown routes, and for a page.
 		if !strings.Contains(c.token, "!") {
 			checkRefused(t, c.reason, env.Do(t, "GET", "/v1/notes/x", "", nil, "Cookie", "noted_session="+c.token, "Accept", "text/html"))
 		}
@@ -109,7 +109,7 @@ func TestAllFailuresAreOneAnswerWhateverTheReason(t *testing.T) {
 			t.Errorf("no metric of %s", reason)
 		}
 	}
-	// The known ones are in the record, the unknown ones are not. One reason hides no other.
+	// The known ones are in the record, the unknown ones are not. No reason hides another.
 	env.Recorded(t)
 	for _, c := range []struct{ object, target, detail string }{
 		{"key", goodID, "wrong_secret"}, {"key", revokedID, "wrong_secret"}, {"key", revokedID, "revoked_key"}, {"key", expiredID, "expired_key"},
@@ -180,7 +180,7 @@ func TestAnAddressThatFailsTooOftenGets429AndAValidKeyStillWorks(t *testing.T) {
 	q.Set("state", "x")
 	back.RawQuery = q.Encode()
 	if left := 60 - time.Now().Second(); left < 6 {
-		time.Sleep(time.Duration(left) * time.Second) // the count is by the minute of the clock
+		time.Sleep(time.Duration(left) * time.Second) // the count is by clock minute
 	}
 	for range 10 { // not counted
 		checkRefused(t, "no credential", env.Do(t, "GET", "/v1/me", "", nil))
@@ -259,8 +259,8 @@ func TestSigningInAndOutAreInTheRecord(t *testing.T) {
 	}
 }
 
-// burst sends a request with each of the tokens, all at once, and returns in which step of the floor each
-// was answered: 0 is the first.
+// burst sends a request with each token, all at once. It returns the step of the floor in which each was
+// answered: 0 is the first.
 func burst(t *testing.T, env *servertest.Env, floor time.Duration, tokens []string) []int {
 	t.Helper()
 	transport := &http.Transport{MaxIdleConnsPerHost: len(tokens)}
@@ -294,7 +294,7 @@ func burst(t *testing.T, env *servertest.Env, floor time.Duration, tokens []stri
 	return steps
 }
 
-// Whoever knows key ids must not learn from the time whether there are such keys: not even while
+// A caller who knows key ids must not learn from the time whether the keys exist, not even while
 // the record of failures cannot be written.
 func TestABurstOfFailuresIsAnsweredAtTheFloorWhetherTheKeysAreKnownOrNot(t *testing.T) {
 	const floor, many = 4 * time.Second, 300
@@ -342,7 +342,7 @@ func TestABurstOfFailuresIsAnsweredAtTheFloorWhetherTheKeysAreKnownOrNot(t *test
 	}
 }
 
-// A database that is away says nothing of the credential.
+// A database that is down says nothing about the credential.
 func TestAStatementThatFailsIsNoFailedAuthentication(t *testing.T) {
 	env := servertest.New(t)
 	alice := env.SignIn(t, "alice")

@@ -7,12 +7,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lastStretch is how long before a moment sleepUntil should be called.
+// lastStretch is how long before the moment to call sleepUntil.
 const lastStretch = 2 * time.Millisecond
 
-// sleepUntil returns at the moment. Go's own timers are late by up to a millisecond here, since
-// they wait by epoll_wait, which counts in whole ones from when the work before was done: how
-// late they are tells how long that work took. The kernel's timer is late by the same for all.
+// sleepUntil returns at the moment. Go's own timers are up to a millisecond late here: they use
+// epoll_wait, which counts whole milliseconds from the end of the work before. So their lateness
+// reveals how long that work took. The kernel's timer is equally late for all.
 func sleepUntil(moment time.Time) {
 	fd, err := unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC)
 	if err != nil {

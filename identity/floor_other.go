@@ -4,7 +4,7 @@ package identity
 
 import "time"
 
-// lastStretch is how long before a moment sleepUntil should be called.
+// lastStretch is how long before the moment to call sleepUntil.
 const lastStretch = 0
 
 // sleepUntil returns at the moment.

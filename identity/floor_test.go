@@ -33,7 +33,7 @@ func TestAFailureIsAnsweredAtAMultipleOfTheFloor(t *testing.T) {
 	}
 }
 
-// No answer would be an empty 200.
+// Without an answer it would be an empty 200.
 func TestAFailureWhoseTimeIsUpIsAnsweredAndOneWhoseClientIsGoneIsNot(t *testing.T) {
 	s := &Service{config: Config{Floor: time.Hour}}
 	over, cancel := context.WithTimeout(t.Context(), time.Millisecond)

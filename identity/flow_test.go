@@ -19,7 +19,7 @@ import (
 // unauthorized is the one body of every failed authentication.
 const unauthorized = `{"title":"Unauthorized","status":401,"detail":"Authentication failed"}`
 
-// browser keeps cookies and follows nothing by itself, so that a test sees each step.
+// browser keeps cookies and follows no redirects, so that a test sees each step.
 type browser struct {
 	env    *servertest.Env
 	client *http.Client
@@ -71,7 +71,7 @@ func (b *browser) begin(t testing.TB, name string) *url.URL {
 	return location(t, a, http.StatusFound)
 }
 
-// atProvider signs the person in there, and returns the address that the browser is sent back to.
+// atProvider signs the person in there, and returns where the browser is sent back to.
 func (b *browser) atProvider(t testing.TB, authorize *url.URL) *url.URL {
 	t.Helper()
 	return location(t, b.get(t, authorize.String()), http.StatusSeeOther)
@@ -83,7 +83,7 @@ func (b *browser) callback(t testing.TB, name string) *url.URL {
 	return b.atProvider(t, b.begin(t, name))
 }
 
-// session is the session cookie's value; empty without one.
+// session is the session cookie's value, or "".
 func (b *browser) session() string {
 	u, _ := url.Parse(b.env.URL)
 	for _, cookie := range b.client.Jar.Cookies(u) {
@@ -106,13 +106,13 @@ func location(t testing.TB, a servertest.Answer, status int) *url.URL {
 	return u
 }
 
-// want is an answer whose status is known.
+// want requires an answer's status.
 func want(t testing.TB, status int, a servertest.Answer) servertest.Answer {
 	t.Helper()
 	return a.Want(t, status)
 }
 
-// number asks the database for one.
+// number asks the database for a number.
 func number(t testing.TB, env *servertest.Env, sql string, args ...any) (n int) {
 	t.Helper()
 	if err := env.Pool.QueryRow(t.Context(), sql, args...).Scan(&n); err != nil {
@@ -121,7 +121,7 @@ func number(t testing.TB, env *servertest.Env, sql string, args ...any) (n int) 
 	return n
 }
 
-// user is the id of a person of the dev provider.
+// user returns the id of a dev provider's person.
 func user(t testing.TB, env *servertest.Env, name string) (id string) {
 	t.Helper()
 	if err := env.Pool.QueryRow(t.Context(), `select user_id::text from identities where subject = $1`, name).Scan(&id); err != nil {
@@ -130,7 +130,7 @@ func user(t testing.TB, env *servertest.Env, name string) (id string) {
 	return id
 }
 
-// sameHeaders compares all headers but those that differ with each answer.
+// sameHeaders compares all headers except those that differ in each answer.
 func sameHeaders(t testing.TB, what string, got, first http.Header) {
 	t.Helper()
 	strip := func(h http.Header) http.Header {
@@ -148,7 +148,7 @@ func sameHeaders(t testing.TB, what string, got, first http.Header) {
 	}
 }
 
-// checkRefused asks for the one answer.
+// checkRefused requires the one answer.
 func checkRefused(t testing.TB, what string, a servertest.Answer) {
 	t.Helper()
 	if a.Status != http.StatusUnauthorized || string(a.Body) != unauthorized {
@@ -164,7 +164,7 @@ func checkRefused(t testing.TB, what string, a servertest.Answer) {
 	}
 }
 
-// logOf are the log's lines about the answer's request.
+// logOf returns the log's lines about the answer's request.
 func logOf(env *servertest.Env, a servertest.Answer) string {
 	var lines strings.Builder
 	for line := range strings.Lines(env.Log.String()) {

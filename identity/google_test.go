@@ -14,7 +14,7 @@ import (
 	"noted/server/servertest"
 )
 
-// inProcess is a transport to handlers by their host, over https as far as anybody sees.
+// inProcess is a transport to handlers by host. It looks like https from outside.
 type inProcess map[string]http.Handler
 
 // RoundTrip implements http.RoundTripper.
@@ -36,14 +36,14 @@ func (hosts inProcess) RoundTrip(r *http.Request) (*http.Response, error) {
 
 const googleAddress = "https://accounts.google.com"
 
-// google is a server whose one provider answers as Google does.
+// google is a server whose only provider answers like Google.
 type google struct {
 	*servertest.Env
 	idp   *devidp.Provider
 	hosts inProcess
 }
 
-// newGoogle starts one; change may alter what is configured of the provider.
+// newGoogle starts one; change may alter the provider's configuration.
 func newGoogle(t testing.TB, change func(*oidc.Provider), options ...func(*server.Options)) *google {
 	t.Helper()
 	g := &google{}
@@ -60,7 +60,7 @@ func newGoogle(t testing.TB, change func(*oidc.Provider), options ...func(*serve
 		if err != nil {
 			t.Fatal(err)
 		}
-		// Its keys and its token endpoint are at other hosts.
+		// Its keys and token endpoint are on other hosts.
 		g.hosts = inProcess{"accounts.google.com": g.idp, "www.googleapis.com": http.StripPrefix("/oauth2/v3", g.idp), "oauth2.googleapis.com": g.idp}
 		o.Providers = oidc.Providers{{
 			ID: "google", Name: "Google", Issuer: googleAddress, ClientID: "id.apps.googleusercontent.com", ClientSecret: "s",
@@ -74,7 +74,7 @@ func newGoogle(t testing.TB, change func(*oidc.Provider), options ...func(*serve
 	return g
 }
 
-// say has its ID tokens carry these claims besides; nil takes one away.
+// say adds these claims to its ID tokens; nil removes one.
 func (g *google) say(change map[string]any) {
 	g.idp.SetLie(devidp.Lie{
 		Discovery: func(doc map[string]any) {
@@ -92,7 +92,7 @@ func (g *google) say(change map[string]any) {
 	})
 }
 
-// callback signs somebody in as far as the callback, and returns its answer.
+// callback signs somebody in up to the callback, and returns its answer.
 func (g *google) callback(t testing.TB, b *browser, hint string) servertest.Answer {
 	t.Helper()
 	b.client.Transport = splitTransport{g.hosts}
@@ -126,7 +126,7 @@ func (g *google) exchange(t testing.TB, change map[string]any) servertest.Answer
 	return exchange(t, g.Env, token)
 }
 
-// splitTransport reaches the hosts of a test, and else the loopback.
+// splitTransport reaches a test's hosts, and otherwise the loopback.
 type splitTransport struct{ hosts inProcess }
 
 // RoundTrip implements http.RoundTripper.
@@ -188,7 +188,7 @@ func TestGoogleSchemelessTokenCountsOnce(t *testing.T) {
 	checkNotExchanged(t, g.Env, "a second time", "token_replayed", exchange(t, g.Env, token))
 }
 
-// The short spelling is Google's alone.
+// Only Google has the short spelling.
 func TestGoogleIsNobodyElse(t *testing.T) {
 	t.Parallel()
 	env := servertest.New(t)
@@ -222,7 +222,7 @@ func TestGoogleHostedDomainIsThatOfTheToken(t *testing.T) {
 		{"the right one", "corp.example", ""},
 		{"the right one in another case", "Corp.Example", ""},
 	} {
-		// The e-mail's domain is no hosted domain.
+		// The e-mail's domain is not a hosted domain.
 		g.say(map[string]any{"hd": c.hd})
 		b := newBrowser(t, g.Env)
 		byBrowser, byExchange := g.callback(t, b, "alice@corp.example"), g.exchange(t, map[string]any{"hd": c.hd})
@@ -242,7 +242,7 @@ func TestGoogleHostedDomainIsThatOfTheToken(t *testing.T) {
 		}
 	}
 
-	// With several there is none to ask for.
+	// With several, none is asked for.
 	g = newGoogle(t, func(p *oidc.Provider) { p.HostedDomains = []string{"one.example", "two.example"} })
 	authorize = location(t, newBrowser(t, g.Env).get(t, g.URL+"/auth/login"), http.StatusFound)
 	if got := authorize.Query()["hd"]; len(got) != 0 {
@@ -277,7 +277,7 @@ func TestGoogleHasNoGroupsAndTheLogSaysSo(t *testing.T) {
 		t.Errorf("with empty claims, logged %s", log)
 	}
 
-	// A gate on groups lets nobody in.
+	// A gate on groups admits nobody.
 	g = newGoogle(t, func(p *oidc.Provider) { p.GroupsClaims, p.AllowedGroups = []string{"groups"}, []string{"staff"} })
 	a = g.callback(t, newBrowser(t, g.Env), "alice@corp.example")
 	checkRefused(t, "a gate on groups", a)

@@ -38,34 +38,34 @@ import (
 	"noted/server/servertest"
 )
 
-// attack is what a hostile provider, browser or page tries against sign-in, and what comes of it.
+// attack is what a hostile provider, browser or page tries against sign-in, and its result.
 type attack struct {
 	name    string
-	section string // of the standard that has the rule
-	check   string // what stops it: the file, the function and, where there are several, which there
+	section string // of the standard with the rule
+	check   string // what stops it: the file, the function and, if there are several, which one
 	run     func(*testing.T, *stage) answers
-	// status is that of the first answer of those that there are. When both are, the exchange's is
+	// status is that of the first answer there is. If both doors answer, the exchange's is
 	// 200 for 303, and 400 otherwise.
 	status int
-	reason string                  // of the failed authentication: in the log alone; empty for none
-	says   string                  // what else the log has of it, so that it was this check
+	reason string                  // of the failed authentication, only in the log; empty for none
+	says   string                  // what else the log says, to show that it was this check
 	stage  func(*testing.T) *stage // nil for the one that rows share
 }
 
-// answers are those of the two doors, where they were tried.
+// answers are those of the two doors, if they were tried.
 type answers struct{ browser, exchange *servertest.Answer }
 
-// stage is a server and its provider, which publishes keys that a test signs by, says that it
-// signs by none and HS256 too, and promises userinfo at the attacker's.
+// stage is a server and its provider. The provider publishes keys that a test signs with, claims to
+// sign with none and HS256 too, and promises userinfo at the attacker's.
 type stage struct {
 	*servertest.Env
 	provider *oidc.Provider
 	other    func(claims map[string]any) string // signs tokens of another configured provider
 	trap     *httptest.Server                   // the attacker's
-	trapped  atomic.Int32                       // requests that came there
-	fetched  atomic.Int32                       // times that the keys were
-	later    atomic.Int64                       // how far the provider's time is ahead for noted, a time.Duration
-	google   *google                            // in place of the dev provider
+	trapped  atomic.Int32                       // requests to it
+	fetched  atomic.Int32                       // fetches of the keys
+	later    atomic.Int64                       // how far ahead noted sees the provider's time, a time.Duration
+	google   *google                            // instead of the dev provider
 	jwks     []byte
 
 	sessions, users, identities, wasTrapped int // before the attack
@@ -87,7 +87,7 @@ func newStage(t *testing.T, change ...func(*server.Options)) *stage {
 	return s
 }
 
-// on is a stage for one row alone.
+// on is a stage for only one row.
 func on(change ...func(*server.Options)) func(*testing.T) *stage {
 	return func(t *testing.T) *stage {
 		t.Helper()
@@ -95,7 +95,7 @@ func on(change ...func(*server.Options)) func(*testing.T) *stage {
 	}
 }
 
-// with is on, with the provider so configured.
+// with is on, with the provider configured so.
 func with(change func(*oidc.Provider)) func(*testing.T) *stage {
 	return on(func(o *server.Options) { change(o.Providers[0]) })
 }
@@ -114,7 +114,7 @@ func (s *stage) setTrap(t *testing.T) {
 	t.Cleanup(s.trap.Close)
 }
 
-// publish makes the keys to publish: the dev provider's and the ring's.
+// publish returns the keys to publish: the dev provider's and the ring's.
 func (s *stage) publish(t *testing.T) {
 	t.Helper()
 	var set jose.JSONWebKeySet
@@ -139,7 +139,7 @@ func (s *stage) publish(t *testing.T) {
 	}
 }
 
-// lie has the provider lie, besides what it always does.
+// lie makes the provider lie, besides what it always does.
 func (s *stage) lie(l devidp.Lie) {
 	handler, discovery := l.Handler, l.Discovery
 	l.Handler = func(endpoint string, w http.ResponseWriter, r *http.Request) bool {
@@ -172,7 +172,7 @@ func (s *stage) before(t *testing.T) {
 	s.wasTrapped = int(s.trapped.Load())
 }
 
-// keyring are the keys of all rows. The provider publishes those that are no stranger's.
+// keyring holds the keys of all rows. The provider publishes all but the stranger's.
 type keyring struct {
 	rsa, enc, short, stranger *rsa.PrivateKey
 	ec, strangerEC            *ecdsa.PrivateKey
@@ -237,7 +237,7 @@ func pkix() []byte {
 	return der
 }
 
-// both brings a token to both doors: by a browser, and to be exchanged.
+// both brings a token to both doors: with a browser, and for exchange.
 func both(lie devidp.Lie) func(*testing.T, *stage) answers {
 	return func(t *testing.T, s *stage) answers {
 		t.Helper()
@@ -257,10 +257,10 @@ func both(lie devidp.Lie) func(*testing.T, *stage) answers {
 	}
 }
 
-// saying is both with one claim changed; nil takes it away.
+// saying is both with one claim changed; nil removes it.
 func saying(name string, value any) func(*testing.T, *stage) answers { return both(claim(name, value)) }
 
-// token is both with another token in place of the provider's.
+// token is both with another token instead of the provider's.
 func token(change func(s *stage, honest string) string) func(*testing.T, *stage) answers {
 	return func(t *testing.T, s *stage) answers {
 		t.Helper()
@@ -279,17 +279,17 @@ func payload(token string) string {
 	return string(text)
 }
 
-// claiming is a token with these claims, as they are written, signed by a published key.
+// claiming is a token with these claims as written, signed by a published key.
 func claiming(text string) string {
 	return signed("."+base64.RawURLEncoding.EncodeToString([]byte(text)), `{"alg":"RS256","kid":"rsa"}`, rs256(ring.rsa))
 }
 
-// more is a token with one more claim at the end, as it is written.
+// more is a token with one more claim at the end, as written.
 func more(token, claim string) string {
 	return claiming(strings.TrimSuffix(payload(token), "}") + "," + claim + "}")
 }
 
-// browsing is a browser's sign-in through a provider that lies so. change alters the way back.
+// browsing is a browser's sign-in through a provider that lies this way. change alters the way back.
 func browsing(lie devidp.Lie, change ...func(*url.URL)) func(*testing.T, *stage) answers {
 	return func(t *testing.T, s *stage) answers {
 		t.Helper()
@@ -304,7 +304,7 @@ func browsing(lie devidp.Lie, change ...func(*url.URL)) func(*testing.T, *stage)
 	}
 }
 
-// exchanging is an exchange of one token alone.
+// exchanging is an exchange of one token only.
 func exchanging(tokenOf func(t *testing.T, s *stage) string) func(*testing.T, *stage) answers {
 	return func(t *testing.T, s *stage) answers {
 		t.Helper()
@@ -346,7 +346,7 @@ func attacks() []attack {
 	gated := func(name, section, check string, gate func(*oidc.Provider), run func(*testing.T, *stage) answers, says string) attack {
 		return attack{name: name, section: section, check: check, run: run, status: http.StatusUnauthorized, reason: "gate", says: says, stage: with(gate)}
 	}
-	// shownAs is a claim that is only shown and is no string: as if it were not there.
+	// shownAs is a claim that is only shown and not a string: it counts as missing.
 	shownAs := func(name, claimed string, value any) attack {
 		return attack{name: name, section: "OIDC Core 5.1", check: "identity/oidc/claims.go text", status: http.StatusSeeOther, run: func(t *testing.T, s *stage) answers {
 			a := changed(func(c map[string]any) { c["sub"], c[claimed] = "odd "+name, value })(t, s)
@@ -1004,7 +1004,7 @@ func attacks() []attack {
 	return append(rows, brokenEndpoints()...)
 }
 
-// brokenEndpoints are answers that are none, at each endpoint that noted asks.
+// brokenEndpoints are bad answers, at each endpoint that noted asks.
 func brokenEndpoints() (rows []attack) {
 	const noRedirect, noBody, headers = "identity/oidc/discovery.go httpClient: redirects", "identity/oidc/discovery.go Read", "identity/oidc/discovery.go httpClient: headers"
 	type stop struct{ section, check, says string } // as attack has it
@@ -1080,18 +1080,18 @@ func brokenEndpoints() (rows []attack) {
 	return rows
 }
 
-// leftHalf is how an ID token by RS256 names another token (OIDC Core 3.1.3.6).
+// leftHalf is how an RS256 ID token names another token (OIDC Core 3.1.3.6).
 func leftHalf(token string) string {
 	sum := sha256.Sum256([]byte(token))
 	return base64.RawURLEncoding.EncodeToString(sum[:16])
 }
 
-// changed is both with claims changed as the function has it.
+// changed is both with claims changed by the function.
 func changed(change func(claims map[string]any)) func(*testing.T, *stage) answers {
 	return both(devidp.Lie{Claims: change})
 }
 
-// takeOver answers at one endpoint in the provider's place.
+// takeOver answers at one endpoint instead of the provider.
 func takeOver(at string, answer http.HandlerFunc) devidp.Lie {
 	return devidp.Lie{Handler: func(endpoint string, w http.ResponseWriter, r *http.Request) bool {
 		if endpoint == at {
@@ -1101,7 +1101,7 @@ func takeOver(at string, answer http.HandlerFunc) devidp.Lie {
 	}}
 }
 
-// query sets one parameter of the way back; empty takes it away.
+// query sets one parameter of the way back; empty removes it.
 func query(name, value string) func(*url.URL) {
 	return func(u *url.URL) {
 		v := u.Query()
@@ -1113,7 +1113,7 @@ func query(name, value string) func(*url.URL) {
 	}
 }
 
-// answering is a sign-in whose token endpoint answers with a good ID token in this text.
+// answering is a sign-in whose token endpoint answers with this text around a good ID token.
 func answering(format string) func(*testing.T, *stage) answers {
 	return func(t *testing.T, s *stage) answers {
 		t.Helper()
@@ -1198,8 +1198,8 @@ func twoProviders(t *testing.T) *stage {
 	return s
 }
 
-// linking is a link of alice's as far as the page that asks, and then what somebody does with the
-// page's code. Bob's session is there too.
+// linking takes a link of alice's up to the page that asks, and then somebody does something with
+// the page's code. Bob's session is there too.
 func linking(confirm func(t *testing.T, s *stage, mine, other, code string) servertest.Answer) func(*testing.T, *stage) answers {
 	return func(t *testing.T, s *stage) answers {
 		t.Helper()
@@ -1217,7 +1217,7 @@ func (s *stage) undiscovered(t *testing.T, token string) answers {
 	return answers{&login, &exchanged}
 }
 
-// signIn is alice's, in a browser of her own.
+// signIn signs alice in, in a browser of her own.
 func (s *stage) signIn(t *testing.T) (a servertest.Answer, session string) {
 	t.Helper()
 	b := newBrowser(t, s.Env)
@@ -1225,7 +1225,7 @@ func (s *stage) signIn(t *testing.T) (a servertest.Answer, session string) {
 	return a, b.session()
 }
 
-// person is who a session is, and the subject of its sign-in.
+// person is a session's user, and the subject of its sign-in.
 type person struct{ Name, Email, Subject string }
 
 func (s *stage) who(t *testing.T, session string) (p person) {
@@ -1247,7 +1247,7 @@ func (s *stage) at(t *testing.T) *url.URL {
 	return u
 }
 
-// cookies are the browser's, as a header.
+// cookies are the browser's cookies, as a header.
 func (b *browser) cookies(t *testing.T) string {
 	t.Helper()
 	u, err := url.Parse(b.env.URL)
@@ -1261,7 +1261,7 @@ func (b *browser) cookies(t *testing.T) string {
 	return strings.Join(all, "; ")
 }
 
-// checkAuthorize holds the address at the provider to what noted asks for itself.
+// checkAuthorize compares the address at the provider with what noted itself asks for.
 func (s *stage) checkAuthorize(t *testing.T, a servertest.Answer, loginHint string) {
 	t.Helper()
 	to := location(t, a, http.StatusFound)
@@ -1362,7 +1362,7 @@ func (row attack) checkBrowser(t *testing.T, s *stage, a servertest.Answer) {
 		} else {
 			checkRefused(t, row.name, a)
 		}
-	case http.StatusServiceUnavailable: // sent to no provider, so nothing failed yet
+	case http.StatusServiceUnavailable: // sent to no provider, so nothing has failed yet
 		reason = ""
 		if !strings.Contains(log, `msg="provider unreachable"`) {
 			t.Errorf("logged %s", log)
@@ -1406,7 +1406,7 @@ func checkLog(t *testing.T, log, reason, says string) {
 	}
 }
 
-// checkCatalogue holds the table to its form: what it names must be there.
+// checkCatalogue checks the table's form: what it names must exist.
 func checkCatalogue(t *testing.T, rows []attack) {
 	t.Helper()
 	if len(rows) < 60 {
@@ -1430,8 +1430,8 @@ func checkCatalogue(t *testing.T, rows []attack) {
 	}
 }
 
-// What discovery found is asked for anew after an hour, by one caller; a provider that hangs then
-// holds up nobody else.
+// Discovery is repeated after an hour, by one caller. A provider that hangs then holds up nobody
+// else.
 func TestAProviderThatHangsAtRediscoveryHoldsUpNobodyElse(t *testing.T) {
 	t.Parallel()
 	s := newStage(t)

@@ -31,13 +31,13 @@ func (s *Service) Register(api *authz.API) {
 	s.registerIdentities(api)
 }
 
-// ProviderItem is one provider, as the sign-in links show it.
+// ProviderItem is one provider as the sign-in links show it.
 type ProviderItem struct {
 	ID   string `json:"id"`
 	Name string `json:"name"`
 }
 
-// Providers are the configured providers, in their order.
+// Providers returns the configured providers in their order.
 func (s *Service) Providers() []ProviderItem {
 	items := []ProviderItem{}
 	for _, p := range s.config.Providers {
@@ -46,7 +46,7 @@ func (s *Service) Providers() []ProviderItem {
 	return items
 }
 
-// Issuer is that of a configured provider; empty when there is none of that id.
+// Issuer returns a configured provider's issuer; "" if no provider has that id.
 func (s *Service) Issuer(provider string) string {
 	if p := s.config.Providers.ByID(provider); p != nil {
 		return p.Issuer
@@ -54,7 +54,7 @@ func (s *Service) Issuer(provider string) string {
 	return ""
 }
 
-// providerID is the id of the configured provider with the issuer, nil if there is none any more.
+// providerID returns the id of the configured provider with the issuer; nil if it is gone.
 func (s *Service) providerID(issuer string) *string {
 	if p := s.config.Providers.ByIssuer(issuer); p != nil {
 		return &p.ID
@@ -91,7 +91,7 @@ type MeKey struct {
 	Role string    `json:"role"`
 }
 
-// MeOrg is an organization that the caller is a member of, or, a service, works for.
+// MeOrg is an organization that the user is a member of, or that the service works for.
 type MeOrg struct {
 	ID   uuid.UUID `json:"id"`
 	Name string    `json:"name"`
@@ -131,7 +131,7 @@ func (s *Service) sessions(ctx context.Context, in *struct{ page.Query }) (*sess
 func (s *Service) endOne(ctx context.Context, _ *struct{}, found authz.Found[uuid.UUID]) (*struct{}, error) {
 	return nil, s.actAlone(ctx, func(ctx context.Context, tx pgx.Tx) error {
 		ended, err := endOwnSession(ctx, tx, authz.From(ctx), found.Thing)
-		if err == nil && ended == 0 { // another request ended it meanwhile
+		if err == nil && ended == 0 { // another request ended it first
 			err = errNoSession
 		}
 		return err

@@ -19,29 +19,29 @@ import (
 	"noted/internal/problem"
 )
 
-// Config is what identity needs to know. Durations are positive.
+// Config configures identity. Durations are positive.
 type Config struct {
 	Providers oidc.Providers
-	// PublicURL is the address people see, without a slash at its end:
+	// PublicURL is the address people see, without a final slash:
 	// https://notes.example or http://127.0.0.1:8080.
 	PublicURL string
-	// Floor is the least time that a failed authentication takes; work that took longer
-	// is rounded up to its next multiple.
+	// Floor is the least time that a failed authentication takes. Longer work is rounded up
+	// to its next multiple.
 	Floor time.Duration
-	// FailuresPerMinute is how many failures an address may have before they are 429; 0 is
+	// FailuresPerMinute is how many failures an address may have before it gets 429; 0 is
 	// no limit.
 	FailuresPerMinute int
-	// A session ends SessionIdle after its last use (known to a minute) and SessionAbsolute
-	// after its beginning, whatever its use.
+	// A session ends SessionIdle after its last use (known to a minute), and in any case
+	// SessionAbsolute after it began.
 	SessionIdle, SessionAbsolute time.Duration
 	// GroupMaxAge is how long e-mail and group names count after the sign-in that showed them.
 	GroupMaxAge time.Duration
 	Pages       Pages
-	// SignIn counts a sign-in that came to an end. Nil counts none.
+	// SignIn counts a finished sign-in. Nil counts none.
 	SignIn func(way Way, success bool)
-	// Bodies is what the bodies of callers may hold, Strangers what those of the public routes may.
+	// Bodies is the budget for callers' bodies; Strangers is that for public routes.
 	Bodies, Strangers *bodies.Budget
-	// Orgs are the organizations of which somebody is a member, or for which a service works.
+	// Orgs returns the organizations that a user is a member of, or that a service works for.
 	Orgs func(context.Context, *authz.Principal) ([]MeOrg, error)
 }
 
@@ -56,13 +56,13 @@ const (
 	WayLink     Way = "link"
 )
 
-// Ways are all of them.
+// Ways lists them all.
 var Ways = []Way{WayCallback, WayExchange, WayDevice, WayLink}
 
-// Pages makes the pages for people. They are handed in because web imports identity.
+// Pages makes the pages for people. They are passed in because web imports identity.
 type Pages struct {
-	// Failure is shown with 401 to a browser whose sign-in at the provider failed: the same bytes for
-	// one provider whatever failed.
+	// Failure is shown with 401 to a browser whose sign-in at the provider failed. A provider's page
+	// has the same bytes whatever failed.
 	Failure func(provider string) []byte
 	Device  func(DevicePage) []byte
 	Link    func(LinkPage) []byte
@@ -79,36 +79,36 @@ type Service struct {
 	failed  func(reason string) // counts a failure by its reason
 	cookies cookieNames
 	limiter *limiter
-	starts  *limiter // of device logins
+	starts  *limiter // for device logins
 
 	remembered remembered
 }
 
-// KeyVerifier finds the credential that an API key is. The error is a *Failure when the key
-// is not a live one, anything else when that could not be found out. It is an interface
-// because keys imports identity.
+// KeyVerifier looks up API keys. VerifyKey returns a *Failure if the key is not live, and
+// another error if that could not be found out. It is an interface because keys imports
+// identity.
 type KeyVerifier interface {
 	VerifyKey(ctx context.Context, token string) (KeyCredential, error)
-	// KeyLives tells, in a transaction, whether a key is not revoked and that secret of it neither
-	// replaced nor expired, and holds it so until the transaction ends.
+	// KeyLives reports whether a key is not revoked and its secret neither replaced nor expired. It
+	// keeps that so until the transaction ends.
 	KeyLives(ctx context.Context, tx pgx.Tx, id, secret uuid.UUID) (bool, error)
-	// CountKnownTo counts the service keys of which a user was shown a secret that works.
+	// CountKnownTo counts the service keys for which a user was shown a working secret.
 	CountKnownTo(ctx context.Context, tx pgx.Tx, user uuid.UUID) (int, error)
 }
 
-// KeyCredential is a live API key and the person for whom it acts, or, of an organization, the
-// service that it is.
+// KeyCredential is a live API key with the person for whom it acts. An organization's key has a
+// service instead.
 type KeyCredential struct {
 	ID      uuid.UUID
-	Secret  uuid.UUID // of the secret that was presented
+	Secret  uuid.UUID // the id of the presented secret
 	Role    string
 	Person  Person
-	Service *Keyed // nil for a person's
-	// Lasting tells that it holds for the next second, if nobody ends it.
+	Service *Keyed // nil for a person's key
+	// Lasting: it is valid for the next second unless somebody ends it.
 	Lasting bool
 }
 
-// Keyed is what an organization's key may do beyond its key role.
+// Keyed is the service of an organization's key.
 type Keyed struct {
 	Name string
 	Org  uuid.UUID
@@ -131,8 +131,8 @@ type Identity struct {
 	AgeSeconds float64 `json:"age_seconds"` // since that sign-in, by the database's clock
 }
 
-// New makes the room. policy is the one in force, which may be another at each call; record hears of
-// failed authentications of known users and keys, failed of the reason of every one. Neither may wait.
+// New makes the room. policy returns the policy in force, which may change between calls. record gets
+// failed authentications of known users and keys; failed gets the reason of each. Neither may block.
 func New(pool *pgxpool.Pool, policy func() *authz.Policy, keys KeyVerifier, config Config, record *audit.Failures, failed func(reason string)) *Service {
 	if config.SignIn == nil {
 		config.SignIn = func(Way, bool) {}
@@ -144,12 +144,12 @@ func New(pool *pgxpool.Pool, policy func() *authz.Policy, keys KeyVerifier, conf
 	}
 }
 
-// Policy is the policy in force.
+// Policy returns the policy in force.
 func (s *Service) Policy() *authz.Policy { return s.policy() }
 
-// Names are what policy.csv may call a person: those that their providers give (oidc.Provider.Names), the
-// aging ones for GroupMaxAge after the sign-in that showed them. An identity of a provider that is not
-// configured any more gives no name.
+// Names returns what policy.csv may call a person: the names from their providers (oidc.Provider.Names).
+// Aging names count for GroupMaxAge after the sign-in that showed them. A provider that is no longer
+// configured gives no names.
 func (s *Service) Names(identities []Identity) []string {
 	var names []string
 	for _, identity := range identities {
@@ -162,7 +162,7 @@ func (s *Service) Names(identities []Identity) []string {
 	return names
 }
 
-// namesOf are the names that an identity gives always, and those that it gives until it ages.
+// namesOf returns the names that an identity always gives, and those that it gives until it ages.
 func (s *Service) namesOf(identity Identity) (always, aging []string) {
 	provider := s.config.Providers.ByIssuer(identity.Issuer)
 	if provider == nil {
@@ -175,14 +175,14 @@ func (s *Service) aged(identity Identity) bool {
 	return identity.AgeSeconds >= s.config.GroupMaxAge.Seconds()
 }
 
-// NameInPolicy is a name under which the policy sees somebody, or saw until it aged.
+// NameInPolicy is a name by which the policy knows somebody, or did until it aged.
 type NameInPolicy struct {
 	Name  string     `json:"name"`
 	Aged  bool       `json:"aged" doc:"It does not count until the next sign-in that shows it"`
 	Until *time.Time `json:"until" doc:"When it ages or aged; null for provider:subject, which never does"`
 }
 
-// NamesInPolicy are those of a user, with those that have aged; 404 when there is no such user.
+// NamesInPolicy returns a user's names, aged ones too. It returns a 404 for an unknown user.
 func (s *Service) NamesInPolicy(ctx context.Context, user uuid.UUID) ([]NameInPolicy, error) {
 	identities, err := s.identitiesOf(ctx, user)
 	if err != nil {
@@ -202,7 +202,7 @@ func (s *Service) NamesInPolicy(ctx context.Context, user uuid.UUID) ([]NameInPo
 	return names, nil
 }
 
-// RolesOf are the platform roles in force of somebody with these identities, sorted.
+// RolesOf returns the platform roles in force of somebody with these identities, sorted.
 func (s *Service) RolesOf(identities []Identity) []string {
 	return s.policy().RolesOf(s.Names(identities)...)
 }
@@ -216,11 +216,11 @@ const tokenPrefix = "nsess_"
 // NewToken makes a token.
 func NewToken() Token {
 	var secret [32]byte
-	_, _ = rand.Read(secret[:]) // it never fails: crypto/rand
+	_, _ = rand.Read(secret[:]) // crypto/rand never fails
 	return Token(tokenPrefix + base62.Encode(secret[:], 43))
 }
 
-// Hash is what is stored of a token. ok is false for what was never a token.
+// Hash returns what is stored. ok is false if t cannot be a token.
 func (t Token) Hash() (hash []byte, ok bool) {
 	var secret [32]byte
 	text, found := strings.CutPrefix(string(t), tokenPrefix)
@@ -235,7 +235,7 @@ func (t Token) Hash() (hash []byte, ok bool) {
 const (
 	originBrowser  = "browser"
 	originDevice   = "device"   // approved from a browser's session
-	originExchange = "exchange" // of an ID token, by a program
+	originExchange = "exchange" // by a program, for an ID token
 )
 
 // Session is one of a user's sessions, as GET /v1/me/sessions shows it.
@@ -256,5 +256,5 @@ func ActorOf(p *authz.Principal) *audit.Actor {
 	return &audit.Actor{ID: p.ID, Kind: p.Kind, Name: p.Name}
 }
 
-// errNoSession is 404 for a session that is not the caller's, or has ended.
+// errNoSession is the 404 for a session that is not the caller's or has ended.
 var errNoSession = problem.NotFound("session")

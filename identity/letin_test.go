@@ -10,7 +10,7 @@ import (
 	"noted/server/servertest"
 )
 
-// device is a device login under way.
+// device is a device login in progress.
 type device struct {
 	DeviceCode string `json:"device_code"`
 	UserCode   string `json:"user_code"`
@@ -77,7 +77,7 @@ func TestDeviceIsLetInByAPersonOnce(t *testing.T) {
 	if a := decide(t, env, alice, d.UserCode, "deny"); a.Status != http.StatusNotFound {
 		t.Errorf("a second decision: %d", a.Status)
 	}
-	// Of two polls at once, one gets the token.
+	// Of two concurrent polls, one gets the token.
 	answers := make([]servertest.Answer, 2)
 	var group sync.WaitGroup
 	for i := range answers {
@@ -112,7 +112,7 @@ func TestDeviceThatIsNotLetInGetsNothing(t *testing.T) {
 	if a := decide(t, env, alice, ended.UserCode, "maybe"); a.Status != http.StatusUnprocessableEntity {
 		t.Errorf("no decision: %d", a.Status)
 	}
-	// What ends sessions ends one that its device has not fetched yet.
+	// Whatever ends sessions also ends one that its device has not fetched yet.
 	want(t, http.StatusOK, decide(t, env, alice, ended.UserCode, "approve"))
 	want(t, http.StatusNoContent, env.Do(t, http.MethodDelete, "/v1/me/sessions", alice, nil))
 	checkOAuth(t, "ended before it was fetched", ended.poll(t, env), "invalid_grant")
@@ -182,12 +182,12 @@ func TestAddressStartsOnlySoManyDevices(t *testing.T) {
 	env := servertest.New(t)
 	alice := env.SignIn(t, "alice")
 	started := 0
-	for range 70 { // over a minute's end the count begins anew
+	for range 70 { // at a minute's end the count starts again
 		if a := postForm(t, env, "/auth/device", url.Values{"client_id": {"noted-cli"}}); a.Status == http.StatusOK {
 			started++
 			var d device
 			a.JSON(t, &d)
-			want(t, http.StatusOK, decide(t, env, alice, d.UserCode, "deny")) // it waits no longer
+			want(t, http.StatusOK, decide(t, env, alice, d.UserCode, "deny")) // it no longer waits
 		} else if a.Status != http.StatusTooManyRequests || a.Header.Get("Retry-After") == "" {
 			t.Fatalf("%d %s", a.Status, a.Body)
 		}

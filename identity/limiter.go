@@ -7,9 +7,9 @@ import (
 	"time"
 )
 
-// limiter counts failures by address, in a table of fixed size: however many addresses fail,
-// it grows no further. Two addresses that share a place share its count, which refuses
-// nobody who has a valid credential. Each replica counts for itself.
+// limiter counts failures by address, in a table of fixed size. It does not grow, however
+// many addresses fail. Two addresses can share a place and its count. That refuses nobody
+// who has a valid credential. Each replica counts for itself.
 type limiter struct {
 	perMinute int
 	seed      maphash.Seed
@@ -24,9 +24,9 @@ func newLimiter(perMinute int) *limiter {
 	return &limiter{perMinute: perMinute, seed: maphash.MakeSeed()}
 }
 
-// count notes a failure; it returns how long the address should wait when it has had more than
-// its share in this minute, else 0. An IPv6 address counts as its /64, which is what one
-// customer has; addresses that are not known count together.
+// count counts a failure. If the address has had more than its share in this minute, it
+// returns how long to wait, else 0. An IPv6 address counts as its /64, which is what one
+// customer has. Unknown addresses count together.
 func (l *limiter) count(ip netip.Addr, now time.Time) time.Duration {
 	if l.perMinute == 0 {
 		return 0
@@ -45,8 +45,8 @@ func (l *limiter) count(ip netip.Addr, now time.Time) time.Duration {
 	return time.Unix((minute+1)*60, 0).Sub(now)
 }
 
-// networkOf is what one customer has: an IPv4 address, or an IPv6 /64; the zero Prefix for an address
-// that is not known.
+// networkOf returns what one customer has: an IPv4 address or an IPv6 /64. It is the zero Prefix for an
+// unknown address.
 func networkOf(ip netip.Addr) netip.Prefix {
 	ip = ip.Unmap()
 	bits := 64

@@ -18,17 +18,17 @@ import (
 	"noted/internal/problem"
 )
 
-// A link is a second identity for the same user. It is made by one who holds both sign-ins, in
-// one session: a POST in a session that is fresh, the provider's sign-in, a page that names
-// both, and a POST that confirms. An e-mail plays no part in it.
+// A link is a second identity for the same user. Somebody who holds both sign-ins makes it in
+// one session: a POST in a fresh session, the provider's sign-in, a page that names both, and
+// a POST that confirms. E-mails play no part in it.
 
-// writeIdentity is what letting a device in, linking and unlinking need.
+// writeIdentity is needed to let a device in, to link and to unlink.
 var writeIdentity = authz.Permission{Object: "identity:own", Act: "write"}
 
-// linkFresh is how old the sign-in of a session may be that begins to link.
+// linkFresh is how old a session's sign-in may be to begin linking.
 const linkFresh = 5 * time.Minute
 
-// LinkedIdentity is one of a user's sign-ins, as GET /v1/me/identities shows it.
+// LinkedIdentity is one of a user's sign-ins as GET /v1/me/identities shows it.
 type LinkedIdentity struct {
 	ID           uuid.UUID `json:"id"`
 	Provider     *string   `json:"provider" db:"-" doc:"null when that provider is not configured any more"`
@@ -39,7 +39,7 @@ type LinkedIdentity struct {
 	LastSignInAt time.Time `json:"last_sign_in_at"`
 }
 
-// errNoIdentity is 404 for an identity that is not the caller's.
+// errNoIdentity is the 404 for an identity that is not the caller's.
 var errNoIdentity = problem.NotFound("identity")
 
 // registerIdentities declares the operations of /v1/me/identities.
@@ -77,15 +77,15 @@ type LinkStart struct {
 
 type startLinkInput struct{ Body LinkStart }
 
-// LinkURL is its answer.
+// LinkURL is the answer.
 type LinkURL struct {
 	URL string `json:"url" doc:"At the provider"`
 }
 
 type startLinkOutput struct{ Body LinkURL }
 
-// startLink keeps the flow in the database, one for each session: unlike a sign-in's, its
-// beginner is known, and only their very session may end it.
+// startLink keeps the flow in the database, one for each session. Unlike a sign-in's, it
+// belongs to a known user, and only the same session may finish it.
 func (s *Service) startLink(ctx context.Context, in *startLinkInput) (*startLinkOutput, error) {
 	if !authz.From(ctx).ByBrowser {
 		return nil, notByBrowser(writeIdentity)
@@ -110,12 +110,12 @@ func (s *Service) startLink(ctx context.Context, in *startLinkInput) (*startLink
 
 // Linking is what a page may offer to somebody who wants to link another sign-in.
 type Linking struct {
-	Providers []ProviderItem // where there may be one that can be linked
-	Stale     bool           // the session's own sign-in is too old to begin; a new one is needed first
+	Providers []ProviderItem // those that may have a sign-in to link
+	Stale     bool           // the session's sign-in is too old; a new one is needed first
 }
 
-// Linking is the caller's; it has no providers for a caller who may not link. A provider all of whose
-// people have accounts already is left out: whoever was chosen there, it would be refused.
+// Linking returns the caller's, without providers if the caller may not link. It leaves out a provider
+// whose people all have accounts: any choice there would be refused.
 func (s *Service) Linking(ctx context.Context, caller *authz.Principal) (l Linking, err error) {
 	if mayNot := caller.Check(writeIdentity); mayNot != nil || !caller.ByBrowser {
 		return l, nil //nolint:nilerr // that is no error here, but nothing to offer
@@ -142,29 +142,29 @@ func hashState(state string) []byte {
 	return sum[:]
 }
 
-// link is one under way.
+// link is a linking under way.
 type link struct {
 	oidc.Flow
 	provider string // its id
 	session  uuid.UUID
 }
 
-// LinkPage is what the page shows that asks to confirm a link.
+// LinkPage is what the page that confirms a link shows.
 type LinkPage struct {
 	Principal *authz.Principal
-	Mine      []LinkedName // the identities that there are
-	New       LinkedName   // the one to come
+	Mine      []LinkedName // the present identities
+	New       LinkedName   // the new one
 	Code      string
 }
 
 // LinkedName is an identity in words.
 type LinkedName struct{ Provider, Name, Email, Subject string }
 
-// finishLink is the callback of a linking. It shows the page that names both identities; what
+// finishLink is a linking's callback. It shows the page that names both identities. What
 // the provider signed waits in the database for the confirming POST.
 func (s *Service) finishLink(w http.ResponseWriter, r *http.Request, provider *oidc.Provider, l link) {
 	shown, code, err := s.prepareLink(r, provider, l)
-	if err != nil { // else it ends when it is confirmed
+	if err != nil { // else it is counted when confirmed
 		s.config.SignIn(WayLink, false)
 	}
 	var conflict *problem.Error
@@ -200,7 +200,7 @@ func (s *Service) prepareLink(r *http.Request, provider *oidc.Provider, l link) 
 		return shown, "", err
 	}
 	code = random()
-	// A callback is public; this one is the second half of what its session began.
+	// A callback is public, but this one finishes what its session began.
 	asking := authz.WithDecision(authz.WithPrincipal(ctx, shown.Principal), func(p *authz.Principal) error { return p.Check(writeIdentity) })
 	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
 		if err := spend(ctx, tx, in); err != nil {
@@ -212,7 +212,7 @@ func (s *Service) prepareLink(r *http.Request, provider *oidc.Provider, l link) 
 		if err := linkable(ctx, tx, in.Identity, shown.Principal.ID); err != nil {
 			return err
 		}
-		in.IDToken = "" // nothing begins by it
+		in.IDToken = "" // no session needs it
 		return keepSignIn(ctx, tx, l, in, code)
 	})
 	if err != nil {
@@ -223,8 +223,8 @@ func (s *Service) prepareLink(r *http.Request, provider *oidc.Provider, l link) 
 	return shown, code, err
 }
 
-// ConfirmLink makes the link: POST /auth/link/confirm, by the very session that began it, with
-// the code of the page that named both.
+// ConfirmLink makes the link: POST /auth/link/confirm, by the same session that began it, with
+// the code from the page that named both.
 func (s *Service) ConfirmLink(w http.ResponseWriter, r *http.Request) {
 	form, err := ReadForm(r)
 	if err != nil {

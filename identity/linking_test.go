@@ -15,8 +15,8 @@ import (
 	"noted/server/servertest"
 )
 
-// newTwoProviders is a server with a second provider, `corp`, which has people of the same names
-// and e-mails as dev: nothing may come of that.
+// newTwoProviders is a server with a second provider, `corp`, whose people have the same names
+// and e-mails as dev's. That must have no effect.
 func newTwoProviders(t *testing.T, change ...func(*server.Options)) *servertest.Env {
 	t.Helper()
 	srv := httptest.NewUnstartedServer(nil)
@@ -49,13 +49,13 @@ func (b *browser) at(t testing.TB, provider, hint string) {
 	location(t, b.get(t, b.atProvider(t, authorize).String()), http.StatusSeeOther)
 }
 
-// startLink begins to link by a session and returns the address at the provider.
+// startLink begins to link with a session and returns the address at the provider.
 func startLink(t testing.TB, env *servertest.Env, session, provider string) servertest.Answer {
 	t.Helper()
 	return env.Do(t, http.MethodPost, "/v1/me/identities", session, map[string]string{"provider": provider})
 }
 
-// comeBack goes to the provider as somebody, and returns the address of the callback.
+// comeBack goes to the provider as somebody, and returns the callback's address.
 func (b *browser) comeBack(t testing.TB, started servertest.Answer, hint string) string {
 	t.Helper()
 	var to struct{ URL string }
@@ -65,7 +65,7 @@ func (b *browser) comeBack(t testing.TB, started servertest.Answer, hint string)
 
 var codeField = regexp.MustCompile(`name="code" value="([^"]+)"`)
 
-// asked is the page that names both, and the code of its form.
+// asked returns the page that names both, and its form's code.
 func (b *browser) asked(t testing.TB, callback string) (page, code string) {
 	t.Helper()
 	a := want(t, http.StatusOK, b.get(t, callback, "Accept", "text/html"))
@@ -131,7 +131,7 @@ func TestTwoSignInsAreLinkedByWhoHoldsBothAndUnlinkedAgain(t *testing.T) {
 		t.Errorf("linking it again: %d %s", a.Status, a.Body)
 	}
 
-	// Unlinked, its sessions and devices end, and its names count no more.
+	// Once unlinked, its sessions and devices end, and its names no longer count.
 	device := approveDevice(t, env, other.session())
 	var list struct {
 		Items []struct{ ID, Subject, Provider string }
@@ -165,19 +165,19 @@ func TestLinkIsForTheVerySessionThatBeganIt(t *testing.T) {
 	b.at(t, "dev", "alice")
 	started := startLink(t, env, b.session(), "corp")
 
-	// Somebody else's browser: theirs, or nobody's.
+	// Somebody else's browser, signed in or not.
 	victim := newBrowser(t, env)
 	victim.at(t, "dev", "bob")
 	for what, other := range map[string]*browser{"another's browser": victim, "a stranger's browser": newBrowser(t, env)} {
 		checkRefused(t, what, other.get(t, other.comeBack(t, started, "c-bob")))
 	}
-	// Another session of the same user confirms nothing.
+	// Another session of the same user cannot confirm.
 	second := env.SignIn(t, "alice")
 	_, code := b.asked(t, b.comeBack(t, started, "c-alice"))
 	if a := confirmLink(t, env, second, code); a.Status != http.StatusConflict {
 		t.Errorf("another session's confirmation: %d", a.Status)
 	}
-	// Nor does a key, nor the session after it ended.
+	// Nor can a key, nor the session after it ended.
 	_, key := env.NewKey(t, second, "key-admin")
 	if a := confirmLink(t, env, key, code); a.Status != http.StatusForbidden {
 		t.Errorf("a key's confirmation: %d", a.Status)
@@ -213,7 +213,7 @@ func TestLinkingNeedsAFreshSignInAndAnIdentityOfNobody(t *testing.T) {
 	if old.Status != http.StatusForbidden || !strings.Contains(string(old.Body), `"permission":"identity:own write"`) {
 		t.Errorf("an old sign-in: %d %s", old.Status, old.Body)
 	}
-	// A device that an old session lets in is no fresher.
+	// A device let in by an old session is no fresher.
 	if a := startLink(t, env, approveDevice(t, env, b.session()), "corp"); a.Status != http.StatusForbidden {
 		t.Errorf("a device of an old sign-in: %d", a.Status)
 	}
@@ -231,7 +231,7 @@ func TestTwoUnlinkingsAtOnceLeaveOne(t *testing.T) {
 		other.at(t, "corp", "c-alice")
 		var list struct{ Items []struct{ ID string } }
 		env.Do(t, http.MethodGet, "/v1/me/identities", b.session(), nil).JSON(t, &list)
-		// Each by a session of the other, so that neither ends its own.
+		// Each with a session of the other, so that neither ends its own.
 		var group sync.WaitGroup
 		for i, session := range []string{b.session(), other.session()} {
 			group.Go(func() { env.Do(t, http.MethodDelete, "/v1/me/identities/"+list.Items[i].ID, session, nil) })
@@ -245,7 +245,7 @@ func TestTwoUnlinkingsAtOnceLeaveOne(t *testing.T) {
 	}
 }
 
-// A sign-in is nobody's act by a credential, also where the browser still brings one of before.
+// A sign-in is not done by a credential, even if the browser still sends an earlier one.
 func TestLinkingAndDevicesAreRecordedWithTheSessionThatConfirmedThem(t *testing.T) {
 	t.Parallel()
 	env := newTwoProviders(t)

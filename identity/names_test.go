@@ -96,7 +96,7 @@ func TestAGroupOfTheSignedTokenGivesItsRoleWhileItIsFresh(t *testing.T) {
 		t.Errorf("after group_max_age, by key: %v", got)
 	}
 	want(t, 403, env.Do(t, "GET", "/v1/admin/users", key, nil))
-	// The next sign-in without the group takes the role away from all sessions.
+	// The next sign-in without the group removes the role from all sessions.
 	env.SignIn(t, "alice")
 	env.Provider.SetLie(devidp.Lie{})
 	env.SignIn(t, "alice")

@@ -12,10 +12,10 @@ import (
 	"noted/internal/openapi"
 )
 
-// These routes are no huma operations: they redirect, take forms and show pages. Each stands here with what the OpenAPI
-// document says of it.
+// These routes are not huma operations: they redirect, take forms and show pages. Each is listed here with its entry in
+// the OpenAPI document.
 
-// signingIn is the tag of all of them.
+// signingIn is their tag.
 var signingIn = []string{"Signing in"}
 
 func response(doc string) *huma.Response { return &huma.Response{Description: doc} }
@@ -34,7 +34,7 @@ func queryParam(name, doc, example string) *huma.Param {
 	return &huma.Param{Name: name, In: "query", Description: doc, Schema: &huma.Schema{Type: huma.TypeString, Examples: []any{example}}}
 }
 
-// providerParam is the provider of a path.
+// providerParam is a path's provider.
 func (s *Service) providerParam() *huma.Param {
 	return &huma.Param{
 		Name: "provider", In: "path", Required: true, Description: "Its id; /auth/providers lists them", Example: s.exampleProvider(),
@@ -42,7 +42,7 @@ func (s *Service) providerParam() *huma.Param {
 	}
 }
 
-// exampleProvider is the first provider of this server.
+// exampleProvider is this server's first provider.
 func (s *Service) exampleProvider() string {
 	if len(s.config.Providers) == 0 {
 		return "google"
@@ -50,7 +50,7 @@ func (s *Service) exampleProvider() string {
 	return s.config.Providers[0].ID
 }
 
-// formBody is a form. Its members are pairs: a name, and an example or nothing. The first ones are needed.
+// formBody returns a form. members are pairs of a name and an example, which may be "". The first are required.
 func formBody(needed int, members ...string) *huma.RequestBody {
 	schema := &huma.Schema{Type: huma.TypeObject, Properties: map[string]*huma.Schema{}}
 	for member := range slices.Chunk(members, 2) {
@@ -65,8 +65,8 @@ func formBody(needed int, members ...string) *huma.RequestBody {
 	return &huma.RequestBody{Required: true, Content: map[string]*huma.MediaType{"application/x-www-form-urlencoded": {Schema: schema}}}
 }
 
-// RegisterPublic mounts and documents what reads no credential, or looks at one and never fails for it: the list of
-// providers, signing in and out, and the endpoints of programs and providers.
+// RegisterPublic mounts and documents the routes that read no credential, or never fail for one: the list of
+// providers, signing in and out, and the endpoints for programs and providers.
 func (s *Service) RegisterPublic(api huma.API, router chi.Router) {
 	huma.Register(api, huma.Operation{
 		OperationID: "list-providers", Method: http.MethodGet, Path: "/auth/providers", Summary: "Where people may sign in", Tags: signingIn,
@@ -138,8 +138,8 @@ func (s *Service) RegisterPublic(api huma.API, router chi.Router) {
 	}
 }
 
-// RegisterPages declares, mounts and documents the pages and forms for people whose session began in a browser: a
-// device's, and the form that confirms a link.
+// RegisterPages declares, mounts and documents the pages and forms for people whose session began in a browser: those
+// for devices, and the form that confirms a link.
 func (s *Service) RegisterPages(api *authz.API, document *huma.OpenAPI, router chi.Router) {
 	pages := router.With(s.SignedIn)
 	for _, one := range []struct {
@@ -173,6 +173,6 @@ func (s *Service) RegisterPages(api *authz.API, document *huma.OpenAPI, router c
 		api.DeclarePage(page.Method, page.Path, writeIdentity)
 		pages.Method(page.Method, page.Path, byBrowser(writeIdentity, s.Forms(one.handler).ServeHTTP))
 	}
-	// The one example of a body that is another on each server.
+	// The only example of a body that differs between servers.
 	document.Paths["/v1/me/identities"].Post.RequestBody.Content["application/json"].Example = map[string]any{"provider": s.exampleProvider()}
 }

@@ -35,7 +35,7 @@ func list(t testing.TB, env *servertest.Env, token string) (all sessions) {
 	return all
 }
 
-// current is the id of the session itself.
+// current is the session's own id.
 func current(t testing.TB, env *servertest.Env, token string) string {
 	t.Helper()
 	for _, one := range list(t, env, token).Items {
@@ -133,7 +133,7 @@ func TestASessionEndsAtItsIdleAndItsAbsoluteEnd(t *testing.T) {
 	id := current(t, env, alice)
 	set := func(sql string) { t.Helper(); env.Exec(t, `update sessions set `+sql+` where id = $1`, id) }
 	set(`last_used_at = now() - interval '24 hours' + interval '10 seconds'`)
-	want(t, 200, env.Do(t, "GET", "/v1/me", alice, nil)) // which is a use
+	want(t, 200, env.Do(t, "GET", "/v1/me", alice, nil)) // this is a use
 	set(`last_used_at = now() - interval '24 hours'`)
 	a := env.Do(t, "GET", "/v1/me", alice, nil)
 	checkRefused(t, "idle", a)
@@ -208,13 +208,13 @@ func TestLoggingOutEndsTheSession(t *testing.T) {
 	if n := number(t, env, `select count(*) from audit_events where action = 'session.end'`); n != 1 {
 		t.Errorf("logging out twice leaves %d rows", n)
 	}
-	// A key is no session, and outlives it.
+	// A key is not a session, and outlives it.
 	_, key := env.NewKey(t, env.SignIn(t, "alice"), "key-reader")
 	want(t, 204, env.Do(t, "POST", "/auth/logout", key, nil))
 	want(t, 200, env.Do(t, "GET", "/v1/me", key, nil))
 }
 
-// checkCleared asks that the answer deletes the session cookie (RFC 6265, 5.2.2: Max-Age=0).
+// checkCleared requires that the answer deletes the session cookie (RFC 6265, 5.2.2: Max-Age=0).
 func checkCleared(t testing.TB, a servertest.Answer) {
 	t.Helper()
 	cookies := (&http.Response{Header: a.Header}).Cookies()
@@ -254,7 +254,7 @@ func TestABrowserLogsOutAtTheProviderToo(t *testing.T) {
 	}
 }
 
-// A browser that has logged out sends nothing more, so it is a stranger: no failure, no wait.
+// A browser that has logged out sends no credential, so it is a stranger: no failure, no wait.
 func TestABrowserIsAStrangerAfterLogout(t *testing.T) {
 	t.Parallel()
 	env := servertest.New(t)
@@ -316,7 +316,7 @@ func TestLogoutPrefersTheHeaderToTheCookie(t *testing.T) {
 	want(t, 204, env.Do(t, "POST", "/auth/logout", byHeader, nil, "Cookie", "noted_session="+byCookie))
 	checkRefused(t, "the header's", env.Do(t, "GET", "/v1/me", byHeader, nil))
 	want(t, 200, env.Do(t, "GET", "/v1/me", byCookie, nil))
-	// A header that is none ends nothing, the cookie's session neither.
+	// An invalid header ends nothing, not even the cookie's session.
 	want(t, 204, env.Do(t, "POST", "/auth/logout", "", nil, "Authorization", "Basic x", "Cookie", "noted_session="+byCookie))
 	want(t, 200, env.Do(t, "GET", "/v1/me", byCookie, nil))
 }
@@ -412,7 +412,7 @@ func TestNoCredentialIsAnsweredAtOnceWithTheSameBytes(t *testing.T) {
 	}
 	checkRefused(t, "a failure", failed)
 	sameHeaders(t, "no credential", none.Header, failed.Header)
-	// Paths and methods that there are not say so to strangers too; what there is does not.
+	// Unknown paths and methods say so to strangers too; known ones do not.
 	for _, c := range [][2]string{{"GET", "/v1/notes"}, {"POST", "/v1/notes"}, {"GET", "/v1/notes/x"}, {"GET", "/v1/admin/users"}, {"DELETE", "/v1/me/sessions"}} {
 		checkRefused(t, c[1], env.Do(t, c[0], c[1], "", nil))
 	}

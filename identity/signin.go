@@ -23,9 +23,9 @@ import (
 	"noted/internal/request"
 )
 
-// flow is one sign-in under way. It lives in a cookie of the browser that began it, which
-// binds state and nonce to that browser (OpenID Connect Core, 3.1.2.1 and 15.5.2) with no
-// table for strangers to fill. Nothing in it is worth more than the browser's own sign-in.
+// flow is a sign-in under way. It is in a cookie of the browser that began it. That binds
+// state and nonce to that browser (OpenID Connect Core, 3.1.2.1 and 15.5.2) without a table
+// that strangers could fill. Nothing in it is worth more than the browser's own sign-in.
 type flow struct {
 	oidc.Flow
 	Provider string `json:"p"`
@@ -33,17 +33,17 @@ type flow struct {
 }
 
 // A browser sends the cookies of all its sign-ins under way with each request. These bounds keep
-// them below 8 KiB together, which is what many a proxy takes for one header.
+// them below 8 KiB together. Many proxies accept no more in one header.
 const (
 	maxReturnTo = 512 // bytes of a return_to; a longer one is "/"
 	maxFlows    = 5   // sign-ins under way in one browser
 )
 
-// flowLife is how long somebody may take at the provider.
+// flowLife is how long a sign-in may take at the provider.
 const flowLife = 10 * time.Minute
 
-// selectAccount is the one prompt that a caller may ask for (OpenID Connect Core, 3.1.2.1): the provider
-// then lets the person choose, where it would else answer with the account that is signed in there.
+// selectAccount is the only prompt that a caller may ask for (OpenID Connect Core, 3.1.2.1). The provider
+// then lets the person choose, instead of using the account that is signed in there.
 const selectAccount = "select_account"
 
 // Login sends the browser to the provider: GET /auth/login?provider&return_to&login_hint&prompt.
@@ -55,7 +55,7 @@ func (s *Service) Login(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	prompt := query.Get("prompt")
-	if prompt != selectAccount { // like every other parameter that is not ours to pass on
+	if prompt != selectAccount { // not passed on, like any other unknown parameter
 		prompt = ""
 	}
 	f := flow{Flow: oidc.NewFlow(), Provider: provider.ID, ReturnTo: LocalPath(query.Get("return_to"))}
@@ -78,7 +78,7 @@ func (s *Service) Login(w http.ResponseWriter, r *http.Request) {
 }
 
 // dropOldFlows makes room for one more sign-in under way. Browsers send the oldest cookie first
-// (RFC 6265, 5.4); of one that does not, another sign-in is given up.
+// (RFC 6265, 5.4). If one does not, another sign-in is dropped.
 func (s *Service) dropOldFlows(w http.ResponseWriter, r *http.Request) {
 	var names []string
 	for _, cookie := range r.Cookies() {
@@ -91,7 +91,7 @@ func (s *Service) dropOldFlows(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// toProvider is where a browser goes to sign in: 503 while the provider is away. loginHint and prompt may be empty.
+// toProvider returns where a browser goes to sign in, or a 503 if the provider is down. Hint and prompt may be empty.
 func (s *Service) toProvider(ctx context.Context, provider *oidc.Provider, f oidc.Flow, loginHint, prompt string) (string, error) {
 	address, err := provider.AuthorizeURL(ctx, s.redirectURL(provider), f, loginHint, prompt)
 	if err != nil {
@@ -102,7 +102,7 @@ func (s *Service) toProvider(ctx context.Context, provider *oidc.Provider, f oid
 }
 
 // Callback takes the browser back from the provider, verifies what it brings and begins a
-// session: GET /auth/callback/{provider}. Whatever is wrong with it is the one answer.
+// session: GET /auth/callback/{provider}. Every failure gets the same answer.
 func (s *Service) Callback(w http.ResponseWriter, r *http.Request) {
 	provider, err := s.provider(chi.URLParam(r, "provider"))
 	if err != nil {
@@ -129,8 +129,8 @@ func (s *Service) Callback(w http.ResponseWriter, r *http.Request) {
 	redirect(w, http.StatusSeeOther, LocalPath(f.ReturnTo))
 }
 
-// finish is the callback's work. What is wrong with the sign-in is a *Failure; any other error is a
-// fault here.
+// finish does the callback's work. A failed sign-in is a *Failure. Any other error is a fault of the
+// server.
 func (s *Service) finish(r *http.Request, provider *oidc.Provider) (f flow, token Token, expires time.Time, err error) {
 	ctx := r.Context()
 	f, err = s.flowOf(r, provider, r.URL.Query().Get("state"))
@@ -145,7 +145,7 @@ func (s *Service) finish(r *http.Request, provider *oidc.Provider) (f flow, toke
 	return f, token, expires, err
 }
 
-// redeem takes what the provider sent by the browser, and asks the gates.
+// redeem verifies what the provider sent by the browser, and checks the gates.
 func (s *Service) redeem(r *http.Request, provider *oidc.Provider, f oidc.Flow) (in signIn, err error) {
 	raw, said, err := provider.Redeem(r.Context(), s.redirectURL(provider), r.URL.Query(), f)
 	if err != nil {
@@ -156,8 +156,8 @@ func (s *Service) redeem(r *http.Request, provider *oidc.Provider, f oidc.Flow) 
 	return in, err
 }
 
-// welcome asks the gates about whom a verified token names, and warns of groups claims that are
-// not there.
+// welcome checks the gates for the person in a verified token, and warns of missing groups
+// claims.
 func welcome(ctx context.Context, provider *oidc.Provider, raw string, said oidc.SignIn) (signIn, error) {
 	in := signIn{SignIn: said, spent: spentIDToken(raw)}
 	if len(said.MissingGroups) > 0 {
@@ -170,7 +170,7 @@ func welcome(ctx context.Context, provider *oidc.Provider, raw string, said oidc
 	return in, nil
 }
 
-// flowOf finds the flow that this browser began with this state, for this provider.
+// flowOf finds the flow that this browser began with this state for this provider.
 func (s *Service) flowOf(r *http.Request, provider *oidc.Provider, state string) (flow, error) {
 	var f flow
 	if state == "" {
@@ -193,9 +193,9 @@ func (s *Service) flowOf(r *http.Request, provider *oidc.Provider, state string)
 	return f, nil
 }
 
-// Logout ends the session of the Authorization header, else of the cookie, if there is one,
-// and clears the cookie: POST /auth/logout. A browser goes on to the provider, to end the
-// session there too (RP-Initiated Logout 1.0, 2), else to /. It never fails for a credential.
+// Logout ends the session of the Authorization header or else of the cookie, if any, and
+// clears the cookie: POST /auth/logout. A browser goes on to the provider to end the session
+// there too (RP-Initiated Logout 1.0, 2), else to /. No credential makes it fail.
 func (s *Service) Logout(w http.ResponseWriter, r *http.Request) {
 	next := s.config.PublicURL + "/"
 	token, err := s.tokenOf(r)
@@ -218,7 +218,7 @@ func (s *Service) Logout(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// endSessionURL is where a browser ends its session at the provider; empty where it cannot.
+// endSessionURL returns where a browser ends its session at the provider; "" if it cannot.
 func (s *Service) endSessionURL(r *http.Request, issuer, idToken string) string {
 	provider := s.config.Providers.ByIssuer(issuer)
 	if provider == nil || idToken == "" || !request.AcceptsHTML(r) {
@@ -227,7 +227,7 @@ func (s *Service) endSessionURL(r *http.Request, issuer, idToken string) string 
 	return provider.EndSessionURL(r.Context(), idToken, s.config.PublicURL+"/")
 }
 
-// provider finds a configured provider; with one alone its id may be left out.
+// provider finds a configured provider. If there is only one, id may be empty.
 func (s *Service) provider(id string) (*oidc.Provider, error) {
 	if id == "" && len(s.config.Providers) == 1 {
 		return s.config.Providers[0], nil
@@ -245,9 +245,9 @@ func (s *Service) redirectURL(p *oidc.Provider) string {
 	return s.config.PublicURL + "/auth/callback/" + p.ID
 }
 
-// LocalPath is raw when it is a path on this server, with query and fragment, of at most
-// 2,048 bytes; else "/". A browser reads \ as /, and drops control characters, so neither
-// may stand in it; // would begin another host's address.
+// LocalPath returns raw if it is a path on this server, with query and fragment, of at most
+// 2,048 bytes; else "/". A browser reads \ as / and drops control characters, so raw must
+// have neither. // would begin another host's address.
 func LocalPath(raw string) string {
 	bad := func(r rune) bool { return r < ' ' || r == 0x7f || r == '\\' || r == '\uFFFD' }
 	if len(raw) > 2048 || !strings.HasPrefix(raw, "/") || strings.HasPrefix(raw, "//") || strings.ContainsFunc(raw, bad) {
@@ -260,21 +260,21 @@ func LocalPath(raw string) string {
 	return raw
 }
 
-// redirect leaves the address as it is, where http.Redirect would rewrite it and add a body.
+// redirect leaves the address as it is. http.Redirect would rewrite it and add a body.
 func redirect(w http.ResponseWriter, status int, location string) {
 	w.Header().Set("Location", location)
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
 }
 
-// random is 256 bits that nobody can guess.
+// random returns 256 bits that nobody can guess.
 func random() string {
 	var b [32]byte
 	_, _ = rand.Read(b[:])
 	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
-// shortState names the cookie of a flow: enough to tell some tabs apart.
+// shortState names a flow's cookie. It is long enough to tell a few tabs apart.
 func shortState(state string) string {
 	sum := sha256.Sum256([]byte(state))
 	return hex.EncodeToString(sum[:4])

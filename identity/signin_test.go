@@ -83,7 +83,7 @@ func TestSigningInGoesByTheCodeFlowWithStateNonceAndPKCE(t *testing.T) {
 	if string(byCookie.Body) != string(byHeader.Body) {
 		t.Errorf("by cookie %s, by header %s", byCookie.Body, byHeader.Body)
 	}
-	// Two sign-ins share nothing that could be guessed from the other.
+	// Nothing in one sign-in can be guessed from another.
 	again := newBrowser(t, env).begin(t, "alice").Query()
 	for _, name := range []string{"state", "nonce", "code_challenge"} {
 		if again.Get(name) == query.Get(name) {
@@ -111,11 +111,11 @@ func TestOverHTTPSTheCookieIsBoundToTheHost(t *testing.T) {
 	if set := a.Header.Values("Set-Cookie"); len(set) != 1 || !strings.HasPrefix(set[0], "__Host-noted_session=;") || !strings.Contains(set[0], "Secure") {
 		t.Errorf("logout sets %q", set)
 	}
-	// The plain name is no credential there.
+	// The plain name is not a credential there.
 	checkRefused(t, "plain cookie", env.Do(t, "GET", "/v1/me", "", nil, "Cookie", "noted_session="+string(identity.NewToken())))
 }
 
-// signed replaces header and signature of a token; sign may be nil for none.
+// signed replaces a token's header and signature; sign may be nil for none.
 func signed(token, header string, sign func(input string) []byte) string {
 	input := base64.RawURLEncoding.EncodeToString([]byte(header)) + "." + strings.Split(token, ".")[1]
 	if sign == nil {
@@ -124,7 +124,7 @@ func signed(token, header string, sign func(input string) []byte) string {
 	return input + "." + base64.RawURLEncoding.EncodeToString(sign(input))
 }
 
-// claim sets one claim; nil takes it away.
+// claim sets one claim; nil removes it.
 func claim(name string, value any) devidp.Lie {
 	return devidp.Lie{Claims: func(c map[string]any) {
 		if value == nil {
@@ -135,7 +135,7 @@ func claim(name string, value any) devidp.Lie {
 	}}
 }
 
-// response changes one parameter of the way back; empty takes it away.
+// response changes one parameter of the way back; empty removes it.
 func response(name, value string) devidp.Lie {
 	return devidp.Lie{Response: func(v url.Values) {
 		v.Del(name)
@@ -164,7 +164,7 @@ func tokenJSON(body string) devidp.Lie {
 	})
 }
 
-// later is the second that begins no sooner than d from now.
+// later is the second that begins at least d from now.
 func later(d time.Duration) int64 { return time.Now().Add(d + time.Second - 1).Unix() }
 
 func TestEveryWrongSignInIsTheOneAnswer(t *testing.T) {
@@ -179,7 +179,7 @@ func TestEveryWrongSignInIsTheOneAnswer(t *testing.T) {
 	env := servertest.New(t, func(o *server.Options) {
 		o.Providers = append(o.Providers, &oidc.Provider{ID: "other", Name: "other", Issuer: "http://127.0.0.1:1", ClientID: "noted"})
 	})
-	// Discovery is asked once: this one promises userinfo, for the whole test.
+	// Discovery is asked once. This one promises userinfo, for the whole test.
 	userinfo := func(doc map[string]any) { doc["userinfo_endpoint"] = trap.URL + "/userinfo" }
 	otherKey, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
@@ -209,7 +209,7 @@ func TestEveryWrongSignInIsTheOneAnswer(t *testing.T) {
 		name   string
 		lie    devidp.Lie
 		back   func(*url.URL)           // changes the way back to noted
-		from   func(*browser, *url.URL) // who goes it, if not the browser that began
+		from   func(*browser, *url.URL) // who goes that way, if not the browser that began
 		reason string
 	}
 	query := func(name, value string) func(*url.URL) {
@@ -309,7 +309,7 @@ func TestEveryWrongSignInIsTheOneAnswer(t *testing.T) {
 		{name: "500", lie: atToken(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "eyJsecret", 500) }), reason: "code_exchange"},
 		{name: "the connection is cut", lie: atToken(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }), reason: "code_exchange"},
 	}
-	// Somebody signed in before, so that refusing is not for want of a user.
+	// Somebody signed in before, so that a refusal is not for lack of a user.
 	env.Provider.SetLie(devidp.Lie{Discovery: userinfo})
 	first := newBrowser(t, env)
 	want(t, 303, first.get(t, first.callback(t, "alice").String()))
@@ -350,7 +350,7 @@ func TestEveryWrongSignInIsTheOneAnswer(t *testing.T) {
 					}
 					checkRefused(t, c.name, a)
 				}
-				// Its links lead to the provider of the callback, and are all that differs for another one.
+				// Its links lead to the callback's provider. Nothing else differs for another provider.
 				if strings.HasPrefix(back.Path, "/auth/callback/other") && seen == html {
 					a.Body = bytes.ReplaceAll(a.Body, []byte("provider=other"), []byte("provider=dev"))
 					a.Header.Set("Content-Length", strconv.Itoa(len(a.Body)))
@@ -381,7 +381,7 @@ func TestEveryWrongSignInIsTheOneAnswer(t *testing.T) {
 	}
 }
 
-// The same callback again, with the cookie kept, as somebody would who copied both.
+// The same callback again, with the cookie kept, as if somebody had copied both.
 func TestACodeIsSpentByItsUse(t *testing.T) {
 	t.Parallel()
 	env := servertest.New(t)
@@ -399,7 +399,7 @@ func TestACodeIsSpentByItsUse(t *testing.T) {
 	}
 }
 
-// PKCE and nonce bind the code to the flow: another flow's code is worth nothing in this one.
+// PKCE and nonce bind the code to the flow: another flow's code is useless in this one.
 func TestACodeOfAnotherFlowIsRefused(t *testing.T) {
 	t.Parallel()
 	env := servertest.New(t)
@@ -518,7 +518,7 @@ func TestAnUnknownProviderIs404AndOneThatIsDownIs503(t *testing.T) {
 	if !strings.Contains(string(a.Body), "down") || a.Header.Get("Retry-After") == "" || strings.Contains(string(a.Body), "127.0.0.1:1") || len(a.Header.Values("Set-Cookie")) > 0 {
 		t.Errorf("%v %s", a.Header, a.Body)
 	}
-	// Nobody else's sign-in suffers.
+	// Nobody else's sign-in is affected.
 	b := newBrowser(t, env)
 	want(t, 303, b.get(t, b.callback(t, "alice").String()))
 	a = want(t, 200, env.Do(t, "GET", "/auth/providers", "", nil))
@@ -640,7 +640,7 @@ func TestSixteenFirstSignInsAtOnceMakeOneUser(t *testing.T) {
 	}
 }
 
-// One e-mail under two subjects is two people: an e-mail finds nobody.
+// One e-mail under two subjects is two people: an e-mail never finds anybody.
 func TestAnEMailNeverFindsOrLinksAnybody(t *testing.T) {
 	t.Parallel()
 	env := servertest.New(t)
@@ -672,7 +672,7 @@ func TestAPersonsNameTurnsNoTextBreaksNoLineAndIsNeverBlank(t *testing.T) {
 	for given, shown := range map[string]string{
 		"Ada \u202etfil\u202c\u2028Lovelace\u0085": "Ada tfilLovelace",
 		"\u2066Ada\u2069":                          "Ada",
-		"\u200b\u00ad":                             "alice", // blank: the next claim is taken
+		"\u200b\u00ad":                             "alice", // blank: the next claim is used
 		" Ada ":                                    "Ada",
 		"Ada\u200f ☂":                              "Ada\u200f ☂",
 	} {
@@ -726,12 +726,12 @@ func FuzzLocalPath(f *testing.F) {
 		if to.Scheme != "https" || to.Host != "host" || to.User != nil {
 			t.Fatalf("%q leads to %s", got, to)
 		}
-		// Browsers drop tab and line ends and read \ as / (WHATWG URL, 4.4); after that it must lead here too.
+		// Browsers drop tabs and line ends and read \ as / (WHATWG URL, 4.4). After that it must lead here too.
 		clean := strings.NewReplacer("\t", "", "\r", "", "\n", "", "\\", "/").Replace(got)
 		if strings.HasPrefix(clean, "//") {
 			t.Fatalf("a browser goes to another host by %q", got)
 		}
-		// Dot segments taken away must not leave // at the start: browsers keep that as a path, proxies need not.
+		// Without dot segments there must be no // at the start: browsers keep that as a path, proxies may not.
 		if strings.HasPrefix(to.EscapedPath(), "//") {
 			t.Logf("%q resolves to %q", got, to.EscapedPath())
 		}

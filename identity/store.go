@@ -25,27 +25,27 @@ type credential struct {
 	origin   string
 	person   Person
 	refused  Reason // empty for a live session
-	lasting  bool   // it holds for as long as it would be remembered, if nobody ends it
+	lasting  bool   // it stays valid while it would be remembered, unless somebody ends it
 	unmarked bool   // its last use was written over a minute ago
 }
 
-// What the statements of this room mean by a session s that is still there, from the widest on. Time is the database's.
+// Conditions for a session s that still exists, the widest first. Time is the database's.
 const (
-	// notEnded: nobody has ended it. All of these can be ended, also those that only time has ended: a longer
-	// session_idle would let them live again.
+	// notEnded: nobody has ended it. All such sessions can be ended, also expired ones: a longer session_idle
+	// would revive them.
 	notEnded = `s.ended_at is null`
-	// notOver: nor has its absolute end come. Its user can end it, and its device fetch its token, used lately or not.
+	// notOver: its absolute end has not come either. Its user can end it, and its device fetch its token, even if idle.
 	notOver = notEnded + ` and s.expires_at > now()`
 )
 
-// liveAt: it lets somebody in at the moment, if nobody ends it before. It has been used within @idle, and its absolute
+// liveAt: it will be valid at the moment unless somebody ends it before. It has been used within @idle, and its absolute
 // end has not come.
 func liveAt(moment string) string {
 	return notEnded + ` and s.expires_at > ` + moment + ` and s.last_used_at > ` + moment + ` - @idle::interval`
 }
 
-// findSession looks a session up by its token's hash. An ended or expired one is found too, with the reason, which
-// goes to the log alone. pgx.ErrNoRows when there never was one.
+// findSession finds a session by its token's hash. It also finds an ended or expired one, with the reason, which goes
+// only to the log. It returns pgx.ErrNoRows if there never was one.
 func (s *Service) findSession(ctx context.Context, hash []byte) (credential, error) {
 	var c credential
 	err := s.pool.QueryRow(ctx, `
@@ -71,8 +71,8 @@ func (s *Service) findSession(ctx context.Context, hash []byte) (credential, err
 	return c, err
 }
 
-// markUsed notes the use of a session, once a minute at most, so that a read is no write. It waits for nobody
-// who holds the row: the use is noted by the next request then.
+// markUsed records a session's use, at most once a minute, so that most reads write nothing. It does not wait
+// for a locked row; the next request records the use then.
 func (s *Service) markUsed(ctx context.Context, session uuid.UUID) error {
 	_, err := s.pool.Exec(ctx, `
 		update sessions s set last_used_at = now()
@@ -81,7 +81,7 @@ func (s *Service) markUsed(ctx context.Context, session uuid.UUID) error {
 	return err
 }
 
-// sessionLives reports whether a session lives. It holds it so until tx ends.
+// sessionLives reports whether a session is live. It keeps it so until tx ends.
 func (s *Service) sessionLives(ctx context.Context, tx pgx.Tx, session uuid.UUID) (lives bool, err error) {
 	err = tx.QueryRow(ctx, `select `+liveAt("now()")+` from sessions s where s.id = @id for share`,
 		pgx.NamedArgs{"id": session, "idle": s.config.SessionIdle}).Scan(&lives)
@@ -91,17 +91,17 @@ func (s *Service) sessionLives(ctx context.Context, tx pgx.Tx, session uuid.UUID
 // signIn is what a session begins with.
 type signIn struct {
 	oidc.SignIn
-	IDToken string // kept for the provider's end_session_endpoint; empty when it is not noted's own
-	spent   []byte // the token's hash: it counts once
+	IDToken string // kept for the provider's end_session_endpoint; empty if it is not noted's own
+	spent   []byte // the token's hash; the token counts once
 }
 
-// spentIDToken names an ID token by what was signed, so that another spelling of the signature
+// spentIDToken hashes the signed part of an ID token, so that another spelling of the signature
 // is the same token.
 func spentIDToken(raw string) []byte {
 	return spentHash("id_token", raw[:strings.LastIndexByte(raw, '.')])
 }
 
-// spentHash keeps the kinds of spent tokens, and the parts of their names, apart.
+// spentHash keeps kinds of spent tokens, and the parts of their names, distinct.
 func spentHash(kind string, parts ...string) []byte {
 	hash := sha256.New()
 	for _, part := range append([]string{kind}, parts...) {
@@ -110,11 +110,11 @@ func spentHash(kind string, parts ...string) []byte {
 	return hash.Sum(nil)
 }
 
-// spentFor is how long a spent token is remembered: longer than any of its kind is accepted.
+// spentFor is how long a spent token is remembered. That is longer than any is accepted.
 const spentFor = time.Hour
 
-// lockToken serializes, for the rest of tx, what begins and what ends the sessions of one sign-in
-// or of one identity.
+// lockToken serializes, for the rest of tx, beginning and ending the sessions of one sign-in or
+// one identity.
 func lockToken(ctx context.Context, tx pgx.Tx, hash []byte) error {
 	_, err := tx.Exec(ctx, `select pg_advisory_xact_lock(hashtextextended(encode($1, 'hex'), 2))`, hash)
 	if err != nil {
@@ -123,8 +123,8 @@ func lockToken(ctx context.Context, tx pgx.Tx, hash []byte) error {
 	return nil
 }
 
-// spend uses an ID token up. A *Failure when it was used before, or when a back-channel logout
-// ended what it belongs to.
+// spend uses up an ID token. It returns a *Failure if the token was used before, or if a
+// back-channel logout ended what it belongs to.
 func spend(ctx context.Context, tx pgx.Tx, in signIn) error {
 	tag, err := tx.Exec(ctx, `
 		insert into spent_tokens (hash, forget_at) values ($1, now() + $2::interval)
@@ -148,9 +148,9 @@ func spend(ctx context.Context, tx pgx.Tx, in signIn) error {
 	return err
 }
 
-// signedOut tells whether a back-channel logout ended what a token belongs to: the provider's
-// session of its sid, or, for tokens older than the logout, all of its subject, or all of it that
-// has no sid.
+// signedOut reports whether a back-channel logout ended what a token belongs to: the provider's
+// session with its sid, or, for tokens older than the logout, all of its subject, or all of it
+// without a sid.
 func signedOut(ctx context.Context, tx pgx.Tx, in signIn) (over bool, err error) {
 	older := [][]byte{spentHash("sub", in.Issuer, in.Subject)}
 	if in.SessionID == "" {
@@ -166,9 +166,9 @@ func signedOut(ctx context.Context, tx pgx.Tx, in signIn) (over bool, err error)
 	return over, nil
 }
 
-// beginSession finds or makes the user of (issuer, subject), notes what the token said, uses it
-// up, and begins a session of theirs, all in one transaction. It returns a *Failure for a
-// locked user and for a token that counts no more.
+// beginSession finds or makes the user of (issuer, subject), records what the token said, uses
+// it up, and begins a session for them, all in one transaction. It returns a *Failure for a
+// locked user and for a token that no longer counts.
 func (s *Service) beginSession(ctx context.Context, in signIn, origin string) (Token, time.Time, error) {
 	token := NewToken()
 	hash, _ := token.Hash()
@@ -202,7 +202,7 @@ func (s *Service) beginSession(ctx context.Context, in signIn, origin string) (T
 	return token, expires, err
 }
 
-// listSessions returns live sessions of a user, the newest first.
+// listSessions returns a user's live sessions, newest first.
 func (s *Service) listSessions(ctx context.Context, caller *authz.Principal, w page.Window) ([]Session, error) {
 	rows, err := s.pool.Query(ctx, `
 		select s.id, s.created_at, s.last_used_at, s.expires_at, host(s.ip) as ip, s.user_agent, s.id = @current as current, i.issuer
@@ -217,7 +217,7 @@ func (s *Service) listSessions(ctx context.Context, caller *authz.Principal, w p
 	return pgx.CollectRows(rows, pgx.RowToStructByName[Session])
 }
 
-// findOwnSession finds a live session of the caller's.
+// findOwnSession finds a live session of the caller, or errNoSession.
 func (s *Service) findOwnSession(_ context.Context, caller *authz.Principal, at authz.Place) (authz.Standing, func(context.Context) (uuid.UUID, error), error) {
 	return authz.Mine, func(ctx context.Context) (uuid.UUID, error) {
 		var id uuid.UUID
@@ -231,12 +231,12 @@ func (s *Service) findOwnSession(_ context.Context, caller *authz.Principal, at 
 	}, nil
 }
 
-// endSessions ends what the condition selects of the sessions that nobody has ended, records each end as their user's,
-// and returns how many there were. The condition names sessions s, identities i and users u. The
-// stored ID token goes with the session.
+// endSessions ends the sessions that the condition selects and that nobody has ended. It records each end as its user's
+// act and returns their number. The condition uses sessions s, identities i and users u. The stored ID token is deleted
+// too.
 //
-// It takes the sessions before it looks for them: who approves a device holds the approving session's
-// row until the device's session stands, and only a statement that begins later sees that one.
+// It locks the sessions first, in a statement of its own. Approving a device locks the approving session's
+// row until the device's session exists, and only a statement that begins later sees that one.
 func endSessions(ctx context.Context, tx pgx.Tx, why, condition string, args ...any) (ended int, err error) {
 	from := ` from sessions s join identities i on i.id = s.identity_id join users u on u.id = s.user_id
 		where ` + notEnded + ` and (` + condition + `)`
@@ -263,18 +263,18 @@ func endSessions(ctx context.Context, tx pgx.Tx, why, condition string, args ...
 	return len(events), audit.Record(ctx, tx, events...)
 }
 
-// endOwnSession ends one of the caller's sessions, and returns how many that were: none or one.
+// endOwnSession ends one of the caller's sessions and returns how many it ended: 0 or 1.
 func endOwnSession(ctx context.Context, tx pgx.Tx, caller *authz.Principal, session uuid.UUID) (ended int, err error) {
 	return endSessions(ctx, tx, "", `s.user_id = $1 and s.id = $2 and `+notOver, caller.ID, session)
 }
 
-// endOtherSessions ends all of the caller's but the one that they come by.
+// endOtherSessions ends all the caller's sessions except the current one.
 func endOtherSessions(ctx context.Context, tx pgx.Tx, caller *authz.Principal) error {
 	_, err := endSessions(ctx, tx, "", `s.user_id = $1 and s.id <> $2 and `+notOver, caller.ID, caller.Session)
 	return err
 }
 
-// logOut ends the session that hash belongs to, if there is one, and returns what the
+// logOut ends the session that hash belongs to, if there is one. It returns what the
 // provider needs to end its own: the configured issuer and the ID token.
 func (s *Service) logOut(ctx context.Context, hash []byte) (issuer, idToken string, err error) {
 	var session, user uuid.UUID
@@ -298,10 +298,10 @@ func (s *Service) logOut(ctx context.Context, hash []byte) (issuer, idToken stri
 }
 
 // logOutAtProvider ends the sessions of one sign-in, by sid, or of an identity, by sub. With both, sid
-// selects, sub must match, and what was exchanged for that identity's tokens without a sid ends too:
-// nobody can tell of which sign-in they were. Devices approved from those sessions, and sessions
-// exchanged with their tokens, have the same identity and sid, and end with them. ID tokens of what
-// was ended begin nothing any more.
+// selects and sub must match. Sessions exchanged for that identity's tokens without a sid end too:
+// nobody can tell from which sign-in they came. Devices approved from those sessions, and sessions
+// exchanged with their tokens, have the same identity and sid, and end with them. ID tokens from an
+// ended sign-in can begin no session any more.
 func (s *Service) logOutAtProvider(ctx context.Context, l oidc.Logout) error {
 	return s.Write(ctx, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `
@@ -357,10 +357,10 @@ func (s *Service) logOutAtProvider(ctx context.Context, l oidc.Logout) error {
 	})
 }
 
-// Tidy deletes sessions a day after their absolute end, forgets when failures older than a day
-// were last recorded, and what is over of sign-ins under way: all that there is of it, since strangers
-// fill some of these tables faster than any number would empty them. A transaction deletes at most
-// batch; between two, ctx may end it. It is safe to run anywhere at any time.
+// Tidy deletes sessions a day after their absolute end, the times of failures last recorded over a
+// day ago, and the remains of sign-ins. It deletes all of it: strangers can fill some of these tables
+// faster than any fixed number would empty them. A transaction deletes at most batch rows. Between
+// transactions ctx may stop it. It is safe to run anywhere at any time.
 func (s *Service) Tidy(ctx context.Context, batch int64) error {
 	for _, old := range []struct{ table, key, condition string }{
 		{"sessions", "id", "expires_at < now() - interval '1 day'"},
@@ -389,7 +389,7 @@ func (s *Service) listen(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("connecting: %w", err)
 	}
-	defer func() { // a database that hangs takes no goodbye
+	defer func() { // a database that hangs never answers
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), goodbyeTime)
 		defer cancel()
 		_ = conn.Close(ctx)

@@ -19,7 +19,7 @@ import (
 	"noted/internal/request"
 )
 
-// saveDevice keeps a device login that begins now, of a stranger at info's address.
+// saveDevice stores a new device login, of a stranger at info's address.
 func saveDevice(ctx context.Context, tx pgx.Tx, code, user, network string, info *request.Info) error {
 	_, err := tx.Exec(ctx, `
 		insert into device_logins (device_hash, user_code, expires_at, poll_seconds, ip, network, user_agent)
@@ -28,8 +28,8 @@ func saveDevice(ctx context.Context, tx pgx.Tx, code, user, network string, info
 	return err
 }
 
-// roomForDevice is 429 when deviceWaiting logins of the network wait already, on whichever replica
-// they began. It lets no other of that network begin until tx ends.
+// roomForDevice returns a 429 if deviceWaiting logins from the network are already waiting, on any
+// replica. No other from that network can begin until tx ends.
 func roomForDevice(ctx context.Context, tx pgx.Tx, network string) error {
 	if _, err := tx.Exec(ctx, `select pg_advisory_xact_lock(hashtextextended($1, 4))`, network); err != nil {
 		return fmt.Errorf("locking a network: %w", err)
@@ -95,7 +95,7 @@ func (s *Service) poll(ctx context.Context, tx pgx.Tx, hash []byte) (answer Toke
 	return TokenAnswer{AccessToken: string(token), TokenType: "Bearer", ExpiresIn: int(left)}, nil
 }
 
-// notePoll answers a poll before the decision; one that comes too soon makes the interval five
+// notePoll answers a poll before the decision. A poll that comes too soon makes the interval five
 // seconds longer (RFC 8628, 3.5).
 func notePoll(ctx context.Context, tx pgx.Tx, hash []byte, soon bool) error {
 	more, answer := 0, tokenError("authorization_pending")
@@ -111,10 +111,10 @@ func notePoll(ctx context.Context, tx pgx.Tx, hash []byte, soon bool) error {
 	return answer
 }
 
-// lookUp finds an undecided device by its user code, for a person who may be guessing: after
-// deviceGuesses wrong ones within deviceGuessTime, nothing is looked up any more. It locks
-// the person's guesses until tx ends, so that requests at once guess one after another. The
-// guess is kept when the caller commits although the error is errUserCode.
+// lookUp finds an undecided device by its user code, for a person who may be guessing. With
+// more than deviceGuesses wrong codes within deviceGuessTime, it returns a 429. It locks the
+// person's guesses until tx ends, so that concurrent requests guess one after another. If it
+// returns errUserCode, the caller must commit to keep the guess.
 func (s *Service) lookUp(ctx context.Context, tx pgx.Tx, typed string) (*Device, string, error) {
 	caller := authz.From(ctx)
 	if _, err := tx.Exec(ctx, `select pg_advisory_xact_lock(hashtextextended($1::text, 3))`, caller.ID.String()); err != nil {
@@ -151,8 +151,8 @@ func (s *Service) lookUp(ctx context.Context, tx pgx.Tx, typed string) (*Device,
 	return &device, showUserCode(code), nil
 }
 
-// decide notes the decision. Approving makes the device's session: of the same sign-in as the one that
-// approves, so that it ends with it at the provider, no fresher than it, and with no later end. The
+// decide records the decision. Approving makes the device's session. It has the approving session's
+// sign-in, so that both end with it at the provider, and is no fresher and ends no later. The
 // approving session's row stays locked, shared, until tx ends: endSessions relies on it.
 func (s *Service) decide(ctx context.Context, tx pgx.Tx, typed string, approve bool) error {
 	ctx, err := s.Confirm(ctx, tx)
@@ -168,7 +168,7 @@ func (s *Service) decide(ctx context.Context, tx pgx.Tx, typed string, approve b
 	if approve {
 		id := uuid.Must(uuid.NewV7())
 		session = &id
-		var nobodys [32]byte // the hash of no token, until the device fetches one
+		var nobodys [32]byte // no token has this hash; the device fetches one later
 		_, _ = rand.Read(nobodys[:])
 		_, err := tx.Exec(ctx, `
 			insert into sessions (id, user_id, identity_id, token_hash, expires_at, ip, user_agent, provider_sid, signed_in_at, origin)

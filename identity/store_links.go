@@ -16,7 +16,7 @@ import (
 	"noted/internal/problem"
 )
 
-// listIdentities returns sign-ins of a user, the newest first.
+// listIdentities returns a user's sign-ins, newest first.
 func (s *Service) listIdentities(ctx context.Context, caller *authz.Principal, w page.Window) ([]LinkedIdentity, error) {
 	rows, err := s.pool.Query(ctx, `
 		select id, issuer, subject, email, created_at, signed_in_at as last_sign_in_at from identities
@@ -39,8 +39,8 @@ func (s *Service) findOwnIdentity(_ context.Context, caller *authz.Principal, at
 	}, nil
 }
 
-// saveLink keeps a linking that begins now, in place of another of its session. It is 403 for a session whose sign-in
-// is older than linkFresh.
+// saveLink stores a new linking, and replaces any other of its session. It returns a 403 if the session's sign-in is
+// older than linkFresh.
 func saveLink(ctx context.Context, tx pgx.Tx, l link) error {
 	tag, err := tx.Exec(ctx, `
 		insert into links (session_id, state_hash, provider, nonce, verifier, expires_at)
@@ -70,7 +70,7 @@ func (s *Service) tooOldToLink(ctx context.Context, session uuid.UUID) (old bool
 	return old, nil
 }
 
-// anyFree reports whether somebody of a provider, all of whose people are known, has no account.
+// anyFree reports whether any of a provider's people, who are all known, has no account.
 func (s *Service) anyFree(ctx context.Context, p *oidc.Provider) (free bool, err error) {
 	err = s.pool.QueryRow(ctx, `select not $2::text[] <@ coalesce(array_agg(subject), '{}') from identities where issuer = $1`,
 		p.Issuer, p.Subjects).Scan(&free)
@@ -80,7 +80,7 @@ func (s *Service) anyFree(ctx context.Context, p *oidc.Provider) (free bool, err
 	return free, nil
 }
 
-// linkOf finds the linking that the callback's state belongs to, if it belongs to one.
+// linkOf finds the linking that the callback's state belongs to, if any.
 func (s *Service) linkOf(r *http.Request) (l link, ok bool, err error) {
 	l.State = r.URL.Query().Get("state")
 	err = s.pool.QueryRow(r.Context(), `
@@ -96,8 +96,8 @@ func (s *Service) linkOf(r *http.Request) (l link, ok bool, err error) {
 	return l, true, nil
 }
 
-// keepSignIn keeps what the provider signed for a linking, until the code of its page confirms it. It is a *Failure
-// when that linking is over, or has one already.
+// keepSignIn stores what the provider signed for a linking, until the code of its page confirms it. It returns a
+// *Failure if the linking is over or already has a sign-in.
 func keepSignIn(ctx context.Context, tx pgx.Tx, l link, in signIn, code string) error {
 	tag, err := tx.Exec(ctx, `
 		update links set sign_in = $3, confirm_hash = $4
@@ -126,7 +126,7 @@ func (s *Service) linkedNames(ctx context.Context, principal *authz.Principal) (
 	})
 }
 
-// linkable refuses an identity that is somebody's already.
+// linkable returns errMine or errOthers if the identity has a user.
 func linkable(ctx context.Context, tx pgx.Tx, in oidc.Identity, user uuid.UUID) error {
 	if err := lockIdentity(ctx, tx, in.Issuer, in.Subject); err != nil {
 		return err
@@ -150,7 +150,7 @@ func (s *Service) makeLink(ctx context.Context, tx pgx.Tx, code string) error {
 		delete from links where session_id = $1 and confirm_hash = $2 and expires_at > now() returning sign_in`,
 		authz.From(ctx).Session, hashState(code)).Scan(&in)
 	over := errors.Is(err, pgx.ErrNoRows)
-	if err == nil { // the provider may have ended the sign-in while its page was read
+	if err == nil { // the provider may have ended the sign-in while the page was read
 		over, err = signedOut(ctx, tx, in)
 	}
 	if over {
@@ -189,15 +189,15 @@ func (s *Service) makeLink(ctx context.Context, tx pgx.Tx, code string) error {
 	})
 }
 
-// unlink takes an identity from its user, unless it is the last. The sessions that it began end,
-// with the devices approved from them; its names count no more.
+// unlink removes an identity from its user, unless it is the last. The sessions that it began end,
+// and so do devices approved from them. Its names no longer count.
 func (s *Service) unlink(ctx context.Context, _ *struct{}, found authz.Found[LinkedIdentity]) (*struct{}, error) {
 	identity := found.Thing
 	return nil, s.Write(ctx, func(tx pgx.Tx) error {
 		if err := lockIdentity(ctx, tx, identity.Issuer, identity.Subject); err != nil {
 			return err
 		}
-		// Two unlinkings at once must not leave none.
+		// Two concurrent unlinkings must not remove both.
 		if err := lockUsers(ctx, tx, authz.From(ctx).ID); err != nil {
 			return err
 		}

@@ -15,8 +15,8 @@ import (
 	"noted/internal/page"
 )
 
-// lockUsers locks the rows of users for the rest of tx, in one order: before Confirm, which shares
-// the caller's.
+// lockUsers locks users' rows for the rest of tx, in one order. It must come before Confirm, which
+// takes a shared lock on the caller's.
 func lockUsers(ctx context.Context, tx pgx.Tx, users ...uuid.UUID) error {
 	if _, err := tx.Exec(ctx, `select from users where id = any($1) order by id for update`, users); err != nil {
 		return fmt.Errorf("locking users: %w", err)
@@ -24,14 +24,14 @@ func lockUsers(ctx context.Context, tx pgx.Tx, users ...uuid.UUID) error {
 	return nil
 }
 
-// userLives reports whether a user is not locked. It holds them so until tx ends, and their identities with them:
-// whatever changes those locks the user's row.
+// userLives reports whether a user is not locked. It keeps that so until tx ends. Their identities cannot change either:
+// whatever changes them locks the user's row.
 func userLives(ctx context.Context, tx pgx.Tx, user uuid.UUID) (lives bool, err error) {
 	err = tx.QueryRow(ctx, `select locked_at is null from users where id = $1 for share`, user).Scan(&lives)
 	return lives, err
 }
 
-// personIn is a user as the view `people` shows them now.
+// personIn returns a user as the view `people` shows them now.
 func personIn(ctx context.Context, tx pgx.Tx, user uuid.UUID) (Person, error) {
 	person := Person{ID: user}
 	err := tx.QueryRow(ctx, `select name, coalesce(email, ''), identities from people where user_id = $1`, user).
@@ -39,7 +39,7 @@ func personIn(ctx context.Context, tx pgx.Tx, user uuid.UUID) (Person, error) {
 	return person, err
 }
 
-// identitiesOf are those of a user by which the policy may name them; 404 when there is no such user.
+// identitiesOf returns the identities by which the policy may name a user, or errNoUser.
 func (s *Service) identitiesOf(ctx context.Context, user uuid.UUID) (identities []Identity, err error) {
 	err = s.pool.QueryRow(ctx, `select identities from people where user_id = $1`, user).Scan(&identities)
 	if errors.Is(err, pgx.ErrNoRows) {
@@ -51,7 +51,7 @@ func (s *Service) identitiesOf(ctx context.Context, user uuid.UUID) (identities 
 	return identities, nil
 }
 
-// lockIdentity serializes, for the rest of tx, whatever finds, makes, links or unlinks a pair.
+// lockIdentity serializes, for the rest of tx, finding, making, linking and unlinking a pair.
 func lockIdentity(ctx context.Context, tx pgx.Tx, issuer, subject string) error {
 	_, err := tx.Exec(ctx, `select pg_advisory_xact_lock(hashtextextended($1 || ' ' || $2, 1))`, issuer, subject)
 	if err != nil {
@@ -60,11 +60,11 @@ func lockIdentity(ctx context.Context, tx pgx.Tx, issuer, subject string) error 
 	return nil
 }
 
-// SaveIdentity finds the user of (issuer, subject), or makes one, and notes what was signed.
-// A user is found by nothing else. Two first sign-ins at once make one user: the second
-// waits for the first on a lock named after the pair. It returns a *Failure for a locked
-// user, whose id it returns all the same. made tells whether the user is new. `noted dev`
-// makes its people by it.
+// SaveIdentity finds the user of (issuer, subject), or makes one, and records what was signed.
+// A user is found by nothing else. Two concurrent first sign-ins make one user: the second
+// waits for the first on a lock named after the pair. For a locked user it returns a *Failure
+// and the user's id. made reports whether the user is new. `noted dev` makes its people with
+// it.
 func SaveIdentity(ctx context.Context, tx pgx.Tx, in oidc.Identity, name string) (user, identity uuid.UUID, made bool, err error) {
 	if err = lockIdentity(ctx, tx, in.Issuer, in.Subject); err != nil {
 		return user, identity, made, err
@@ -105,8 +105,8 @@ func SaveIdentity(ctx context.Context, tx pgx.Tx, in oidc.Identity, name string)
 	return user, identity, made, noteEmail(ctx, tx, user)
 }
 
-// noteEmail keeps what others see of a user's e-mail in step with their identities: a verified one,
-// of the last sign-in that had one. A stranger may set any other.
+// noteEmail updates the e-mail that others see from the user's identities. It is the verified one of
+// the last sign-in that had one. A stranger could set an unverified one.
 func noteEmail(ctx context.Context, tx pgx.Tx, user uuid.UUID) error {
 	_, err := tx.Exec(ctx, `
 		update users set email = (
@@ -119,7 +119,7 @@ func noteEmail(ctx context.Context, tx pgx.Tx, user uuid.UUID) error {
 	return nil
 }
 
-// saveClaims keeps, for those who run the place, what the last sign-in's token carried.
+// saveClaims stores, for operators, what the last sign-in's token contained.
 func saveClaims(ctx context.Context, tx pgx.Tx, identity uuid.UUID, seen oidc.SeenClaims) error {
 	if _, err := tx.Exec(ctx, `update identities set claims = $2 where id = $1`, identity, seen); err != nil {
 		return fmt.Errorf("noting claims: %w", err)
@@ -127,7 +127,7 @@ func saveClaims(ctx context.Context, tx pgx.Tx, identity uuid.UUID, seen oidc.Se
 	return nil
 }
 
-// IdentitiesOf are those of an account, the oldest first.
+// IdentitiesOf returns an account's identities, oldest first.
 func (s *Service) IdentitiesOf(ctx context.Context, user uuid.UUID) ([]UserIdentity, error) {
 	rows, err := s.pool.Query(ctx, `
 		select id, issuer, subject, signed_in_at, claims from identities where user_id = $1 order by created_at, id`, user)
@@ -151,7 +151,7 @@ func (s *Service) scanUser(row pgx.CollectableRow) (User, error) {
 	return u, err
 }
 
-// Users returns accounts, the newest first.
+// Users returns accounts, newest first.
 func (s *Service) Users(ctx context.Context, w page.Window) ([]User, error) {
 	rows, err := s.pool.Query(ctx, selectUsers+`
 		where (@at::timestamptz is null or (created_at, user_id) < (@at, @id))
@@ -162,7 +162,7 @@ func (s *Service) Users(ctx context.Context, w page.Window) ([]User, error) {
 	return pgx.CollectRows(rows, s.scanUser)
 }
 
-// FindUser loads an account; any caller stands to it as to somebody else's. 404 when there is none.
+// FindUser finds an account. To every caller it is somebody else's. It returns a 404 if there is none.
 func (s *Service) FindUser(_ context.Context, _ *authz.Principal, at authz.Place) (authz.Standing, func(context.Context) (User, error), error) {
 	return authz.Standing{}, func(ctx context.Context) (User, error) {
 		rows, err := s.pool.Query(ctx, selectUsers+` where user_id = $1`, at.ID)
@@ -177,8 +177,8 @@ func (s *Service) FindUser(_ context.Context, _ *authz.Principal, at authz.Place
 	}, nil
 }
 
-// VerifiedEmails are the e-mails, in lower case, that a provider has verified for a user. Unlike a
-// name in the policy they count whichever provider it was, and do not age.
+// VerifiedEmails returns the e-mails, in lower case, that a provider has verified for a user. Unlike
+// names in the policy, they count from any provider and do not age.
 func (s *Service) VerifiedEmails(ctx context.Context, tx pgx.Tx, user uuid.UUID) ([]string, error) {
 	rows, err := tx.Query(ctx, `select email from identities where user_id = $1 and email_verified and email is not null for share`, user)
 	if err != nil {
@@ -194,9 +194,9 @@ func (s *Service) VerifiedEmails(ctx context.Context, tx pgx.Tx, user uuid.UUID)
 	return emails, err
 }
 
-// CalledBy are the users who may be called by one of these names in the policy: all who are, and
-// perhaps some whose name has aged or whose provider may not give it. It spares a caller to look
-// at every account.
+// CalledBy returns the users whom the policy may call by one of these names: all who have it now,
+// and perhaps some whose name has aged or whose provider may not give it. It saves the caller from
+// looking at every account.
 func (s *Service) CalledBy(ctx context.Context, names []string) ([]uuid.UUID, error) {
 	var issuers, subjects, emails, groups []string
 	for _, name := range names {
@@ -221,10 +221,10 @@ func (s *Service) CalledBy(ctx context.Context, names []string) ([]uuid.UUID, er
 	return pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
 }
 
-// SetLocked shuts an account out, or lets it in again, and records it. From the moment this
-// returns every session, key and sign-in of theirs fails; unlocking gives back the keys, and
-// the sessions not expired meanwhile. Service keys are nobody's and work on: the record says of how
-// many the user knows a secret. Doing it twice is no error and one record.
+// SetLocked locks or unlocks an account, and records it. Once a lock returns, every session,
+// key and sign-in of the user fails. Unlocking restores the keys, and the sessions that have
+// not expired. Service keys belong to nobody and keep working; the record says for how many
+// the user knows a secret. Doing it twice is no error and makes one record.
 func (s *Service) SetLocked(ctx context.Context, actor *audit.Actor, user uuid.UUID, locked bool) error {
 	action := audit.UserUnlock
 	if locked {
@@ -254,7 +254,7 @@ func (s *Service) SetLocked(ctx context.Context, actor *audit.Actor, user uuid.U
 	}, user)
 }
 
-// MoveIssuer makes the identities of one issuer those of another: the dev provider when its
+// MoveIssuer moves the identities of one issuer to another. The dev provider moves if its
 // port was taken. Real providers never move.
 func (s *Service) MoveIssuer(ctx context.Context, from, to string) error {
 	defer s.Forget()

@@ -19,7 +19,7 @@ import (
 	"noted/internal/request"
 )
 
-// The names that RFC 8693 (2.1, 3) and RFC 8628 (3.4) give.
+// The names from RFC 8693 (2.1, 3) and RFC 8628 (3.4).
 const (
 	grantExchange   = "urn:ietf:params:oauth:grant-type:token-exchange"
 	grantDevice     = "urn:ietf:params:oauth:grant-type:device_code"
@@ -27,7 +27,7 @@ const (
 	typeAccessToken = "urn:ietf:params:oauth:token-type:access_token" //nolint:gosec // a name
 )
 
-// formLimit is how large a form may be: one token and a little more.
+// formLimit is the maximum size of a form: one token and a little more.
 const formLimit = oidc.TokenLimit + 16<<10
 
 // TokenAnswer is the answer of POST /auth/token (RFC 6749, 5.1; RFC 8693, 2.2.1).
@@ -38,15 +38,15 @@ type TokenAnswer struct {
 	ExpiresIn       int    `json:"expires_in" doc:"Seconds until the session's absolute end"`
 }
 
-// tokenError is an error as OAuth writes it (RFC 6749, 5.2), sent at once: it tells of the
-// request, not of a credential.
+// tokenError is an error as OAuth writes it (RFC 6749, 5.2). It is sent at once: it is about
+// the request, not about a credential.
 type tokenError string
 
-// Error is the code.
+// Error returns the code.
 func (e tokenError) Error() string { return string(e) }
 
-// Token answers POST /auth/token: an ID token (RFC 8693) or a device code (RFC 8628, 3.4) for a
-// session. A credential that does not hold is answered as settle has it, in OAuth's form.
+// Token answers POST /auth/token. It gives a session for an ID token (RFC 8693) or a device code
+// (RFC 8628, 3.4). An invalid credential is settled by settle, and answered in OAuth's form.
 func (s *Service) Token(w http.ResponseWriter, r *http.Request) {
 	form, err := formOf(r)
 	if err != nil {
@@ -72,7 +72,7 @@ func (s *Service) Token(w http.ResponseWriter, r *http.Request) {
 	}
 	var plain tokenError
 	var failure *Failure
-	// An error of the request's own is no sign-in yet, but for a device's that ended without a session.
+	// A request error is not a sign-in, except for a device login that ended without a session.
 	if !errors.As(err, &plain) || plain == "access_denied" || plain == "expired_token" {
 		s.config.SignIn(way, err == nil)
 	}
@@ -95,7 +95,7 @@ type OAuthError struct {
 	Error string `json:"error" example:"invalid_request"`
 }
 
-// writeOAuth answers as RFC 6749, 5.1 and 5.2 have it.
+// writeOAuth answers by RFC 6749, 5.1 and 5.2.
 func writeOAuth(w http.ResponseWriter, status int, body any) {
 	text, err := json.Marshal(body)
 	if err != nil { // structs of plain strings and numbers
@@ -109,8 +109,8 @@ func writeOAuth(w http.ResponseWriter, status int, body any) {
 
 var errForm = errors.New("a form with each parameter once is needed (application/x-www-form-urlencoded)")
 
-// Forms is middleware for what takes a form: it bounds the body, and what it holds counts for the
-// caller, for a stranger's network where there is none.
+// Forms is middleware for routes that take a form. It limits the body and counts it against the
+// caller, or, without one, against the stranger's network.
 func (s *Service) Forms(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		budget, caller := s.config.Strangers, any(networkOf(request.From(r.Context()).IP))
@@ -119,7 +119,7 @@ func (s *Service) Forms(next http.Handler) http.Handler {
 		}
 		body, err := budget.Take(w, r, caller, formLimit)
 		if err != nil {
-			r.Body = refusedForm{r.Body, err} // each route says it in its own way
+			r.Body = refusedForm{r.Body, err} // each route reports it in its own way
 		} else {
 			defer body.Release()
 		}
@@ -127,7 +127,7 @@ func (s *Service) Forms(next http.Handler) http.Handler {
 	})
 }
 
-// refusedForm is the body of a form that was refused before it was read.
+// refusedForm is a form's body that was refused before it was read.
 type refusedForm struct {
 	io.Closer
 	err error
@@ -135,15 +135,15 @@ type refusedForm struct {
 
 func (f refusedForm) Read([]byte) (int, error) { return 0, f.err }
 
-// refusedBody is the problem for which the body was not read on; nil when a form is no good for
-// what stands in it.
+// refusedBody returns the problem that stopped the reading of the body. It is nil if a form is
+// refused for its content.
 func refusedBody(err error) (refused *problem.Error) {
 	errors.As(err, &refused)
 	return refused
 }
 
-// formOf reads a request's form, and nothing of its address. Each parameter may be there once
-// (RFC 6749, 3.2). A route that Forms does not bound gets none.
+// formOf reads a request's form, without its query. A parameter may appear once (RFC 6749, 3.2).
+// It returns errForm on a route without Forms.
 func formOf(r *http.Request) (url.Values, error) {
 	switch body := r.Body.(type) {
 	case *bodies.Body:
@@ -167,8 +167,8 @@ func formOf(r *http.Request) (url.Values, error) {
 	return r.PostForm, nil
 }
 
-// ReadForm is formOf for the forms of pages: the error is a problem, for a body that is no form a 415 that says
-// what is needed.
+// ReadForm is formOf for the forms of pages. Its error is a problem: for a body that is not a form, a 415 that
+// says what is needed.
 func ReadForm(r *http.Request) (url.Values, error) {
 	form, err := formOf(r)
 	if refused := refusedBody(err); refused != nil {
@@ -180,8 +180,8 @@ func ReadForm(r *http.Request) (url.Values, error) {
 	return form, nil
 }
 
-// exchange begins a session for an ID token that a client of ours, or one that the provider's
-// allowed_audiences names, has just got. The token counts once, and only while it is new.
+// exchange begins a session for an ID token that has just been issued to noted's client or one of
+// the provider's allowed_audiences. The token counts once, and only while it is new.
 func (s *Service) exchange(ctx context.Context, form url.Values) (TokenAnswer, error) {
 	raw := form.Get("subject_token")
 	if raw == "" || form.Get("subject_token_type") != typeIDToken {

@@ -9,7 +9,7 @@ import (
 	"noted/internal/problem"
 )
 
-// User is an account, as those who run the place see it.
+// User is an account as operators see it.
 type User struct {
 	ID           uuid.UUID  `json:"id"`
 	Name         string     `json:"name"`
@@ -20,7 +20,7 @@ type User struct {
 	LastSignInAt *time.Time `json:"last_sign_in_at"`
 }
 
-// UserDetail is an account with its identities, and what each showed at its last sign-in.
+// UserDetail is an account with its identities and what each showed at its last sign-in.
 type UserDetail struct {
 	User
 	Identities []UserIdentity `json:"identities" nullable:"false"`
@@ -35,5 +35,5 @@ type UserIdentity struct {
 	Claims       oidc.SeenClaims `json:"claims" doc:"Of the ID token of the last sign-in"`
 }
 
-// errNoUser is 404.
+// errNoUser is a 404.
 var errNoUser = problem.NotFound("user")

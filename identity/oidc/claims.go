@@ -8,11 +8,11 @@ import (
 	"noted/internal/request"
 )
 
-// signInOf reads who a verified token is about.
+// signInOf reads whom a verified token is about.
 func (p *Provider) signInOf(t signed) SignIn {
 	verified, _ := t.all["email_verified"].(bool) // only JSON true counts
 	email := text(t.text("email"), 320)
-	if name.Wrong(email) != "" { // others read it, as they read a name
+	if name.Wrong(email) != "" { // others read it like a name
 		email = ""
 	}
 	var groups, missing []string
@@ -38,8 +38,8 @@ func (p *Provider) signInOf(t signed) SignIn {
 	}
 }
 
-// nameOf is what others will read of somebody: what the provider calls them, as far as it can be
-// read as a name.
+// nameOf returns the name that others will read: the first of the provider's names that is fit
+// to be read.
 func nameOf(t signed) string {
 	for _, candidate := range []string{t.text("name"), t.text("preferred_username"), t.text("email"), t.Subject} {
 		if called := name.Clean(text(candidate, 255), 255); called != "" {
@@ -49,7 +49,7 @@ func nameOf(t signed) string {
 	return "unnamed"
 }
 
-// seen notes which claims there are, and the values of those that gates and roles read.
+// seen returns the names of all claims, and the values of those that gates and roles read.
 func (p *Provider) seen(all map[string]any) SeenClaims {
 	seen := SeenClaims{Names: []string{}, Values: map[string]any{}}
 	for name := range all {
@@ -81,7 +81,7 @@ func (p *Provider) seen(all map[string]any) SeenClaims {
 	return seen
 }
 
-// domainOf is what follows the last @, in lower case; empty for what is no plain e-mail.
+// domainOf returns what follows the last @, in lower case; "" if it is not a plain e-mail.
 func domainOf(email string) string {
 	i := strings.LastIndexByte(email, '@')
 	if i <= 0 || !IsPlainEmail(email) {
@@ -90,8 +90,8 @@ func domainOf(email string) string {
 	return strings.ToLower(email[i+1:])
 }
 
-// IsPlainEmail holds for printable ASCII with one @ and no colon: no e-mail may read like a
-// provider's or a group's name, and two readers must not find two domains in it.
+// IsPlainEmail reports whether s is printable ASCII with one @ and no colon. An e-mail must not
+// look like a provider's or a group's name, nor be read with two domains.
 func IsPlainEmail(s string) bool {
 	for i := range len(s) {
 		if s[i] <= ' ' || s[i] > '~' || s[i] == ':' {
@@ -101,7 +101,7 @@ func IsPlainEmail(s string) bool {
 	return strings.Count(s, "@") == 1
 }
 
-// isSubject holds for 1 to 255 printable ASCII characters (Core, 2).
+// isSubject reports whether s is 1 to 255 printable ASCII characters (Core, 2).
 func isSubject(s string) bool {
 	for i := range len(s) {
 		if s[i] < ' ' || s[i] > '~' {
@@ -111,8 +111,8 @@ func isSubject(s string) bool {
 	return len(s) >= 1 && len(s) <= 255
 }
 
-// text is a claim fit to be stored; one that is too long or has control characters is
-// dropped, not cut: a part of an e-mail is another e-mail.
+// text returns a claim fit to be stored. One that is too long or has control characters
+// is dropped, not cut: part of an e-mail is another e-mail.
 func text(s string, limit int) string {
 	if len(s) > limit || strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\uFFFD' }) {
 		return ""
@@ -120,8 +120,8 @@ func text(s string, limit int) string {
 	return s
 }
 
-// stringsAt are the strings at a path of names with dots between, a list or a single one; ok
-// is false when there is no such claim.
+// stringsAt returns the strings, a list or a single one, at a dotted path of names. ok is
+// false if there is no such claim.
 func stringsAt(all map[string]any, path string) (found []string, ok bool) {
 	var value any = all
 	for _, name := range strings.Split(path, ".") {

@@ -27,23 +27,23 @@ type endpoints struct {
 	verifier   *goidc.IDTokenVerifier
 	jwks       string
 	endSession string
-	// sendsIssuer: its responses carry iss (RFC 9207, 3).
+	// sendsIssuer: its responses have iss (RFC 9207, 3).
 	sendsIssuer bool
 }
 
 const (
 	providerTimeout   = 10 * time.Second // for one exchange with a provider
-	providerBodyLimit = 1 << 20          // bytes of one answer of a provider
-	providerHeadLimit = 64 << 10         // bytes of its headers
+	providerBodyLimit = 1 << 20          // bytes in a provider's answer
+	providerHeadLimit = 64 << 10         // bytes in its headers
 	retryAfter        = time.Second      // between two attempts at discovery
-	rediscoverAfter   = time.Hour        // what discovery found is asked for anew
+	rediscoverAfter   = time.Hour        // until discovery is repeated
 	rediscoverRetry   = time.Minute      // between two attempts at that
 	refetchKeysAfter  = 10 * time.Second // between two fetches of the keys
 )
 
-// discover returns the provider's endpoints (OpenID Connect Discovery 1.0, 4), asking once an
-// hour for all. While the provider does not answer then, or not as it should, what was found
-// before stands.
+// discover returns the provider's endpoints (OpenID Connect Discovery 1.0, 4). It asks once an
+// hour for all callers. If the provider then gives no valid answer, the earlier result stays
+// in use.
 func (p *Provider) discover(ctx context.Context) (*endpoints, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -59,8 +59,8 @@ func (p *Provider) discover(ctx context.Context) (*endpoints, error) {
 	return p.endpoints, p.err
 }
 
-// rediscover asks anew, for one caller alone: a provider that hangs must not hold up the others,
-// for whom what was found before stands. p.mu is held, but for the asking.
+// rediscover asks again, for one caller only. A provider that hangs must not hold up the others,
+// who use the earlier result. p.mu is held, except while asking.
 func (p *Provider) rediscover(ctx context.Context) *endpoints {
 	if p.asking || p.now().Sub(p.found) < rediscoverAfter || p.err != nil && p.now().Sub(p.tried) < rediscoverRetry {
 		return p.endpoints
@@ -105,8 +105,8 @@ func (p *Provider) ask(ctx context.Context) (*endpoints, error) {
 			return nil, fmt.Errorf("discovering provider %s: %s: %w", p.ID, named.member, err)
 		}
 	}
-	// Said, not tried out: oauth2 would send the code, which counts once, twice. The default is
-	// basic (Discovery 1.0, 3).
+	// Set explicitly: to find out, oauth2 would send the code twice, and it is valid once. The
+	// default is basic (Discovery 1.0, 3).
 	endpoint.AuthStyle = oauth2.AuthStyleInHeader
 	if len(more.AuthMethods) > 0 && !slices.Contains(more.AuthMethods, "client_secret_basic") {
 		endpoint.AuthStyle = oauth2.AuthStyleInParams
@@ -116,7 +116,7 @@ func (p *Provider) ask(ctx context.Context) (*endpoints, error) {
 		oauth: oauth2.Config{
 			ClientID: p.ClientID, ClientSecret: p.ClientSecret, Endpoint: endpoint, Scopes: p.Scopes,
 		},
-		// verify checks the audience: in an exchange, tokens of other clients may count.
+		// verify checks the audience: an exchange may accept tokens of other clients.
 		verifier: goidc.NewVerifier(p.Issuer, &keySet{client: client, address: more.JWKS, now: p.now}, &goidc.Config{
 			SkipClientIDCheck: true, SupportedSigningAlgs: more.algorithms(), Now: p.now,
 		}),
@@ -126,7 +126,7 @@ func (p *Provider) ask(ctx context.Context) (*endpoints, error) {
 	}, nil
 }
 
-// discovered is what noted reads of a discovery document beyond go-oidc (Discovery 1.0, 3).
+// discovered is what noted, beyond go-oidc, reads of a discovery document (Discovery 1.0, 3).
 type discovered struct {
 	AuthMethods []string `json:"token_endpoint_auth_methods_supported"`
 	Algorithms  []string `json:"id_token_signing_alg_values_supported"`
@@ -135,7 +135,7 @@ type discovered struct {
 	SendsIssuer bool     `json:"authorization_response_iss_parameter_supported"`
 }
 
-// algorithms are those that ID tokens may be signed by; RS256 where none is listed.
+// algorithms returns those that may sign ID tokens; RS256 if no known one is listed.
 func (d discovered) algorithms() []string {
 	known := slices.DeleteFunc(slices.Clone(d.Algorithms), func(a string) bool {
 		return !slices.Contains(signatureAlgorithms, jose.SignatureAlgorithm(a))
@@ -146,8 +146,8 @@ func (d discovered) algorithms() []string {
 	return known
 }
 
-// checkEndpoint refuses an address that a browser or a secret must not be sent to: anything
-// but https, and http where the issuer itself has it.
+// checkEndpoint returns an error for an address to which no browser or secret may be sent. Only
+// https is allowed, and http if the issuer itself uses it.
 func checkEndpoint(issuer, address string) error {
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" || u.User != nil || u.Fragment != "" ||
@@ -157,9 +157,9 @@ func checkEndpoint(issuer, address string) error {
 	return nil
 }
 
-// httpClient follows no redirect: that of a POST would carry the code and the client secret
-// along, and an issuer's documents stand where it says. It waits no longer than
-// providerTimeout, and reads no more than providerBodyLimit.
+// httpClient returns a client that follows no redirects: a redirected POST would carry the
+// code and the client secret along, and an issuer's documents are where it says. It waits
+// at most providerTimeout and reads at most providerBodyLimit.
 func (p *Provider) httpClient() *http.Client {
 	next := p.Transport
 	if next == nil {
@@ -177,7 +177,7 @@ func (p *Provider) httpClient() *http.Client {
 	}
 }
 
-// limited cuts answers off: neither go-oidc nor oauth2 limits all that it reads.
+// limited limits answers: neither go-oidc nor oauth2 limits all that it reads.
 type limited struct{ next http.RoundTripper }
 
 // RoundTrip implements http.RoundTripper.
@@ -197,7 +197,7 @@ type limitedBody struct {
 
 var errTooLarge = errors.New("the provider's answer is larger than 1 MiB")
 
-// Read fails, where io.LimitReader would end, so that half an answer is never taken for one.
+// Read fails where io.LimitReader would end, so that half an answer is never taken for a whole.
 func (b *limitedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p[:min(int64(len(p)), b.left+1)])
 	b.left -= int64(n)

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Examination is what can be found out about a provider with nobody signing in.
+// Examination is what can be found out about a provider without a sign-in.
 type Examination struct {
 	AuthorizationEndpoint, TokenEndpoint, EndSessionEndpoint string
 	SendsIssuer                                              bool // RFC 9207
@@ -16,7 +16,7 @@ type Examination struct {
 	ClockDifference time.Duration
 }
 
-// ExaminedKey is a key by which ID tokens may be signed.
+// ExaminedKey is a key that may sign ID tokens.
 type ExaminedKey struct{ ID, Algorithm string }
 
 // Examine asks the provider for its discovery document and its keys.
@@ -48,7 +48,7 @@ func (p *Provider) Examine(ctx context.Context) (Examination, error) {
 	return found, nil
 }
 
-// Trial is one sign-in that begins no session: it shows what a provider's ID tokens carry. A
+// Trial is one sign-in that begins no session. It shows what a provider's ID tokens contain. A
 // Trial is for one goroutine.
 type Trial struct {
 	provider  *Provider
@@ -61,10 +61,10 @@ type Trial struct {
 type TrialResult struct {
 	SignIn
 	Names []string // for the policy
-	Gate  error    // why this person could not sign in; nil when they could
+	Gate  error    // why this person could not sign in; nil if they could
 }
 
-// NewTrial prepares one; callback is the redirect URI that the provider knows.
+// NewTrial prepares a Trial. callback is the redirect URI that the provider knows.
 func (p *Provider) NewTrial(ctx context.Context, callback string) (*Trial, error) {
 	e, err := p.ask(ctx)
 	if err != nil {
@@ -73,14 +73,14 @@ func (p *Provider) NewTrial(ctx context.Context, callback string) (*Trial, error
 	return &Trial{p, e, callback, NewFlow()}, nil
 }
 
-// URL is where to sign in.
+// URL returns where to sign in.
 func (t *Trial) URL() string { return t.endpoints.authorizeURL(t.provider, t.callback, t.flow, "", "") }
 
 // Ours reports whether a callback's request belongs to this trial.
 func (t *Trial) Ours(r *http.Request) bool { return r.URL.Query().Get("state") == t.flow.State }
 
 // Finish verifies what the browser brought back, as the server does. The error is for the
-// operator, and says all that is known.
+// operator and says all that is known.
 func (t *Trial) Finish(r *http.Request) (TrialResult, error) {
 	_, token, err := t.provider.exchangeCode(r.Context(), t.endpoints, t.callback, r.URL.Query(), t.flow)
 	if err != nil {

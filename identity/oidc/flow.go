@@ -10,21 +10,21 @@ import (
 	"golang.org/x/oauth2"
 )
 
-// Flow is what binds one sign-in's way to the provider to its way back (OpenID Connect Core, 3.1.2.1 and 15.5.2). Who
-// begins one keeps it where no other browser reaches it.
+// Flow binds a sign-in's way to the provider to its way back (OpenID Connect Core, 3.1.2.1 and 15.5.2). The caller that
+// begins one keeps it where no other browser can reach it.
 type Flow struct {
 	State    string `json:"s"`
 	Nonce    string `json:"n"`
 	Verifier string `json:"v"` // PKCE (RFC 7636, 4.1)
 }
 
-// NewFlow makes one, each member of 256 random bits.
+// NewFlow makes a flow. Each member has 256 random bits.
 func NewFlow() Flow {
 	return Flow{State: oauth2.GenerateVerifier(), Nonce: oauth2.GenerateVerifier(), Verifier: oauth2.GenerateVerifier()}
 }
 
-// AuthorizeURL is where the browser goes to sign in (Core, 3.1.2.1; RFC 7636, 4.3), and from there to callback.
-// loginHint and prompt may be empty. The error says why the provider cannot be discovered.
+// AuthorizeURL returns where the browser goes to sign in (Core, 3.1.2.1; RFC 7636, 4.3). From there it goes to
+// callback. loginHint and prompt may be empty. The error says why the provider cannot be discovered.
 func (p *Provider) AuthorizeURL(ctx context.Context, callback string, f Flow, loginHint, prompt string) (string, error) {
 	e, err := p.discover(ctx)
 	if err != nil {
@@ -47,7 +47,7 @@ func (e *endpoints) authorizeURL(p *Provider, callback string, f Flow, loginHint
 	return e.comingTo(callback).AuthCodeURL(f.State, options...)
 }
 
-// comingTo is the OAuth client whose browsers come back to callback.
+// comingTo returns the OAuth client whose browsers come back to callback.
 func (e *endpoints) comingTo(callback string) *oauth2.Config {
 	client := e.oauth
 	client.RedirectURL = callback
@@ -55,8 +55,8 @@ func (e *endpoints) comingTo(callback string) *oauth2.Config {
 }
 
 // Redeem exchanges the code that the browser brought to callback for an ID token, and verifies it for the flow. query
-// is that of the callback's request; who calls has found the flow by its state. It returns the token as it came, too.
-// The error is an *Error. The gates are the caller's to ask: Admit.
+// is the callback request's. The caller has found the flow by its state. raw is the token as it came. The error is an
+// *Error. The caller must check the gates with Admit.
 func (p *Provider) Redeem(ctx context.Context, callback string, query url.Values, f Flow) (raw string, in SignIn, err error) {
 	e, err := p.discover(ctx)
 	if err != nil {
@@ -75,7 +75,7 @@ func (p *Provider) exchangeCode(ctx context.Context, e *endpoints, callback stri
 			return "", t, &Error{StepProvider, fmt.Errorf("the response has %s twice", name)}
 		}
 	}
-	// RFC 9207, 2.4: an answer of another provider is not for this flow.
+	// RFC 9207, 2.4: another provider's answer is not for this flow.
 	if iss := query.Get("iss"); (iss != "" || e.sendsIssuer) && iss != p.Issuer {
 		return "", t, &Error{StepProvider, fmt.Errorf("iss %.100q of the response is not the provider's", iss)}
 	}
@@ -103,7 +103,7 @@ func (p *Provider) exchangeCode(ctx context.Context, e *endpoints, callback stri
 	return raw, t, nil
 }
 
-// withoutBody keeps a provider's answer, which may hold a token, out of the log.
+// withoutBody keeps a provider's answer out of the log. It may hold a token.
 func withoutBody(err error) error {
 	var retrieve *oauth2.RetrieveError
 	if errors.As(err, &retrieve) {

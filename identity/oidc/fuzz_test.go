@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// What strangers send is taken apart before anything of it is verified: it breaks nothing, and one token has one
+// What strangers send is parsed before any of it is verified. It breaks nothing, and a token has one
 // spelling.
 func FuzzTokenBeforeItIsVerified(f *testing.F) {
 	part := base64.RawURLEncoding.EncodeToString
@@ -34,7 +34,7 @@ func FuzzTokenBeforeItIsVerified(f *testing.F) {
 	})
 }
 
-// A provider's keys come from outside, too: what is kept of them can be verified by, and is public and strong.
+// A provider's keys come from outside too. Those that are kept can verify, and are public and strong.
 func FuzzReadKeys(f *testing.F) {
 	f.Add([]byte(`{"keys":[{"kty":"EC","crv":"P-256","kid":"a","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4","y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}]}`))
 	f.Add([]byte(`{"keys":[{"kty":"RSA","n":"AQAB","e":"AQAB"},{"kty":"oct","k":"c2VjcmV0"},null,1]}`))

@@ -15,15 +15,15 @@ import (
 	"github.com/go-jose/go-jose/v4"
 )
 
-// signatureAlgorithms are those of ID tokens that noted knows: public keys alone (RFC 7518, 3.1;
-// RFC 8037). go-oidc allows of these what the discovery document lists.
+// signatureAlgorithms are those that noted knows for ID tokens: only public keys (RFC 7518, 3.1;
+// RFC 8037). go-oidc allows those of them that the discovery document lists.
 var signatureAlgorithms = []jose.SignatureAlgorithm{
 	jose.RS256, jose.RS384, jose.RS512, jose.PS256, jose.PS384, jose.PS512, jose.ES256, jose.ES384, jose.ES512, jose.EdDSA,
 }
 
-// keySet are a provider's published keys, as an oidc.KeySet. Beyond go-oidc's own it keeps a key
-// to what it was published for, and lets an unknown key id fetch the keys at most once in
-// refetchKeysAfter: anybody can send a token that names one.
+// keySet holds a provider's published keys, as an oidc.KeySet. Unlike go-oidc's own it uses a key
+// only for what it was published for. An unknown key id makes it fetch the keys at most once in
+// refetchKeysAfter: anybody can send a token with one.
 type keySet struct {
 	client  *http.Client
 	address string // jwks_uri
@@ -32,12 +32,12 @@ type keySet struct {
 	fetching sync.Mutex // held during a fetch, so that others wait for its outcome
 	mu       sync.RWMutex
 	keys     []jose.JSONWebKey
-	tried    time.Time // the last fetch but the first good one, which was nobody's guess
+	tried    time.Time // the last fetch, except the first good one: no unknown key id caused it
 	err      error     // of the last fetch
 }
 
-// VerifySignature returns the payload of a token that one of the keys has signed. Keys that are
-// not known are asked for once more (OpenID Connect Core, 10.1.1).
+// VerifySignature returns the payload of a token signed by one of the keys. If no known key fits,
+// it fetches the keys once more (OpenID Connect Core, 10.1.1).
 func (k *keySet) VerifySignature(ctx context.Context, raw string) ([]byte, error) {
 	token, err := jose.ParseSignedCompact(raw, signatureAlgorithms)
 	if err != nil {
@@ -59,8 +59,8 @@ func (k *keySet) VerifySignature(ctx context.Context, raw string) ([]byte, error
 	return nil, errors.New("none of the provider's keys has signed it")
 }
 
-// verifyBy tries the keys that the token's header allows: of its id, where it has one, and of
-// its algorithm, where the key has one (RFC 7517, 4.4 and 4.5; RFC 8725, 3.1).
+// verifyBy tries the keys that the token's header allows: those with its key id, if it has one,
+// and with its algorithm, if the key has one (RFC 7517, 4.4 and 4.5; RFC 8725, 3.1).
 func verifyBy(keys []jose.JSONWebKey, token *jose.JSONWebSignature) (payload []byte, ok bool) {
 	header := token.Signatures[0].Header
 	for _, key := range keys {
@@ -74,7 +74,7 @@ func verifyBy(keys []jose.JSONWebKey, token *jose.JSONWebSignature) (payload []b
 	return nil, false
 }
 
-// known are the keys as last fetched.
+// known returns the keys as last fetched.
 func (k *keySet) known(ctx context.Context) ([]jose.JSONWebKey, error) {
 	k.mu.RLock()
 	keys := k.keys
@@ -85,7 +85,7 @@ func (k *keySet) known(ctx context.Context) ([]jose.JSONWebKey, error) {
 	return k.fetch(ctx)
 }
 
-// fetch asks for the keys, unless that was just done. While that fails, those known before stand.
+// fetch asks for the keys unless that was just done. If that fails, the earlier keys stay in use.
 func (k *keySet) fetch(ctx context.Context) ([]jose.JSONWebKey, error) {
 	asked := k.now()
 	k.fetching.Lock()
@@ -114,8 +114,7 @@ func (k *keySet) fetch(ctx context.Context) ([]jose.JSONWebKey, error) {
 	return fresh, nil
 }
 
-// fetchKeys asks once for the keys by which tokens may be signed. The answer's header is
-// returned too.
+// fetchKeys asks once for the keys that may sign tokens. It returns the answer's header too.
 func fetchKeys(ctx context.Context, client *http.Client, address string) ([]jose.JSONWebKey, http.Header, error) {
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
@@ -141,11 +140,11 @@ func fetchKeys(ctx context.Context, client *http.Client, address string) ([]jose
 	return keys, response.Header, nil
 }
 
-// minimumRSA is the least length of an RSA key in bytes (RFC 7518, 3.3).
+// minimumRSA is the minimum length of an RSA key in bytes (RFC 7518, 3.3).
 const minimumRSA = 2048 / 8
 
-// readKeys reads a JWK set (RFC 7517, 5). What noted does not know, what is not for signatures,
-// and what is no strong public key is left out.
+// readKeys reads a JWK set (RFC 7517, 5). It leaves out keys that noted does not know, that are
+// not for signatures, or that are not strong public keys.
 func readKeys(body []byte) ([]jose.JSONWebKey, error) {
 	var set struct {
 		Keys []json.RawMessage `json:"keys"`

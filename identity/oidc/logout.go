@@ -12,15 +12,15 @@ import (
 	goidc "github.com/coreos/go-oidc/v3/oidc"
 )
 
-// Logout is what a verified logout token asks for: the end of the sessions of one sign-in, by its sid, or of a
+// Logout is what a verified logout token asks for: to end the sessions of one sign-in, by its sid, or of a
 // subject. One of the two may be empty.
 type Logout struct {
 	Issuer, SessionID, Subject, TokenID string
 	IssuedAt                            time.Time
 }
 
-// VerifyLogout verifies a logout token (OpenID Connect Back-Channel Logout 1.0, 2.4 and 2.6): go-oidc the signature,
-// issuer, expiry, event, jti, and that there is no nonce; here the rest. The error is an *Error.
+// VerifyLogout verifies a logout token (OpenID Connect Back-Channel Logout 1.0, 2.4 and 2.6). go-oidc checks signature,
+// issuer, expiry, event, jti, and that there is no nonce. The rest is checked here. The error is an *Error.
 func (p *Provider) VerifyLogout(ctx context.Context, raw string) (Logout, error) {
 	fail := func(err error) (Logout, error) { return Logout{}, &Error{StepLogoutToken, err} }
 	if !canonical(raw) {
@@ -71,9 +71,9 @@ func eventOf(all map[string]any) (event any, isObject bool) {
 	return event, isObject
 }
 
-// EndSessionURL is where the browser ends its session at the provider, and from there comes to back (RP-Initiated
-// Logout 1.0, 2); empty where the provider has no such place, or cannot be discovered: signing out here must not wait
-// for it.
+// EndSessionURL returns where the browser ends its session at the provider and then comes to back (RP-Initiated
+// Logout 1.0, 2). It returns "" if the provider has no such place or cannot be discovered: signing out here must not
+// wait for it.
 func (p *Provider) EndSessionURL(ctx context.Context, idToken, back string) string {
 	e, err := p.discover(ctx)
 	if err != nil || e.endSession == "" {

@@ -16,8 +16,8 @@ import (
 )
 
 // Provider is an OpenID provider that noted trusts, as configured. It is discovered when
-// somebody first signs in through it, and tried again after a failure at most once a second:
-// a provider that is down stops nothing but its own sign-ins.
+// somebody first signs in through it. After a failure it is tried again at most once a second.
+// A provider that is down stops only its own sign-ins.
 type Provider struct {
 	ID           string // short: authz.IsProviderID
 	Name         string // on the sign-in link
@@ -25,30 +25,30 @@ type Provider struct {
 	ClientID     string
 	ClientSecret string
 	Scopes       []string
-	// EmailDomains are those for which this provider is authoritative: only their e-mails
-	// are names in policy.csv. Lower case.
+	// EmailDomains are the domains for which this provider is authoritative, in lower case.
+	// Only their e-mails are names in policy.csv.
 	EmailDomains []string
 	// GroupsClaims are paths in the ID token (groups, realm_access.roles).
 	GroupsClaims []string
-	// The gates say who may sign in at all; those that are set must all pass.
+	// The gates decide who may sign in at all. All that are set must pass.
 	AllowedEmailDomains []string
 	AllowedGroups       []string
 	HostedDomains       []string
 	// AllowedAudiences are other clients of the provider whose ID tokens may be exchanged.
 	AllowedAudiences []string
-	// Subjects are all that the provider has, where that is known: in `noted dev`. Nil of any other.
+	// Subjects are all that the provider has, if known: in `noted dev`. Nil for any other.
 	Subjects []string
-	// RootCAs trusts more than the system's certificates; nil for those alone.
+	// RootCAs trusts more than the system's certificates; nil for only those.
 	RootCAs *x509.CertPool
-	// Transport carries the requests; nil for one of its own, which RootCAs is for. Tests set it.
+	// Transport sends the requests; nil for one of its own, which uses RootCAs. Tests set it.
 	Transport http.RoundTripper
-	// Now tells the time; nil for time.Now. Tests set it.
+	// Now returns the time; nil for time.Now. Tests set it.
 	Now func() time.Time
 
 	mu        sync.Mutex
-	asking    bool // somebody asks anew, while endpoints stand
+	asking    bool // discovery is being repeated; endpoints stay in use
 	endpoints *endpoints
-	found     time.Time // when endpoints were
+	found     time.Time // when endpoints were found
 	tried     time.Time
 	err       error
 }
@@ -60,7 +60,7 @@ func (p *Provider) now() time.Time {
 	return time.Now()
 }
 
-// Providers are the configured ones, in their order.
+// Providers are the configured providers, in their order.
 type Providers []*Provider
 
 // ByID returns the provider with the id, nil if there is none.
@@ -80,7 +80,7 @@ func (ps Providers) first(is func(*Provider) bool) *Provider {
 	return nil
 }
 
-// InPolicy is what a policy must know of these providers; nil for none.
+// InPolicy returns what a policy must know about these providers; nil for none.
 func (ps Providers) InPolicy() []authz.Provider {
 	var known []authz.Provider
 	for _, p := range ps {
@@ -89,7 +89,7 @@ func (ps Providers) InPolicy() []authz.Provider {
 	return known
 }
 
-// TryDiscovery asks every provider once and logs what fails: a start is when an operator looks. It
+// TryDiscovery asks every provider once and logs failures: operators look at the log at a start. It
 // keeps nothing, and nothing waits for it.
 func (ps Providers) TryDiscovery(ctx context.Context, log *slog.Logger) {
 	var group sync.WaitGroup
@@ -104,7 +104,7 @@ func (ps Providers) TryDiscovery(ctx context.Context, log *slog.Logger) {
 	group.Wait()
 }
 
-// Identity is what an ID token says of the person: the pair by which they are known, and what may name them in the
+// Identity is what an ID token says about the person: the pair that identifies them, and what may name them in the
 // policy. It is also stored and read as this JSON.
 type Identity struct {
 	Issuer        string   `json:"issuer"`
@@ -114,11 +114,11 @@ type Identity struct {
 	Groups        []string `json:"groups"`
 }
 
-// Names are what policy.csv may call a person of this identity, whose issuer is the provider's: provider:subject
-// always; an e-mail that is verified and of a domain for which the provider is authoritative, and group:provider:value,
+// Names returns what policy.csv may call a person with this identity, whose issuer is the provider's. provider:subject
+// always counts. A verified e-mail of a domain for which the provider is authoritative, and group:provider:value, count
 // only until the sign-in that showed them has aged.
 func (p *Provider) Names(i Identity) (always, aging []string) {
-	// Plain ASCII first: lowering makes an ASCII k of the Kelvin sign, and so another's name.
+	// Check for plain ASCII first: ToLower turns the Kelvin sign into an ASCII k, another's name.
 	if i.EmailVerified && IsPlainEmail(i.Email) && slices.Contains(p.EmailDomains, domainOf(i.Email)) {
 		aging = append(aging, strings.ToLower(i.Email))
 	}
@@ -128,25 +128,25 @@ func (p *Provider) Names(i Identity) (always, aging []string) {
 	return []string{p.ID + ":" + i.Subject}, aging
 }
 
-// SignIn is a verified ID token's yield.
+// SignIn is what a verified ID token says.
 type SignIn struct {
 	Identity
 	Name         string // fit to be shown to others
 	IssuedAt     time.Time
-	SessionID    string // the provider's: sid
+	SessionID    string // the provider's sid
 	HostedDomain string // hd
 	Claims       SeenClaims
 	// MissingGroups are the configured groups_claims that the token does not have.
 	MissingGroups []string
 }
 
-// SeenClaims is what an ID token carried, for those who run the place.
+// SeenClaims is what an ID token contained, for operators.
 type SeenClaims struct {
 	Names  []string       `json:"names" nullable:"false" doc:"The names of all claims"`
 	Values map[string]any `json:"values" doc:"The values of those that the provider's configuration names"`
 }
 
-// Admit asks the gates whether somebody may sign in at all. The error names the gate that they do not pass.
+// Admit checks by the gates whether somebody may sign in at all. The error names the gate that refuses.
 func (p *Provider) Admit(in SignIn) error {
 	if len(p.AllowedEmailDomains) > 0 {
 		if !in.EmailVerified {
@@ -167,13 +167,13 @@ func (p *Provider) Admit(in SignIn) error {
 
 // The steps at which a sign-in or a logout fails: Error.Step.
 const (
-	StepProvider    = "provider_error" // the provider is away, or refuses, or its answer is not for this flow
+	StepProvider    = "provider_error" // the provider is down or refuses, or its answer is not for this flow
 	StepCode        = "code_exchange"
 	StepIDToken     = "id_token"
 	StepLogoutToken = "logout_token"
 )
 
-// Error is what is wrong with what a provider says. It is for the log and for operators; it never has a token in it.
+// Error is what is wrong with what a provider says. It is for the log and for operators. It never contains a token.
 type Error struct {
 	Step string
 	Err  error
@@ -182,11 +182,11 @@ type Error struct {
 // Error names the step and the cause.
 func (e *Error) Error() string { return e.Step + ": " + e.Err.Error() }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// Brief is an error for the log, at most 600 bytes: go-oidc puts the whole answer of a provider into its own.
-// Empty for nil.
+// Brief returns at most 600 bytes of an error for the log: go-oidc puts a provider's whole answer into its own.
+// It returns "" for nil.
 func Brief(err error) string {
 	if err == nil {
 		return ""

@@ -15,21 +15,21 @@ import (
 )
 
 const (
-	// TokenLimit is how long an ID or logout token may be, in bytes.
+	// TokenLimit is the maximum length of an ID or logout token in bytes.
 	TokenLimit = 128 << 10
 	// maxClockDifference is how far an iat may be ahead.
 	maxClockDifference = time.Minute
-	// maxAge is how old a logout token may be, and an ID token that comes without a flow of ours.
+	// maxAge is how old a logout token may be, or an ID token without a flow of ours.
 	maxAge = 5 * time.Minute
 )
 
-// read are the claims that go-oidc reads. Their names are case-sensitive (RFC 7519, 10.1.1),
-// but encoding/json, by which it reads, takes "SUB" for "sub".
+// read lists the claims that go-oidc reads. Their names are case-sensitive (RFC 7519, 10.1.1),
+// but go-oidc reads with encoding/json, which takes "SUB" for "sub".
 var read = []string{"iss", "sub", "aud", "exp", "nbf", "iat", "nonce", "at_hash", "jti", "sid", "events"}
 
-// checkClaims refuses a token with a claim that differs from one of read in its case alone, or
-// that should be a string or a number and is none. A name or an e-mail that is no string is left
-// out: they are shown, and what counts on an e-mail (gates, roles, invitations) finds none.
+// checkClaims refuses a token with a claim that differs from one of read only in case, or that
+// should be a string or a number and is not. It allows a name or an e-mail that is not a string:
+// it counts as missing, so gates, roles and invitations find no e-mail.
 func checkClaims(all map[string]any) error {
 	for name := range all {
 		for _, known := range read {
@@ -55,12 +55,12 @@ func checkClaims(all map[string]any) error {
 	return nil
 }
 
-// lastSecond is that of the year 9999: what is later is no time that anybody means, and far
-// beyond it counting nanoseconds starts anew in the past.
+// lastSecond is the last of the year 9999. Nobody means a later time, and far beyond it a count of
+// nanoseconds overflows into the past.
 const lastSecond = 253402300799
 
-// canonical holds for the one spelling of a signed token: three parts, each the unpadded
-// base64url of what it decodes to. Two spellings of one token would count twice (RFC 7515, 2).
+// canonical reports whether raw is the one spelling of a signed token: three parts, each the
+// unpadded base64url of what it decodes to. Two spellings would count twice (RFC 7515, 2).
 func canonical(raw string) bool {
 	parts := strings.Split(raw, ".")
 	for _, part := range parts {
@@ -72,12 +72,11 @@ func canonical(raw string) bool {
 	return len(parts) == 3 && len(raw) <= TokenLimit
 }
 
-// otherTypes are what Keycloak calls, in the claim typ, signed tokens of its own that are no
-// ID tokens.
+// otherTypes are values of the claim typ in Keycloak's signed tokens that are not ID tokens.
 var otherTypes = []string{"Bearer", "Refresh", "Offline", "Logout"}
 
-// headerType is the typ of a JWS's protected header, empty if there is none. Names are
-// case-sensitive (RFC 7515, 4), so it is read by its exact one.
+// headerType returns the typ of a JWS's protected header, "" if there is none. Names are
+// case-sensitive (RFC 7515, 4), so it must match exactly.
 func headerType(raw string) (string, error) {
 	var header map[string]any
 	text, err := base64.RawURLEncoding.DecodeString(raw[:strings.IndexByte(raw, '.')])
@@ -89,13 +88,13 @@ func headerType(raw string) (string, error) {
 	case err != nil:
 	case !ok && header["typ"] != nil:
 		err = errors.New("typ is no string")
-	case header["crit"] != nil: // go-jose takes b64, which RFC 7797, 7, forbids here
+	case header["crit"] != nil: // go-jose accepts b64, which RFC 7797, 7, forbids here
 		err = errors.New("crit asks for an extension, and there is none for ID tokens")
 	}
 	return typ, err
 }
 
-// signed is a token whose signature, issuer and times hold.
+// signed is a token whose signature, issuer and times are valid.
 type signed struct {
 	*goidc.IDToken
 	all map[string]any
@@ -103,9 +102,9 @@ type signed struct {
 
 func (t signed) text(name string) string { s, _ := t.all[name].(string); return s }
 
-// verify checks an ID token as OpenID Connect Core 3.1.3.7 has it: go-oidc the signature, the
-// issuer and the expiry; here the rest: spelling, type, every audience, azp, iat, sub. What it
-// returns is signed by the provider, all of it. The caller has checked nonce or age.
+// verify checks an ID token by OpenID Connect Core 3.1.3.7. go-oidc checks signature, issuer and
+// expiry. The rest is checked here: spelling, type, every audience, azp, iat, sub. All that it
+// returns is signed by the provider. The caller must check nonce or age.
 func (p *Provider) verify(ctx context.Context, e *endpoints, raw string) (signed, error) {
 	if !canonical(raw) {
 		return signed{}, errors.New("not three parts in base64url, or too long")
@@ -150,7 +149,7 @@ func (p *Provider) verify(ctx context.Context, e *endpoints, raw string) (signed
 	return t, nil
 }
 
-// own refuses a token that is not for noted's own client, as the code flow has it.
+// own refuses a token that is not for noted's own client, as the code flow requires.
 func (p *Provider) own(t signed) error {
 	if !slices.Contains(t.Audience, p.ClientID) || t.all["azp"] != nil && t.text("azp") != p.ClientID {
 		return fmt.Errorf("audience %.300q, azp %.100q: not for noted", t.Audience, t.all["azp"])
@@ -158,15 +157,15 @@ func (p *Provider) own(t signed) error {
 	return nil
 }
 
-// checkHashes holds an ID token to the access token and the code that it came with, where it says of
-// which it is (Core 3.1.3.6, 3.1.3.8 and 3.3.2.11). A token to be exchanged comes with neither.
+// checkHashes checks the access token and the code that came with an ID token, if the ID token has
+// their hashes (Core 3.1.3.6, 3.1.3.8 and 3.3.2.11). A token to be exchanged comes with neither.
 func (t signed) checkHashes(accessToken, code string) error {
 	for _, one := range []struct{ claim, of string }{{"at_hash", accessToken}, {"c_hash", code}} {
 		if t.all[one.claim] == nil {
 			continue
 		}
 		token := *t.IDToken
-		token.AccessTokenHash = t.text(one.claim) // both are made alike
+		token.AccessTokenHash = t.text(one.claim) // both are computed alike
 		if err := token.VerifyAccessToken(one.of); err != nil {
 			return fmt.Errorf("%s is of another: %w", one.claim, err)
 		}
@@ -174,9 +173,9 @@ func (t signed) checkHashes(accessToken, code string) error {
 	return nil
 }
 
-// VerifyIDToken verifies an ID token that comes without a flow, to be exchanged: for noted's client or one of
-// AllowedAudiences, and at most five minutes old. The error is an *Error: of StepProvider when the provider cannot be
-// asked for its keys' place, else of StepIDToken. The gates are the caller's to ask: Admit.
+// VerifyIDToken verifies an ID token to be exchanged, which comes without a flow. It must be for noted's client or one
+// of AllowedAudiences, and at most five minutes old. The error is an *Error: with StepProvider if the provider cannot be
+// discovered, else with StepIDToken. The caller must check the gates with Admit.
 func (p *Provider) VerifyIDToken(ctx context.Context, raw string) (SignIn, error) {
 	e, err := p.discover(ctx)
 	if err != nil {
@@ -195,7 +194,7 @@ func (p *Provider) VerifyIDToken(ctx context.Context, raw string) (SignIn, error
 // googleWithoutScheme is how Google's ID tokens may spell their issuer.
 const googleIssuer, googleWithoutScheme = "https://accounts.google.com", "accounts.google.com"
 
-// IssuerOf reads whose a token says it is. Nothing of that is verified yet.
+// IssuerOf reads the issuer that a token claims. Nothing is verified yet.
 func IssuerOf(raw string) (string, error) {
 	if !canonical(raw) {
 		return "", errors.New("not three parts in base64url, or too long")
