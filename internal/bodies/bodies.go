@@ -22,7 +22,7 @@ type Limits struct {
 	Together int64
 }
 
-// small is the largest body that may use the last quarter, and the first reservation for a body of unknown length.
+// small is the largest body for the last quarter, and the first reservation if the length is unknown.
 const small = 64 << 10
 
 // Reasons for refusing a body, for the metric.
