@@ -116,7 +116,7 @@ func (c refCaller) holds() bool {
 	return !c.key.revoked && !c.key.person.locked
 }
 
-// narrow applies the key's limits.
+// narrow reports what a key leaves.
 func (c refCaller) narrow(permission string) bool {
 	return c.session != nil || keyRoles[c.key.role][permission]
 }
