@@ -20,7 +20,7 @@ import (
 	"noted/internal/localpg/pgtest"
 )
 
-// buildPlain makes the binary without the race detector, which takes several times the memory.
+// buildPlain makes the binary without the race detector, which needs several times the memory.
 func buildPlain(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(publicFolder(t, nil), "noted")
@@ -30,7 +30,7 @@ func buildPlain(t *testing.T) string {
 	return path
 }
 
-// memory is a line of /proc/PID/status, in MiB.
+// memory reads a line of /proc/PID/status, in MiB.
 func (p *process) memory(t *testing.T, name string) int {
 	t.Helper()
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
@@ -50,8 +50,8 @@ func (p *process) memory(t *testing.T, name string) int {
 	return 0
 }
 
-// post sends so much of a body, of which the whole length is announced, and returns the status of the answer;
-// zero if the connection broke first, as it may for who is refused and goes on sending.
+// post sends part of a body, announcing the whole length, and returns the answer's status. It returns zero if the
+// connection broke first, as it may for a refused client that goes on sending.
 func post(ctx context.Context, base, token string, length int, body string) int {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", strings.TrimPrefix(base, "http://"))
 	if err != nil {
@@ -71,7 +71,7 @@ func post(ctx context.Context, base, token string, length int, body string) int 
 	return response.StatusCode
 }
 
-// meanwhile reads and writes small notes until done, and returns how often each status came, and the slowest.
+// meanwhile reads and writes small notes until done, and returns the count of each status, and the slowest.
 func meanwhile(ctx context.Context, c client, done <-chan struct{}) (statuses map[int]int, slowest time.Duration) {
 	statuses = map[int]int{}
 	for {
@@ -91,8 +91,8 @@ func meanwhile(ctx context.Context, c client, done <-chan struct{}) (statuses ma
 	}
 }
 
-// A list of a million empty objects where nothing belongs took fifty times its bytes when it was decoded before it
-// was refused, and uploads that stood still were held without end.
+// A misplaced list of a million empty objects took fifty times its bytes when it was decoded before it was
+// refused, and stalled uploads were held forever.
 func TestServeStaysSmallUnderLargeBodiesAndUnfinishedUploads(t *testing.T) {
 	s := newSite(t, pgtest.URL(t), "")
 	p := s.serveWith(t, buildPlain(t), nil)
@@ -124,7 +124,7 @@ func TestServeStaysSmallUnderLargeBodiesAndUnfinishedUploads(t *testing.T) {
 	attack("unfinished", 60, size, unfinished)
 	go func() { all.Wait(); close(done) }()
 	others, slowest := meanwhile(t.Context(), bob, done)
-	attack("wide", 8, len(wide), wide) // when nothing is held any more, some are read to their end
+	attack("wide", 8, len(wide), wide) // when nothing is held any more, some are read to the end
 	all.Wait()
 
 	peak := p.memory(t, "VmHWM")

@@ -15,7 +15,7 @@ import (
 
 var trialAddress = regexp.MustCompile(`(?m)^  (http\S+/authorize\S+)$`)
 
-// wantLines holds that the output has each of them.
+// wantLines checks that the output has all of them.
 func wantLines(t *testing.T, text string, lines ...string) {
 	t.Helper()
 	for _, line := range lines {
@@ -43,8 +43,8 @@ func TestCheckProviderAsksForDiscoveryKeysAndTime(t *testing.T) {
 	}
 }
 
-// A slash more or less is another issuer (Discovery 1.0, 4.3). It is said at the start, which does not
-// wait for it, and what to write.
+// An additional or missing slash makes another issuer (Discovery 1.0, 4.3). The start says so, and what to write,
+// but does not wait for it.
 func TestAnIssuerThatDiffersByASlashIsToldAtTheStart(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, pgtest.URL(t), "")
@@ -62,7 +62,7 @@ func TestAnIssuerThatDiffersByASlashIsToldAtTheStart(t *testing.T) {
 	}
 }
 
-// A provider that is away, or that hangs, holds up neither start nor end.
+// A provider that is away, or hangs, delays neither start nor stop.
 func TestAStartWaitsForNoProvider(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, pgtest.URL(t), "")
@@ -89,7 +89,7 @@ func TestAStartWaitsForNoProvider(t *testing.T) {
 	}
 }
 
-// The trial runs through the same proxy and redirect URI as a real sign-in, and needs no database.
+// The trial uses the same proxy and redirect URI as a real sign-in, and needs no database.
 func TestCheckProviderShowsWhatATrialSignInCarries(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, "postgres://nowhere.invalid/none", "    groups_claims: [groups, realm_access.roles]\n    email_domains: [corp.example]\n")

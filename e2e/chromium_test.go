@@ -10,7 +10,7 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// window is one person's window of Chromium, with cookies of its own.
+// window is one person's Chromium window, with its own cookies.
 type window struct{ ctx context.Context }
 
 // chromium starts a headless Chromium.
@@ -26,7 +26,7 @@ func chromium(t *testing.T) (open func(t *testing.T) window) {
 		missing(t, "chromium", "there is no chromium; Debian has it in chromium")
 	}
 	allocator, cancel := chromedp.NewExecAllocator(context.Background(), append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(path),
-		// The test's proxy has a certificate of its own; root has no sandbox; nothing but the loopback is asked for.
+		// The test's proxy has its own certificate; root has no sandbox; only the loopback is used.
 		chromedp.IgnoreCertErrors, chromedp.NoSandbox, chromedp.Flag("no-proxy-server", true), chromedp.Flag("host-resolver-rules", "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"))...)
 	t.Cleanup(cancel)
 	first, cancelFirst := chromedp.NewContext(allocator)
@@ -38,14 +38,14 @@ func chromium(t *testing.T) (open func(t *testing.T) window) {
 		t.Helper()
 		ctx, cancel := chromedp.NewContext(first, chromedp.WithNewBrowserContext())
 		t.Cleanup(cancel)
-		window{ctx}.browse(t) // opens it; the time must not count for the browser
+		window{ctx}.browse(t) // opens it; the timeout must not apply to the browser
 		ctx, cancelTime := context.WithTimeout(ctx, time.Minute)
 		t.Cleanup(cancelTime)
 		return window{ctx}
 	}
 }
 
-// browse runs actions in a window; when one fails, the test ends with what the page shows.
+// browse runs actions in a window; if one fails, the test ends with the page's text.
 func (w window) browse(t *testing.T, actions ...chromedp.Action[chromedp.Void]) {
 	t.Helper()
 	if err := chromedp.Do(w.ctx, actions...); err != nil {
@@ -54,7 +54,7 @@ func (w window) browse(t *testing.T, actions ...chromedp.Action[chromedp.Void]) 
 	}
 }
 
-// page is the address and the visible text of what a window shows.
+// page returns the address and the visible text of a window.
 func (w window) page() (address, text string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(w.ctx), 5*time.Second)
 	defer cancel()
@@ -71,7 +71,7 @@ func click(selector string) chromedp.Action[chromedp.Void] {
 	return chromedp.Click(chromedp.CSS(selector))
 }
 
-// sessionOf is the session's token in a window's cookies; empty if there is none.
+// sessionOf returns the session's token in a window's cookies; empty if there is none.
 func (s *site) sessionOf(t *testing.T, w window) (token string) {
 	t.Helper()
 	cookies, err := chromedp.Call(w.ctx, network.GetCookies, network.GetCookiesParams{URLs: []string{s.public}})

@@ -22,15 +22,15 @@ import (
 	"noted/internal/contract"
 )
 
-// unauthorized is what every failed authentication says, to the byte (API.md).
+// unauthorized is the exact body of every failed authentication (API.md).
 const unauthorized = `{"title":"Unauthorized","status":401,"detail":"Authentication failed"}`
 
-// answer is what came back, read to its end.
+// answer is an answer, read to its end.
 type answer struct {
 	status int
 	header http.Header
 	body   string
-	url    string // the last one, after redirects
+	url    string // the last, after redirects
 	took   time.Duration
 }
 
@@ -57,11 +57,11 @@ type client struct {
 	base  string
 	token string // sent as a bearer token, if there is one
 
-	foreign bool // what answers is not noted's API
+	foreign bool // the server is not noted's API
 }
 
-// plainClient has neither cookies nor redirects, and a connection of its own for each request: none is reused
-// after a server has ended.
+// plainClient has no cookies, no redirects, and a new connection for each request: none is reused after a server
+// has ended.
 func plainClient(base, token string) client {
 	return client{base: base, token: token, http: &http.Client{
 		Timeout:       20 * time.Second,
@@ -70,27 +70,27 @@ func plainClient(base, token string) client {
 	}}
 }
 
-// foreignClient is plainClient for what has no document to hold answers against: a provider, metrics_listen, or
-// the callback of check-provider.
+// foreignClient is plainClient for servers without a document: a provider, metrics_listen, or the callback of
+// check-provider.
 func foreignClient(base, token string) client {
 	c := plainClient(base, token)
 	c.foreign = true
 	return c
 }
 
-// browser keeps cookies and follows redirects. It trusts the test's TLS proxy, keeps what servers told it, and
+// browser keeps cookies and follows redirects. It trusts the test's TLS proxy, remembers what servers sent, and
 // calls from an address that no proxy has.
 type browser struct {
 	client
 	seen *seen
 }
 
-// seen is a transport that keeps the cookies set and the secrets that passed through addresses.
+// seen is a transport that records cookies set and secrets in addresses.
 type seen struct {
 	next    http.RoundTripper
 	header  http.Header // sent with each request
 	mu      sync.Mutex
-	cookies []string // Set-Cookie, as they came
+	cookies []string // Set-Cookie, as sent
 	secrets []string
 }
 
@@ -114,7 +114,7 @@ func (s *seen) RoundTrip(r *http.Request) (*http.Response, error) {
 	return response, nil
 }
 
-// cookieNamed is the last cookie of the name that a server set to a value.
+// cookieNamed returns the last cookie of the name that a server set to a value.
 func (s *seen) cookieNamed(t *testing.T, name string) *http.Cookie {
 	t.Helper()
 	s.mu.Lock()
@@ -128,8 +128,8 @@ func (s *seen) cookieNamed(t *testing.T, name string) *http.Cookie {
 	return nil
 }
 
-// browserAddress is where a browser calls from: Linux has all of 127/8, and a test of X-Forwarded-For needs a
-// client that is not at the proxy's address.
+// browserAddress is a browser's own address: Linux has all of 127/8, and a test of X-Forwarded-For needs a client
+// at another address than the proxy.
 func browserAddress() string {
 	if runtime.GOOS == "linux" {
 		return "127.0.0.2"
@@ -149,7 +149,7 @@ func newBrowser(t *testing.T, base string, trusted *tls.Config, header http.Head
 	return browser{client{base: base, http: &http.Client{Jar: jar, Transport: s, Timeout: 20 * time.Second}}, s}
 }
 
-// try sends one request. body is sent as JSON; nil is none. headers are pairs: name, value.
+// try sends one request. body is sent as JSON; nil means none. headers are pairs: name, value.
 func (c client) try(ctx context.Context, method, path string, body any, headers ...string) (answer, error) {
 	var reader io.Reader
 	if body != nil {
@@ -186,7 +186,7 @@ func (c client) try(ctx context.Context, method, path string, body any, headers 
 	return a, c.held(ctx, response.Request, a)
 }
 
-// held holds an answer of the server against its own document; a redirect may have led elsewhere.
+// held checks a server's answer against its own document; a redirect may have led elsewhere.
 func (c client) held(ctx context.Context, r *http.Request, a answer) error {
 	if c.foreign || !strings.HasPrefix(a.url, c.base+"/") {
 		return nil
@@ -201,7 +201,7 @@ func (c client) held(ctx context.Context, r *http.Request, a answer) error {
 	return nil
 }
 
-// documents are those of servers that were asked once, by their address.
+// documents caches servers' documents by address.
 var documents sync.Map
 
 func documentOf(ctx context.Context, by http.RoundTripper, base string) (*contract.Document, error) {
@@ -228,7 +228,7 @@ func documentOf(ctx context.Context, by http.RoundTripper, base string) (*contra
 	return document, err
 }
 
-// do is try for requests that must be answered.
+// do is try for requests that must get an answer.
 func (c client) do(t *testing.T, method, path string, body any, headers ...string) answer {
 	t.Helper()
 	a, err := c.try(t.Context(), method, path, body, headers...)
@@ -261,7 +261,7 @@ func (c client) me(t *testing.T) (m me) {
 	return m
 }
 
-// note is what the tests look at of a note, in the Dead Zone too.
+// note is what the tests use of a note, in the Dead Zone too.
 type note struct {
 	ID        string    `json:"id"`
 	Title     string    `json:"title"`
@@ -278,7 +278,7 @@ func (c client) write(t *testing.T, title string) (n note) {
 	return n
 }
 
-// list reads a list to its end.
+// list reads a whole list.
 func list[T any](t *testing.T, c client, path string) (items []T) {
 	t.Helper()
 	for cursor := ""; ; {
@@ -316,11 +316,11 @@ func (a answer) wantUnauthorized(t *testing.T) {
 	}
 }
 
-// wrongToken is well-formed and nobody's.
+// wrongToken is well-formed but invalid.
 var wrongToken = "nsess_" + strings.Repeat("1", 43)
 
-// freePort is a port of 127.0.0.1 that nobody uses, below those that the system hands out by itself, so that
-// nobody else gets it before the process under test takes it.
+// freePort returns a free port of 127.0.0.1, below those that the system assigns, so that nobody takes it before
+// the process under test does.
 func freePort(t *testing.T) int {
 	t.Helper()
 	var err error

@@ -14,8 +14,8 @@ import (
 	"noted/internal/localpg/pgtest"
 )
 
-// goodConfig is a configuration that works. Every case of TestServeRefuses… is this one with one thing changed,
-// so that nothing else can be what is refused. Its line numbers are in the cases.
+// goodConfig is a working configuration. Every case of TestServeRefuses… changes one thing in it, so that only
+// that can be refused. The cases contain its line numbers.
 const goodConfig = `listen: 127.0.0.1:0
 public_url: https://notes.example
 database_url: "%s"
@@ -31,12 +31,12 @@ providers:
     allow_everyone: true
 `
 
-// secondProvider is another one that works, to be put behind the first.
+// secondProvider is another working one, to append.
 const secondProvider = `
   - {id: other, issuer: "https://other.example", client_id: noted, client_secret: hunter2-hunter2, allow_everyone: true}
 `
 
-// change replaces one piece of a file by another; a piece that is not there once is a mistake of the test.
+// change replaces one piece of a file; the piece must occur exactly once.
 type change struct{ from, to string }
 
 func (c change) in(t *testing.T, text string) string {
@@ -47,13 +47,13 @@ func (c change) in(t *testing.T, text string) string {
 	return strings.Replace(text, c.from, c.to, 1)
 }
 
-// configCase is one thing that is changed.
+// configCase is one changed thing.
 type configCase struct {
 	name     string
 	config   []change
 	policy   string // added to the policy
 	noPolicy bool   // the policy as shipped: nobody is an admin
-	file     string // another configuration file to name
+	file     string // another configuration file
 	env      []string
 	flags    []string
 	want     []string // what standard error must contain; nothing: it starts
@@ -79,10 +79,10 @@ func startConfig(t *testing.T, c configCase, databaseURL string) *process {
 	return start(t, command{args: append([]string{"serve", "--config", c.file}, c.flags...), env: c.env, dir: dir})
 }
 
-// serving tells whether it has started in spite of everything.
+// serving reports whether it has started anyway.
 func serving(p *process) bool { return strings.Contains(p.stderr.String(), `"msg":"serving"`) }
 
-// wantRefusal waits for the end of a process that should refuse to start, and returns its error.
+// wantRefusal waits for the end of a process that must refuse to start, and returns its error.
 func wantRefusal(t *testing.T, p *process) (text string) {
 	t.Helper()
 	eventually(t, exitLimit, "it ends or serves", func() bool { return p.ended() || serving(p) })
@@ -102,10 +102,10 @@ func wantRefusal(t *testing.T, p *process) (text string) {
 	return text
 }
 
-// policyLine is the number of the line that a case adds to the policy.
+// policyLine returns the number of the line that a case adds to the policy.
 func policyLine(t *testing.T) int {
 	t.Helper()
-	return strings.Count(shipped(t, "policy.csv"), "\n") + 2 // behind that of ada
+	return strings.Count(shipped(t, "policy.csv"), "\n") + 2 // after ada's
 }
 
 var stackTrace = regexp.MustCompile(`goroutine \d+|panic:|\.go:\d+`)
@@ -278,7 +278,7 @@ func TestAnOlderBinaryRefusesANewerSchemaAndLeavesItAlone(t *testing.T) {
 	}
 }
 
-// contents are all columns of a database, the rows of each table, and how often each was written to.
+// contents returns all columns of a database, each table's rows, and how often each was written.
 func contents(t *testing.T, conn *pgx.Conn) (lines []string) {
 	t.Helper()
 	query := func(sql string) []string {
@@ -297,7 +297,7 @@ func contents(t *testing.T, conn *pgx.Conn) (lines []string) {
 		from information_schema.columns where table_schema = 'public' order by 1`)
 	lines = append(lines, query(`select indexdef from pg_indexes where schemaname = 'public' order by 1`)...)
 	for _, table := range query(`select table_name from information_schema.tables where table_schema = 'public' and table_type = 'BASE TABLE' order by 1`) {
-		// xmin is another one when a row was written anew, to the same values too.
+		// xmin changes whenever a row is rewritten, even to the same values.
 		lines = append(lines, query(fmt.Sprintf(`select %s || t.xmin || t::text from %s t order by 1`, "'"+table+" '", pgx.Identifier{table}.Sanitize()))...)
 	}
 	return lines

@@ -31,12 +31,12 @@ type dev struct {
 
 var people = []string{"ada", "alice", "bob", "mona"} // sorted
 
-// devCommand runs `noted dev` on a data folder, on a port of its own choice.
+// devCommand runs `noted dev` on a data folder, on a port that it chooses.
 func devCommand(data string, as *syscall.Credential, more ...string) command {
 	return command{args: append([]string{"dev", "--listen", "127.0.0.1:0", "--data", data}, more...), as: as}
 }
 
-// startDev starts `noted dev` and returns when it says that it is ready.
+// startDev starts `noted dev` and returns when it is ready.
 func startDev(t *testing.T, data string, as *syscall.Credential, more ...string) *dev {
 	t.Helper()
 	began := time.Now()
@@ -52,7 +52,7 @@ var (
 	readyLine = regexp.MustCompile(`^ready (http://127\.0\.0\.1:[1-9][0-9]*)$`)
 )
 
-// readAnnouncement holds standard output to what DESIGN.md promises: four key lines, a ready line, no more.
+// readAnnouncement checks standard output against DESIGN.md: four key lines, a ready line, no more.
 func (d *dev) readAnnouncement(t *testing.T) {
 	t.Helper()
 	text := d.stdout.String()
@@ -85,7 +85,7 @@ func (d *dev) readAnnouncement(t *testing.T) {
 
 func (d *dev) as(name string) client { return plainClient(d.url, d.keys[name]) }
 
-// tryLines are the command lines that standard error offers for pasting.
+// tryLines returns the command lines that standard error offers for pasting.
 func (d *dev) tryLines() (lines []string) {
 	for line := range strings.Lines(d.stderr.String()) {
 		if line = strings.TrimSpace(line); strings.HasPrefix(line, "curl ") {
@@ -126,7 +126,7 @@ func TestDevOffersTwoCurlLinesThatWorkAsPasted(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
 		shell := exec.CommandContext(ctx, "sh", "-c", line) //nolint:gosec // to run it is the test
-		// A proxy or a .curlrc of the developer's is not what is tested.
+		// Ignore the developer's proxy and .curlrc.
 		shell.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + t.TempDir()}
 		out, err := shell.Output()
 		if err != nil {
@@ -198,7 +198,7 @@ func TestDevRunsAsRootButItsPostgresDoesNot(t *testing.T) {
 	if os.Geteuid() != 0 {
 		missing(t, "root", "the test is not run by root")
 	}
-	// Below /root or t.TempDir the data folder is closed to PostgreSQL's account; the cluster is elsewhere then.
+	// In /root or t.TempDir PostgreSQL's account cannot reach the data folder; then the cluster is elsewhere.
 	for name, data := range map[string]string{"in an open folder": publicFolder(t, nil), "in a closed folder": filepath.Join(t.TempDir(), "data")} {
 		t.Run(name, func(t *testing.T) {
 			t.Cleanup(func() { removePlace(t, data) })
@@ -208,7 +208,7 @@ func TestDevRunsAsRootButItsPostgresDoesNot(t *testing.T) {
 	}
 }
 
-// removePlace removes the cluster that noted has put outside of the data folder, if it has.
+// removePlace removes the cluster if noted put it outside the data folder.
 func removePlace(t *testing.T, data string) {
 	t.Helper()
 	place, err := os.ReadFile(filepath.Join(data, "place")) //nolint:gosec // the test's folder
@@ -224,7 +224,7 @@ func removePlace(t *testing.T, data string) {
 	}
 }
 
-// noRoot says that PostgreSQL serves, not as root, and that nothing is left of it afterwards.
+// noRoot checks that PostgreSQL serves, not as root, and that nothing of it is left afterwards.
 func (d *dev) noRoot(t *testing.T) {
 	t.Helper()
 	list[note](t, d.as("alice"), "/v1/notes")
@@ -270,7 +270,7 @@ func TestDevWithoutPostgresAndNetworkSaysWhatToInstall(t *testing.T) {
 		}
 	}
 	c := devCommand(filepath.Join(bare, "data"), nil)
-	// In the new network there is not even a loopback device, so that nothing can be fetched from anywhere.
+	// The new network has not even a loopback device, so that nothing can be fetched.
 	c.wrapper = slices.Concat(hideTheMachine(t), []string{
 		"env", "-i", "PATH=" + filepath.Join(bare, "bin"), "HOME=" + filepath.Join(bare, "home"),
 		"XDG_CACHE_HOME=" + filepath.Join(bare, "cache"),
@@ -290,14 +290,15 @@ func TestDevWithoutPostgresAndNetworkSaysWhatToInstall(t *testing.T) {
 	}
 }
 
-// hideTheMachine is the beginning of a command line that runs the rest with no network and nothing in
+// hideTheMachine is the start of a command line that runs the rest with no network and an empty
 // /usr/lib/postgresql.
 func hideTheMachine(t *testing.T) []string {
 	t.Helper()
 	const hide = `if test -d /usr/lib/postgresql; then mount -t tmpfs none /usr/lib/postgresql; fi && exec "$@"`
 	wrapper := []string{"unshare", "-m", "-n", "sh", "-c", hide, "sh"}
 	if os.Geteuid() != 0 {
-		// Root inside a user namespace may mount, but noted must not take itself for root: a second namespace makes it nobody special again.
+		// Root in a user namespace may mount, but noted must not think it is root: a second namespace makes it
+		// ordinary again.
 		wrapper = []string{"unshare", "-r", "-m", "-n", "sh", "-c", hide, "sh", "unshare", "--map-user=1000", "--map-group=1000"}
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -311,7 +312,7 @@ func hideTheMachine(t *testing.T) []string {
 func TestDevFinishesRequestsOnSIGTERMAndKeepsEverythingButTheKeys(t *testing.T) {
 	t.Parallel()
 	data := publicFolder(t, nil)
-	const floor = 2 * time.Second // longer than usual, so that the request is under way for certain
+	const floor = 2 * time.Second // long, so that the request is surely under way
 	first := startDev(t, data, nil, "--auth-failure-floor", floor.String())
 	kept := first.as("alice").write(t, "kept over a restart")
 	session := newBrowser(t, first.url, nil, nil).signIn(t, "/auth/login?login_hint=alice", "noted_session")
@@ -358,7 +359,7 @@ func TestDevFinishesRequestsOnSIGTERMAndKeepsEverythingButTheKeys(t *testing.T) 
 	if m := plainClient(second.url, session).me(t); m.Name != "alice" || m.Via != "session" {
 		t.Errorf("the session from before is of %q, via %q", m.Name, m.Via)
 	}
-	if again := len(list[note](t, second.as("alice"), "/v1/notes")); again != 3 { // two samples, and the one kept
+	if again := len(list[note](t, second.as("alice"), "/v1/notes")); again != 3 { // two samples, and the kept one
 		t.Errorf("alice has %d notes after the restart, want 3: the samples are made once", again)
 	}
 }
@@ -395,14 +396,14 @@ func TestDevKilledLosesNoAcknowledgedNoteAndLeavesNoPostgres(t *testing.T) {
 	check(second)
 
 	killed(second)
-	third := startDev(t, data, nil) // at once: the last PostgreSQL may still be there
+	third := startDev(t, data, nil) // at once: the last PostgreSQL may still be running
 	check(third)
 	third.stop(t)
 	clusterIsGone(t, data)
 	t.Logf("%d notes were acknowledged before the two kills", len(acknowledged))
 }
 
-// killWhileWriting kills noted under concurrent writers, and returns the notes whose 201 had come.
+// killWhileWriting kills noted under concurrent writers, and returns the notes that got a 201.
 func killWhileWriting(t *testing.T, d *dev) []string {
 	t.Helper()
 	var mu sync.Mutex
@@ -473,7 +474,7 @@ func TestDevKeepsItsPeopleWhenTheProvidersPortIsTaken(t *testing.T) {
 	if m := second.as("ada").me(t); !slices.Contains(m.Roles, "admin") {
 		t.Errorf("ada has the roles %q", m.Roles)
 	}
-	// The issuer that moved once stays where it is now, although the old port is free again.
+	// The issuer that moved once stays there, although the old port is free again.
 	moved := issuerOf(t, data)
 	second.stop(t)
 	_ = listener.Close()
@@ -524,7 +525,7 @@ func TestDevKeepsSecretsOutOfLogsAndFiles(t *testing.T) {
 		d.as(name).me(t)
 	}
 	d.as("alice").write(t, "a note")
-	// Failures are where a credential is most likely to be logged, and a broken statement by PostgreSQL.
+	// Credentials are most likely to be logged on failures, and by PostgreSQL for a broken statement.
 	broken := d.keys["alice"][:len(d.keys["alice"])-1]
 	plainClient(d.url, broken).get(t, "/v1/me").wantUnauthorized(t)
 	plainClient(d.url, session+"1").get(t, "/v1/me").wantUnauthorized(t)
@@ -546,7 +547,7 @@ func TestDevKeepsSecretsOutOfLogsAndFiles(t *testing.T) {
 	}
 	wantNone(t, "standard error beside the lines to try", strings.Join(log, ""), secrets)
 
-	// Only hashes are stored. The authorization codes are not in the list: they are the provider's.
+	// Only hashes are stored. Authorization codes are not in the list: they are the provider's.
 	stored := []string{session}
 	for _, key := range d.keys {
 		stored = append(stored, key[len(key)-49:])
@@ -566,7 +567,7 @@ func TestDevKeepsSecretsOutOfLogsAndFiles(t *testing.T) {
 	}
 }
 
-// wantNone fails if any of the secrets stands in the text. It does not print them.
+// wantNone fails if the text contains any of the secrets. It does not print them.
 func wantNone(t *testing.T, where, text string, secrets []string) {
 	t.Helper()
 	for i, secret := range secrets {

@@ -34,16 +34,16 @@ const (
 	googleClient = "1234567890-abc.apps.googleusercontent.com"
 )
 
-// google answers as accounts.google.com and its sister hosts, behind a proxy that makes tunnels to these alone.
+// google plays accounts.google.com and its sister hosts, behind a proxy that tunnels only to these.
 type google struct {
 	*devidp.Provider
 	ca       []byte // PEM
 	proxyURL string
 	mu       sync.Mutex
-	asked    []string // hosts of the proxy
+	asked    []string // of the proxy
 }
 
-// newGoogle starts both. The people are alice and bob, of the hosted domain corp.example.
+// newGoogle starts both. The people are alice and bob, in the hosted domain corp.example.
 func newGoogle(t *testing.T, redirectURI string) *google {
 	t.Helper()
 	g := &google{}
@@ -71,7 +71,7 @@ func newGoogle(t *testing.T, redirectURI string) *google {
 	return g
 }
 
-// say has its ID tokens carry these claims besides.
+// say adds these claims to its ID tokens.
 func (g *google) say(claims map[string]any) {
 	g.SetLie(devidp.Lie{
 		Discovery: func(doc map[string]any) {
@@ -87,7 +87,7 @@ func (g *google) say(claims map[string]any) {
 	})
 }
 
-// certificate is one for Google's hosts, of an authority that is in g.ca.
+// certificate makes one for Google's hosts, from an authority in g.ca.
 func (g *google) certificate(t *testing.T) tls.Certificate {
 	t.Helper()
 	issue := func(template, parent *x509.Certificate, signer *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey) {
@@ -120,7 +120,7 @@ func (g *google) certificate(t *testing.T) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{leaf.Raw}, PrivateKey: key}
 }
 
-// startTunnels is a proxy that knows CONNECT, and no hosts but Google's; they are all at one address.
+// startTunnels starts a proxy that knows only CONNECT and Google's hosts, all at one address.
 func (g *google) startTunnels(t *testing.T, target string) (address string) {
 	t.Helper()
 	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -159,7 +159,7 @@ func join(here net.Conn, fromHere *bufio.Reader, there net.Conn) {
 	<-done
 }
 
-// hosts that the proxy was asked for since the last call, each once.
+// hosts returns the hosts asked for since the last call, each once.
 func (g *google) hosts() []string {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -168,7 +168,7 @@ func (g *google) hosts() []string {
 	return asked
 }
 
-// browser reaches noted as ever, and Google through the proxy.
+// browser reaches noted as usual, and Google through the proxy.
 func (g *google) browser(t *testing.T, s *site) browser {
 	t.Helper()
 	proxy, err := url.Parse(g.proxyURL)
@@ -190,7 +190,8 @@ func (g *google) browser(t *testing.T, s *site) browser {
 	return b
 }
 
-// newGoogleSite is a site whose one provider is Google, with the hosted domain corp.example. more is added to the provider.
+// newGoogleSite is a site whose only provider is Google, with the hosted domain corp.example. more is added to the
+// provider.
 func newGoogleSite(t *testing.T, databaseURL, more string) (*site, *google) {
 	t.Helper()
 	s := newSite(t, databaseURL, "")
@@ -292,7 +293,7 @@ func TestGoogleThroughAProxy(t *testing.T) {
 
 func TestGoogleThatIsOutOfReachStopsNothingElse(t *testing.T) {
 	t.Parallel()
-	// Without ca_file, the test's authority is a stranger's.
+	// Without ca_file, the test's authority is unknown.
 	s, g := newGoogleSite(t, pgtest.URL(t), "")
 	environment := []string{"HTTPS_PROXY=" + g.proxyURL}
 	code, checked := run(t, command{args: []string{"check-provider", "google", "--config", s.config}, dir: s.dir, env: environment})

@@ -79,7 +79,7 @@ func TestKeysOnTheCommandLine(t *testing.T) {
 
 var keyCommands = regexp.MustCompile(`(?m)^    (umask .*)\n    (noted key new .*)\n    noted key list\n    (noted key rotate .*)$`)
 
-// The commands of docs/keys.md leave no key that others can read, also where such a file was before.
+// The commands of docs/keys.md leave no key that others can read, even over an older file.
 func TestTheDocumentedCommandsWriteKeysThatOthersCannotRead(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("bash"); err != nil {
@@ -129,12 +129,12 @@ func TestTheDocumentedCommandsWriteKeysThatOthersCannotRead(t *testing.T) {
 		t.Fatalf("%s: exit %d", documented[3], code)
 	}
 	plainClient(server.url, key()).get(t, "/v1/me").want(t, http.StatusOK)
-	// A rotation that fails leaves the key that there is.
+	// A failed rotation keeps the current key.
 	last := key()
 	if code := shell(strings.Replace(documented[3], " ID ", " x ", 1)); code == 0 || key() != last {
 		t.Errorf("%s: exit %d, and the file holds another key: %t", documented[3], code, key() != last)
 	}
-	// A file that others can read takes no key.
+	// A file that others can read gets no key.
 	if err := os.WriteFile(file, []byte("mine\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}

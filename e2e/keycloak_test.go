@@ -29,7 +29,7 @@ const (
 	keycloakArtifact = "org.keycloak:keycloak-quarkus-dist:" + keycloakVersion + ":zip"
 	keycloakPassword = "the password of everybody at Keycloak"
 
-	// Fetching 170 MB, and the first start, which compiles Keycloak's configuration.
+	// Downloading 170 MB, and the first start, which compiles Keycloak's configuration.
 	keycloakFetchLimit = 5 * time.Minute
 	keycloakStartLimit = 3 * time.Minute
 )
@@ -40,7 +40,7 @@ type keycloak struct {
 	base   string
 }
 
-// keycloakFolder is where the unpacked distribution is kept from one run to the next; Maven fetches it at first.
+// keycloakFolder is where the unpacked distribution stays between runs; Maven fetches it once.
 func keycloakFolder(t *testing.T) string {
 	t.Helper()
 	if _, err := exec.LookPath("java"); err != nil {
@@ -77,14 +77,14 @@ func keycloakFolder(t *testing.T) string {
 	if err := unzip(filepath.Join(work, "keycloak-quarkus-dist-"+keycloakVersion+".zip"), work); err != nil {
 		t.Fatal(err)
 	}
-	// Whole or not at all, whoever else is at it.
+	// All or nothing, even with others doing the same.
 	if err := os.Rename(filepath.Join(work, "keycloak-"+keycloakVersion), folder); err != nil && !errors.Is(err, os.ErrExist) {
 		t.Fatal(err)
 	}
 	return folder
 }
 
-// unzip keeps the permissions; the archive is one that Maven has checked.
+// unzip keeps the permissions; Maven has checked the archive.
 func unzip(archive, into string) error {
 	r, err := zip.OpenReader(archive)
 	if err != nil {
@@ -127,11 +127,11 @@ func unzipFile(f *zip.File, path string) error {
 }
 
 // startKeycloak runs Keycloak in its dev mode, with its data in memory, for a noted that people open at public and
-// that Keycloak reaches at direct.
+// Keycloak reaches at direct.
 func startKeycloak(t *testing.T, public, direct string) *keycloak {
 	t.Helper()
 	folder := keycloakFolder(t)
-	// One at a time runs from the folder.
+	// Only one at a time runs from the folder.
 	lock, err := os.OpenFile(folder+".lock", os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		t.Fatal(err)
@@ -152,11 +152,11 @@ func startKeycloak(t *testing.T, public, direct string) *keycloak {
 
 	base := fmt.Sprintf("http://127.0.0.1:%d", freePort(t))
 	k := &keycloak{issuer: base + "/realms/staff", base: base}
-	// The pipe to its standard input is held by this process: however it ends, Keycloak ends too.
+	// This process holds the pipe to its standard input: however it ends, Keycloak ends too.
 	cmd := exec.Command("sh", "-c", `exec 3<&0; (cat <&3 >/dev/null; kill $$) & exec "$@" 3<&- </dev/null`, "sh", //nolint:gosec // the folder is ours
 		filepath.Join(folder, "bin", "kc.sh"), "start-dev", "--db=dev-mem", "--cache=local", "--import-realm",
 		"--http-host=127.0.0.1", "--http-port="+strings.TrimPrefix(base, "http://127.0.0.1:"), "--hostname="+base)
-	// Java's second compiler takes more time than it saves in one minute.
+	// Java's second compiler costs more time than it saves in one minute.
 	cmd.Env = append(os.Environ(), "JAVA_OPTS_APPEND=-XX:TieredStopAtLevel=1", "KC_BOOTSTRAP_ADMIN_USERNAME=root", "KC_BOOTSTRAP_ADMIN_PASSWORD="+keycloakPassword,
 		"NOTED_TEST_PASSWORD="+keycloakPassword, "NOTED_TEST_SECRET="+clientSecret, "NOTED_TEST_PUBLIC_URL="+public, "NOTED_TEST_BACKCHANNEL_URL="+direct)
 	var log output
@@ -195,7 +195,7 @@ func startKeycloak(t *testing.T, public, direct string) *keycloak {
 	return k
 }
 
-// token asks the token endpoint of a realm with a person's password.
+// token gets tokens from a realm's token endpoint with a person's password.
 func (k *keycloak) token(t *testing.T, realm, clientID, who string) (accessToken, idToken string) {
 	t.Helper()
 	response, err := http.PostForm(k.base+"/realms/"+realm+"/protocol/openid-connect/token", url.Values{ //nolint:noctx // loopback
@@ -228,14 +228,14 @@ func (k *keycloak) do(t *testing.T, method, path string, body any, into any) {
 	}
 }
 
-// thing is what the tests look at of what the admin API lists.
+// thing is what the tests use of the admin API's lists.
 type thing struct {
 	ID         string            `json:"id"`
 	ProviderID string            `json:"providerId"`
 	Clients    map[string]string `json:"clients"`
 }
 
-// person is the id of somebody at Keycloak.
+// person returns somebody's id at Keycloak.
 func (k *keycloak) person(t *testing.T, name string) string {
 	t.Helper()
 	var found []thing
@@ -246,7 +246,7 @@ func (k *keycloak) person(t *testing.T, name string) string {
 	return found[0].ID
 }
 
-// sessions are those of somebody at Keycloak.
+// sessions returns somebody's sessions at Keycloak.
 func (k *keycloak) sessions(t *testing.T, name string) (ids []string) {
 	t.Helper()
 	var found []thing
@@ -321,7 +321,7 @@ func TestKeycloak(t *testing.T) {
 		if m := uma.me(t); m.Name != "Uma User" {
 			t.Errorf("her name is %q", m.Name)
 		}
-		// Admins see what the last sign-in carried.
+		// Admins see the last sign-in's data.
 		a := ada.get(t, "/v1/admin/users/"+mo.me(t).ID).want(t, http.StatusOK)
 		for _, want := range []string{`"/noted/moderators"`, `"notes-moderator"`, `"mo@staff.example"`, k.issuer} {
 			if !strings.Contains(a.body, want) {
@@ -423,7 +423,7 @@ func TestKeycloak(t *testing.T) {
 		k.do(t, http.MethodPut, "/users/"+id+"/groups/"+all[0].SubGroups[0].ID, nil, nil)
 		k.do(t, http.MethodDelete, "/users/"+id+"/groups/"+groups[0].ID, nil, nil)
 		wantRoles(t, s.signInAtKeycloak(t, open(t), "mo"), "user")
-		// The older session has the groups of the last sign-in too.
+		// The older session gets the last sign-in's groups too.
 		wantRoles(t, mo, "user")
 	})
 	t.Run("a program's ID token is exchanged and nothing else of Keycloak's", func(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// hold sends a request but for the end of its body, and returns how to send that and get the answer.
+// hold sends a request without the end of its body, and returns how to send that and get the answer.
 func (c client) hold(t *testing.T, method, path, body string) (finish func() (status int, answer string)) {
 	t.Helper()
 	reader, writer := io.Pipe()
@@ -52,7 +52,7 @@ func (c client) hold(t *testing.T, method, path, body string) (finish func() (st
 	}
 }
 
-// Somebody who was a moderator when their request came, and is none when its body is there, changes nothing.
+// Somebody who was a moderator when their request came, but not when its body arrives, changes nothing.
 func TestAModeratorWhoIsDemotedWhileTheirRequestWaitsChangesNothing(t *testing.T) {
 	dir := publicFolder(t, nil)
 	writeFile(t, dir, "policy.csv", shipped(t, "policy.csv")+"g, dev:bob, moderator\n")
@@ -74,7 +74,7 @@ func TestAModeratorWhoIsDemotedWhileTheirRequestWaitsChangesNothing(t *testing.T
 	d.stop(t)
 }
 
-// A request that was begun with a secret which was replaced meanwhile writes nothing, though its key lives.
+// A request whose secret is replaced meanwhile writes nothing, though its key is live.
 func TestASecretThatIsReplacedWhileItsRequestWaitsWritesNothing(t *testing.T) {
 	d := startDev(t, t.TempDir(), nil, "--empty")
 	alice := d.signedIn(t, "alice")

@@ -20,7 +20,7 @@ import (
 	"noted/internal/localpg/pgtest"
 )
 
-// laptop is where somebody uses the client: a home folder of its own.
+// laptop is where somebody uses the client: its own home folder.
 type laptop struct {
 	home string
 	env  []string
@@ -48,10 +48,10 @@ func (l laptop) want(t *testing.T, args ...string) string {
 	return stdout
 }
 
-// keptFile is where the client keeps its sessions.
+// keptFile is the client's session file.
 func (l laptop) keptFile() string { return filepath.Join(l.home, ".config", "noted", "sessions.json") }
 
-// kept are the tokens that the client keeps, by server.
+// kept returns the client's tokens by server.
 func (l laptop) kept(t *testing.T) map[string]string {
 	t.Helper()
 	text, err := os.ReadFile(l.keptFile())
@@ -73,7 +73,7 @@ func (l laptop) kept(t *testing.T) map[string]string {
 	return tokens
 }
 
-// device is a login under way, and what it told the person.
+// device is a login under way, and its text for the person.
 type device struct {
 	*process
 	page, code, complete string
@@ -84,7 +84,7 @@ var (
 	addressLine = regexp.MustCompile(`(?m)^    (http\S+)$`)
 )
 
-// startLogin runs `noted login` until it says what to do.
+// startLogin runs `noted login` until it gives instructions.
 func (l laptop) startLogin(t *testing.T, args ...string) *device {
 	t.Helper()
 	d := &device{process: start(t, command{args: append([]string{"login"}, args...), dir: l.home, env: l.env})}
@@ -97,7 +97,7 @@ func (l laptop) startLogin(t *testing.T, args ...string) *device {
 	return d
 }
 
-// submit sends a form as a page of the server itself does.
+// submit sends a form like a page of the server.
 func (b browser) submit(t *testing.T, path string, form url.Values) answer {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, b.base+path, strings.NewReader(form.Encode()))
@@ -125,7 +125,7 @@ func (b browser) submit(t *testing.T, path string, form url.Values) answer {
 	return a
 }
 
-// decide opens the address that has the code in it, and decides there.
+// decide opens the address with the code, and decides there.
 func (b browser) decide(t *testing.T, d *device, decision string) {
 	t.Helper()
 	path, ok := strings.CutPrefix(d.complete, b.base)
@@ -139,7 +139,7 @@ func (b browser) decide(t *testing.T, d *device, decision string) {
 	b.submit(t, "/auth/device/confirm", url.Values{"user_code": {d.code}, "decision": {decision}}).want(t, http.StatusOK)
 }
 
-// signedIn is a browser that somebody is signed in with.
+// signedIn returns a browser with somebody signed in.
 func (d *dev) signedIn(t *testing.T, who string) browser {
 	t.Helper()
 	b := newBrowser(t, d.url, nil, nil)
@@ -326,7 +326,7 @@ func TestLoginThatIsInterruptedKeepsNothing(t *testing.T) {
 	}
 }
 
-// certificate writes what the site's proxy shows as its certificate.
+// certificate writes the certificate of the site's proxy.
 func (s *site) certificate(t *testing.T) (path string) {
 	t.Helper()
 	conn, err := (&tls.Dialer{Config: s.tls}).DialContext(t.Context(), "tcp", strings.TrimPrefix(s.public, "https://"))
@@ -365,7 +365,7 @@ func TestLoginGoesThroughATLSProxyToTheAddressThatPeopleOpen(t *testing.T) {
 		t.Errorf("ada sees these sessions of hers: %+v", sessions)
 	}
 
-	// The address behind the proxy is another server than the one that people open.
+	// The address behind the proxy is not the server that people open.
 	code, _, stderr := l.run(t, "login", "--server", s.direct)
 	if code != 1 || !strings.Contains(stderr, "another server") || !strings.Contains(stderr, s.public) || strings.Contains(stderr, "Waiting") {
 		t.Errorf("login at the address behind the proxy: exit code %d, standard error: %s", code, stderr)
@@ -392,7 +392,7 @@ func TestLoginEndsWhenTheServerSaysThatTheCodeHasExpired(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close(t.Context())
-	// Its ten minutes pass.
+	// Its ten minutes are over.
 	done, err := conn.Exec(t.Context(), "update device_logins set created_at = created_at - interval '1 hour', expires_at = expires_at - interval '1 hour'")
 	if err != nil || done.RowsAffected() != 1 {
 		t.Fatalf("%d logins are under way (%v), want this one", done.RowsAffected(), err)

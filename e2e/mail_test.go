@@ -9,8 +9,8 @@ import (
 	"noted/internal/mailtest"
 )
 
-// Whatever somebody does to have invitations mailed, 30 in an hour are: deleting the organization gives
-// none back, and a service key's count for who made it. A key's name breaks no line of a mail.
+// At most 30 invitations an hour are mailed for a person, whatever they do: deleting the organization returns
+// none, and a service key's count for its maker. A key's name breaks no line of a mail.
 func TestNobodyHasMoreMailsSentThanTheLimit(t *testing.T) {
 	t.Parallel()
 	mails := mailtest.New(t, false)

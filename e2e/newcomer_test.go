@@ -19,7 +19,7 @@ import (
 	"noted/internal/localpg/pgtest"
 )
 
-// emptyDatabase is a database with nothing in it, and a connection to it.
+// emptyDatabase makes an empty database, and a connection to it.
 func emptyDatabase(t *testing.T) (string, *pgx.Conn) {
 	t.Helper()
 	connect := func(address string) *pgx.Conn {
@@ -44,7 +44,7 @@ func emptyDatabase(t *testing.T) (string, *pgx.Conn) {
 	return u.String(), connect(u.String())
 }
 
-// The keys that dev prints open what they were printed for and nothing else: not what serve serves.
+// dev's printed keys work only there, and not on what serve serves.
 func TestDevsDatabaseIsNoneForServe(t *testing.T) {
 	t.Parallel()
 	address, conn := emptyDatabase(t)
@@ -63,13 +63,13 @@ func TestDevsDatabaseIsNoneForServe(t *testing.T) {
 	if diff := cmp.Diff(before, contents(t, conn)); diff != "" {
 		t.Errorf("the database has changed:\n%s", diff)
 	}
-	// It is still dev's, which finds everything again.
+	// It is still dev's, with everything in it.
 	second := startDev(t, data, nil, "--database-url", address)
 	if m := second.as("alice").me(t); m.ID != alice {
 		t.Errorf("alice was %s and is %s", alice, m.ID)
 	}
 	second.stop(t)
-	// Another search_path hides no mark.
+	// No search_path hides the mark.
 	if _, err := conn.Exec(t.Context(), `create schema elsewhere`); err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +110,7 @@ func TestDevTakesNoDatabaseThatIsNeitherEmptyNorItsOwn(t *testing.T) {
 	}
 }
 
-// Whichever comes first to an empty database has it; never both.
+// The first one on an empty database gets it; never both.
 func TestServeAndDevAtOnceDoNotShareADatabase(t *testing.T) {
 	t.Parallel()
 	address, _ := emptyDatabase(t)
@@ -123,7 +123,7 @@ func TestServeAndDevAtOnceDoNotShareADatabase(t *testing.T) {
 	}
 }
 
-// keysOf are the names in the key lines, in their order.
+// keysOf returns the names in the key lines, in order.
 func keysOf(p *process) (names []string) {
 	for line := range strings.Lines(p.stdout.String()) {
 		if word := strings.Fields(line); len(word) == 3 && word[0] == "key" {
@@ -147,7 +147,7 @@ func TestDevHasTenPeopleAndMoreWithKeysWhenAsked(t *testing.T) {
 		Items []struct{ Name string }
 	}
 	first.as("ada").get(t, "/v1/admin/users").want(t, http.StatusOK).into(t, &users)
-	if len(users.Items) != 4 { // the others have an account once they sign in
+	if len(users.Items) != 4 { // the others get an account at sign-in
 		t.Errorf("at first there are %+v", users.Items)
 	}
 	for _, who := range []string{"alice", "bob", "mona", "ada", "carol", "dave", "erin", "frank", "grace", "heidi"} {
@@ -181,7 +181,7 @@ func TestDevHasTenPeopleAndMoreWithKeysWhenAsked(t *testing.T) {
 	}
 	p.stop(t)
 
-	// A start that prints no key of carol's ends the one that the last start printed.
+	// A start that prints no key for carol revokes the previous one.
 	third := startDev(t, data, nil)
 	plainClient(third.url, carols).get(t, "/v1/me").wantUnauthorized(t)
 	for _, bad := range []string{"Ivan", "a b", "dev:ada", "../x", strings.Repeat("x", 40)} {
@@ -192,8 +192,7 @@ func TestDevHasTenPeopleAndMoreWithKeysWhenAsked(t *testing.T) {
 	}
 }
 
-// A page elsewhere whose name is made to lead to this machine gets nothing (DNS rebinding), neither of noted
-// nor of its provider.
+// A page elsewhere that points its name to this machine (DNS rebinding) gets nothing from noted or its provider.
 func TestDevAnswers421ForAHostThatIsNotItsOwn(t *testing.T) {
 	t.Parallel()
 	d := startDev(t, publicFolder(t, nil), nil, "--empty")
@@ -283,7 +282,7 @@ func TestTokenPrintsTheSessionsTokenForAScript(t *testing.T) {
 	if m := plainClient(d.url, strings.TrimSpace(out)).me(t); m.Name != "alice" || m.Via != "session" {
 		t.Errorf("the token is of %+v", m)
 	}
-	// What NOTED_TOKEN holds is another matter.
+	// NOTED_TOKEN is another matter.
 	other := laptop{l.home, []string{"NOTED_TOKEN=" + d.keys["bob"]}}
 	if got := other.want(t, "token", "--server", d.url); got != out {
 		t.Errorf("with NOTED_TOKEN it prints %q", got)
@@ -297,10 +296,10 @@ func TestTokenPrintsTheSessionsTokenForAScript(t *testing.T) {
 	}
 }
 
-// terminal runs a command whose standard output is a terminal, and tells whether it was refused for that.
+// terminal runs a command with a terminal as standard output, and reports whether it was refused for that.
 func terminal(t *testing.T, l laptop, server string, args ...string) (refused bool) {
 	t.Helper()
-	// script(1) runs a command in a terminal of its own.
+	// script(1) runs a command in its own terminal.
 	c := command{args: append(args, "--server", server), dir: l.home, env: l.env}
 	file := filepath.Join(t.TempDir(), "typescript")
 	c.wrapper = []string{"sh", "-c", `exec script -qec "$(printf '%s ' "$@")" "$0" </dev/null`, file}

@@ -12,8 +12,8 @@ import (
 
 var shellBlock = regexp.MustCompile("(?s)```sh\n(.*?)```")
 
-// TestTheDocumentedOrganizationsCanBeSetUpByCurl runs docs/organizations.md on `noted dev`, block after
-// block, as a newcomer does who has nothing else.
+// TestTheDocumentedOrganizationsCanBeSetUpByCurl runs docs/organizations.md on `noted dev`, block by block, as a
+// newcomer would.
 func TestTheDocumentedOrganizationsCanBeSetUpByCurl(t *testing.T) {
 	t.Parallel()
 	for _, program := range []string{"bash", "curl", "jq"} {

@@ -10,12 +10,12 @@ import (
 	"noted/internal/localpg/pgtest"
 )
 
-// chooses presses somebody's button at the dev provider.
+// chooses clicks somebody's button at the dev provider.
 func chooses(person string) chromedp.Action[chromedp.Void] {
 	return click(`button[name=person][value=` + person + `]`)
 }
 
-// The pages' scripts and forms under their own content security policy, as a browser sees them.
+// The pages' scripts and forms run under their own content security policy, in a browser.
 func TestPagesInABrowser(t *testing.T) {
 	t.Parallel()
 	open := chromium(t)
@@ -49,7 +49,7 @@ func TestPagesInABrowser(t *testing.T) {
 			address, text := w.page()
 			t.Errorf("she has %+v; at %s she sees %q", got, address, text)
 		}
-		// It is her who comes by the other sign-in.
+		// The other sign-in is hers.
 		other := open(t)
 		other.browse(t, chromedp.Navigate(s.public+"/"), click(`a[href*="provider=corp"]`), chooses("ada"), shows(`form[action="/auth/logout"]`))
 		if m := plainClient(s.direct, s.sessionOf(t, other)).me(t); m.ID != first.ID {
@@ -102,7 +102,7 @@ func TestPagesInABrowser(t *testing.T) {
 		if _, text := bob.page(); !strings.Contains(text, "does not count") || strings.Contains(text, "Join") {
 			t.Errorf("the second time the page says %q", text)
 		}
-		// Without a token there is nothing to join, nor to sign in for.
+		// Without a token there is nothing to join or sign in for.
 		stranger := open(t)
 		stranger.browse(t, chromedp.Navigate(s.public+"/invitation"), shows(`#says:not(:empty)`))
 		if _, text := stranger.page(); !strings.Contains(text, "holds no invitation") || strings.Contains(text, "Sign in") {

@@ -13,10 +13,10 @@ import (
 	"noted/internal/localpg/pgtest"
 )
 
-// seenWithin is what docs/policy.md promises, with room for a busy machine.
+// seenWithin is docs/policy.md's promise, with room for a busy machine.
 const seenWithin = 15 * time.Second
 
-// The walk of docs/policy.md: a colleague becomes a moderator on a running server.
+// The example of docs/policy.md: a colleague becomes a moderator on a running server.
 func TestAColleagueIsMadeAModeratorWithoutARestart(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, pgtest.URL(t), "")
@@ -32,7 +32,7 @@ func TestAColleagueIsMadeAModeratorWithoutARestart(t *testing.T) {
 	note := ada.write(t, "ada's note")
 	alice.get(t, "/v1/notes/"+note.ID).want(t, http.StatusNotFound)
 
-	// A typo is caught with its place, before it is in force and after.
+	// A typo is reported with its place, before it is in force and after.
 	typo := writeFile(t, s.dir, "next.csv", string(before)+"g, corp:alice, modertor\n")
 	code, check := run(t, command{args: []string{"policy", "check", "--policy", typo}})
 	if text := check.stderr.String(); code != 1 || !strings.Contains(text, "next.csv:143:16: ") || !strings.Contains(text, `no line defines the role "modertor"; write moderator`) {
@@ -54,7 +54,7 @@ func TestAColleagueIsMadeAModeratorWithoutARestart(t *testing.T) {
 		t.Errorf("alice is %v", got)
 	}
 
-	// The right line: what it means, and then it counts. Written in place this time.
+	// The right line: first its meaning, then it counts. This time it is written in place.
 	next := writeFile(t, s.dir, "next.csv", string(before)+"g, corp:alice, moderator\n")
 	old := writeFile(t, s.dir, "old.csv", string(before))
 	code, diff := run(t, command{args: []string{"policy", "diff", old, next}})
@@ -69,7 +69,7 @@ func TestAColleagueIsMadeAModeratorWithoutARestart(t *testing.T) {
 	}
 	alice.get(t, "/v1/notes/"+note.ID).want(t, http.StatusOK)
 
-	// What she still may not do, asked in the words of the refusal.
+	// What she still may not do, in the words of the refusal.
 	var forbidden struct{ Permission string }
 	alice.do(t, http.MethodDelete, "/v1/notes/"+note.ID, nil).want(t, http.StatusForbidden).into(t, &forbidden)
 	code, explained := run(t, command{args: []string{"policy", "explain", "--policy", live, "corp:alice", forbidden.Permission}})
@@ -77,10 +77,10 @@ func TestAColleagueIsMadeAModeratorWithoutARestart(t *testing.T) {
 		t.Errorf("exit code %d, %s", code, text)
 	}
 
-	// A signal loads it too, and says so.
+	// A signal reloads it too, and says so.
 	p.signal(syscall.SIGHUP)
 	p.await(t, seenWithin, "the signal", func() bool { return strings.Contains(p.stderr.String(), "loaded again and is the same") })
-	// A file that is gone is no reason to take the shipped one.
+	// If a file is gone, the shipped one does not replace it.
 	if err := os.Remove(live); err != nil {
 		t.Fatal(err)
 	}
@@ -88,13 +88,13 @@ func TestAColleagueIsMadeAModeratorWithoutARestart(t *testing.T) {
 	if got := alice.me(t).Roles; !slices.Equal(got, []string{"moderator", "user"}) {
 		t.Errorf("alice is %v", got)
 	}
-	// Without an admin it does not count either.
+	// A policy without an admin does not count either.
 	writeFile(t, s.dir, "with-ada.csv", shipped(t, "policy.csv"))
 	p.await(t, seenWithin, "an admin is missed", func() bool {
 		text := refused()
 		return text != nil && strings.Contains(*text, "no g line makes anybody an admin")
 	})
-	// Nor with one who cannot sign in here.
+	// Nor one whose admin cannot sign in here.
 	writeFile(t, s.dir, "with-ada.csv", shipped(t, "policy.csv")+"g, ada@dev.example, admin\n")
 	p.await(t, seenWithin, "an admin who can sign in is missed", func() bool {
 		text := refused()
@@ -106,7 +106,7 @@ func TestAColleagueIsMadeAModeratorWithoutARestart(t *testing.T) {
 	p.stop(t)
 }
 
-// noted dev takes up a policy.csv that appears where it was started, and its people keep their roles.
+// noted dev loads a policy.csv that appears in its folder, and its people keep their roles.
 func TestDevTakesUpAPolicyThatIsWrittenBesideIt(t *testing.T) {
 	t.Parallel()
 	dir := publicFolder(t, nil)

@@ -25,8 +25,8 @@ var noted string
 
 func TestMain(m *testing.M) { os.Exit(build(m)) }
 
-// build makes the binary once for all tests, in a folder that every user of the machine may read: some tests
-// run it as another user.
+// build makes the binary once for all tests, in a folder that every user may read: some tests run it as another
+// user.
 func build(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "noted-e2e-bin-")
 	if err == nil {
@@ -46,21 +46,21 @@ func build(m *testing.M) int {
 }
 
 const (
-	// startLimit, exitLimit and settleLimit are generous, since the tests share two cores with others: they
-	// bound a hang and measure nothing.
+	// startLimit, exitLimit and settleLimit are generous, since the tests share two cores: they bound a hang and
+	// measure nothing.
 	startLimit  = time.Minute
 	exitLimit   = 30 * time.Second
 	settleLimit = 10 * time.Second
-	// lifeLimit ends a process that a test forgot.
+	// lifeLimit ends a forgotten process.
 	lifeLimit = 4 * time.Minute
 )
 
-// command says how to run the binary. Nothing of the test's own environment is passed on but PATH: a
-// NOTED_… variable of the developer must not change a test.
+// command says how to run the binary. It passes on only PATH of the test's environment: a developer's NOTED_…
+// variable must not change a test.
 type command struct {
 	binary  string // noted if empty
 	args    []string
-	env     []string            // beside PATH and HOME
+	env     []string            // besides PATH and HOME
 	dir     string              // its working folder; empty: a fresh one
 	as      *syscall.Credential // nil: the test's own user
 	wrapper []string            // a command line that runs the binary
@@ -71,10 +71,10 @@ type process struct {
 	cmd            *exec.Cmd
 	stdout, stderr output
 	done           chan struct{}
-	err            error // how it ended; to be read after done
+	err            error // how it ended; read it after done
 }
 
-// output keeps what a process prints.
+// output keeps a process's output.
 type output struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -92,8 +92,7 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-// start runs the binary. At the end of the test it is stopped, and whatever the test was about, it must have
-// met neither a data race nor a panic.
+// start runs the binary. At the end of the test it is stopped, and it must never have had a data race or a panic.
 func start(t *testing.T, c command) *process {
 	t.Helper()
 	if c.dir == "" {
@@ -103,11 +102,11 @@ func start(t *testing.T, c command) *process {
 	argv := slices.Concat(c.wrapper, []string{cmp.Or(c.binary, noted)}, c.args)
 	p := &process{cmd: exec.CommandContext(ctx, argv[0], argv[1:]...), done: make(chan struct{})} //nolint:gosec // the binary just built
 	p.cmd.Dir = c.dir
-	// The race detector would wait a second at each exit.
+	// Otherwise the race detector waits a second at each exit.
 	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + c.dir, "GORACE=atexit_sleep_ms=50"}, c.env...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.as}
-	// Whatever inherits its output must not keep Wait waiting.
+	// Processes that inherit its output must not block Wait.
 	p.cmd.WaitDelay = 5 * time.Second
 	if err := p.cmd.Start(); err != nil {
 		cancel()
@@ -145,7 +144,7 @@ func run(t *testing.T, c command) (code int, p *process) {
 	return p.exit(t), p
 }
 
-// signal is lost on a process that has ended, which is no error.
+// signal does nothing if the process has ended.
 func (p *process) signal(s os.Signal) { _ = p.cmd.Process.Signal(s) }
 
 func (p *process) ended() bool {
@@ -179,7 +178,7 @@ func (p *process) exit(t *testing.T) int {
 	return p.cmd.ProcessState.ExitCode()
 }
 
-// stop ends it as an operator does.
+// stop ends it like an operator.
 func (p *process) stop(t *testing.T) {
 	t.Helper()
 	p.signal(syscall.SIGTERM)
@@ -188,7 +187,7 @@ func (p *process) stop(t *testing.T) {
 	}
 }
 
-// await polls until ok, and fails when the process ends or the limit is reached before.
+// await polls until ok. It fails if the process ends or the limit is reached first.
 func (p *process) await(t *testing.T, limit time.Duration, what string, ok func() bool) {
 	t.Helper()
 	eventually(t, limit, what, func() bool {
@@ -212,8 +211,8 @@ func eventually(t *testing.T, limit time.Duration, what string, ok func() bool) 
 	}
 }
 
-// publicFolder is a folder of the test's own that other accounts can reach, unlike those of t.TempDir: run by
-// root, noted runs PostgreSQL as another user. It belongs to as.
+// publicFolder makes a folder that other accounts can reach, unlike those of t.TempDir: if root runs noted,
+// PostgreSQL runs as another user. The folder belongs to as.
 func publicFolder(t *testing.T, as *syscall.Credential) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "noted-e2e-")
@@ -234,7 +233,7 @@ func publicFolder(t *testing.T, as *syscall.Credential) string {
 	return dir
 }
 
-// missing skips the test because the machine has not got what it needs, unless NOTED_TEST_REQUIRE asks for it.
+// missing skips the test because the machine lacks something, unless NOTED_TEST_REQUIRE demands it.
 func missing(t *testing.T, what, why string) {
 	t.Helper()
 	if slices.Contains(strings.Split(os.Getenv("NOTED_TEST_REQUIRE"), ","), what) {
@@ -243,7 +242,7 @@ func missing(t *testing.T, what, why string) {
 	t.Skipf("%s: %s", what, why)
 }
 
-// ordinaryUser is whom to run as to be no root: nobody for a test that root runs, else the test's own user.
+// ordinaryUser returns a user who is not root: nobody if root runs the test, else the test's own user.
 func ordinaryUser(t *testing.T) *syscall.Credential {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -268,11 +267,11 @@ type running struct {
 	root    bool
 }
 
-// rootUID finds root among the real, effective, saved and file system user of a process (proc_pid_status(5)).
+// rootUID finds root in a process's real, effective, saved and file system user (proc_pid_status(5)).
 var rootUID = regexp.MustCompile(`(?m)^Uid:.*\t0\b`)
 
-// clusterProcesses are those that work on the cluster of a data folder of `noted dev`: PostgreSQL and what
-// guards it. The cluster is in the folder, or where the file place in it says.
+// clusterProcesses returns the processes on the cluster of a `noted dev` data folder: PostgreSQL and its guard.
+// The cluster is in the folder, or where its file place says.
 func clusterProcesses(t *testing.T, data string) []running {
 	t.Helper()
 	clusters := []string{filepath.Join(data, "pg")}
@@ -290,11 +289,11 @@ func clusterProcesses(t *testing.T, data string) []running {
 			continue
 		}
 		proc := filepath.Join("/proc", entry.Name())
-		// A process may end between two looks; then it is none of those that are left.
+		// A process may end between two looks; then it is not left over.
 		raw, _ := os.ReadFile(filepath.Join(proc, "cmdline")) //nolint:gosec // in /proc
 		line := strings.TrimSpace(strings.ReplaceAll(string(raw), "\x00", " "))
 		folder, _ := os.Readlink(filepath.Join(proc, "cwd"))
-		// PostgreSQL's own children write over their command lines, but stay in the folder.
+		// PostgreSQL's children overwrite their command lines, but stay in the folder.
 		if !slices.ContainsFunc(clusters, func(c string) bool { return strings.Contains(line, c) || folder == c }) {
 			continue
 		}

@@ -33,12 +33,12 @@ const (
 	forgedAddress = "203.0.113.66"
 )
 
-// site is what an operator sets up round `noted serve`: a database, a provider, a proxy that ends TLS, and the
-// files. The binary is started by serve, as often as the test likes.
+// site is an operator's setup for `noted serve`: a database, a provider, a proxy that ends TLS, and the files.
+// serve starts the binary, as often as the test likes.
 type site struct {
 	dir      string
 	config   string // noted.yaml
-	direct   string // where noted listens: what the proxy talks to
+	direct   string // where noted listens, for the proxy
 	metrics  string
 	public   string // public_url
 	tls      *tls.Config
@@ -77,8 +77,8 @@ providers:
 }
 
 // startProxy ends TLS at the public address. Like nginx with $proxy_add_x_forwarded_for it appends its client's
-// address to what that client sent, and it passes its own Host on, not the browser's: the two settings under
-// which a server that believes too much is found out.
+// address to the header, and it sends its own Host, not the browser's. These two settings expose a server that
+// trusts too much.
 func (s *site) startProxy(t *testing.T) {
 	t.Helper()
 	target, err := url.Parse(s.direct)
@@ -127,7 +127,7 @@ func (s *site) serve(t *testing.T, env []string, flags ...string) *process {
 	return s.serveWith(t, noted, env, flags...)
 }
 
-// serveWith is serve of a binary that was built in another way.
+// serveWith is serve with another build of the binary.
 func (s *site) serveWith(t *testing.T, binary string, env []string, flags ...string) *process {
 	t.Helper()
 	p := start(t, command{binary: binary, args: append([]string{"serve", "--config", s.config}, flags...), env: env, dir: s.dir})
@@ -154,7 +154,7 @@ func writeFile(t *testing.T, dir, name, text string) string {
 	return path
 }
 
-// shipped is one of the files at the top of the repository.
+// shipped returns one of the files at the top of the repository.
 func shipped(t *testing.T, name string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join("..", name)) //nolint:gosec // ours
@@ -229,7 +229,7 @@ func TestServeKeepsNotesFromTheirCreationToTheDeadZone(t *testing.T) {
 	ada.get(t, "/v1/deadzone/"+n.ID).want(t, http.StatusNotFound)
 }
 
-// auditItem is what the tests look at of an audit row.
+// auditItem is what the tests use of an audit row.
 type auditItem struct {
 	Action    string `json:"action"`
 	IP        string `json:"ip"`
@@ -246,7 +246,7 @@ func TestServeRecordsTheAddressThatItsProxySawAndNoForgedOne(t *testing.T) {
 	ada := s.browser(t)
 	session := ada.signIn(t, "/auth/login?login_hint=ada", sessionCookie)
 
-	// A caller that goes round the proxy is its own address, whatever it says.
+	// A caller that bypasses the proxy has its own address, whatever it claims.
 	round := newBrowser(t, s.direct, nil, http.Header{"X-Forwarded-For": {forgedAddress}})
 	round.token = session
 	round.do(t, http.MethodPost, "/v1/keys", map[string]string{"name": "round the proxy"}).want(t, http.StatusCreated)
@@ -371,7 +371,7 @@ func TestServeAnswersEveryFailedAuthenticationAlikeAndLate(t *testing.T) {
 		}
 	}
 
-	// A request with no credential learns nothing, and need not wait. The fastest of a few: the machine may be busy.
+	// A request without a credential learns nothing, so it need not wait. Take the fastest: the machine may be busy.
 	fastest := time.Hour
 	for range 10 {
 		a := c.get(t, "/v1/me")
@@ -384,7 +384,7 @@ func TestServeAnswersEveryFailedAuthenticationAlikeAndLate(t *testing.T) {
 }
 
 func TestServeIsNotReadyWhileItFinishesRequestsAfterSIGTERM(t *testing.T) {
-	const floor = 3 * time.Second // a request that is under way for certain
+	const floor = 3 * time.Second // so that the request is surely under way
 	s := newSite(t, pgtest.URL(t), "auth_failure_floor: "+floor.String()+"\n")
 	p := s.serve(t, nil)
 	c := plainClient(s.direct, "")
@@ -420,7 +420,7 @@ func TestServeLogsJSONWithRequestIDsAndNoSecrets(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, pgtest.URL(t), "log_level: debug\n")
 	p := s.serve(t, nil)
-	// The ID token passes through the provider, which the test is.
+	// The ID token passes through the test's provider.
 	var tokens []string
 	var mu sync.Mutex
 	s.provider.SetLie(devidp.Lie{IDToken: func(signed string) string {
@@ -439,7 +439,7 @@ func TestServeLogsJSONWithRequestIDsAndNoSecrets(t *testing.T) {
 	broken := key.Secret[:len(key.Secret)-1]
 	plainClient(s.direct, broken).get(t, "/v1/me").wantUnauthorized(t)
 	plainClient(s.direct, session+"1").get(t, "/v1/me").wantUnauthorized(t)
-	// Provider and browser go wrong in the ways that put codes and tokens into error messages.
+	// Make provider and browser fail in the ways that put codes and tokens into error messages.
 	s.provider.SetLie(devidp.Lie{IDToken: func(signed string) string {
 		mu.Lock()
 		defer mu.Unlock()
@@ -531,7 +531,7 @@ func TestServeSaysThatADeadDatabaseIsAwayAndComesBackWithIt(t *testing.T) {
 	data := publicFolder(t, nil)
 	t.Cleanup(func() { removePlace(t, data) })
 	postgres := startPostgres(t, data)
-	// Each start of localpg has a socket folder of its own. A link to it is an address that stays.
+	// Each start of localpg has its own socket folder. A link to it is a stable address.
 	link := filepath.Join(publicFolder(t, nil), "socket")
 	point(t, link, postgres)
 	s := newSite(t, "postgres:///postgres?host="+url.QueryEscape(link)+"&port=5432&user=noted&sslmode=disable", "")
@@ -542,7 +542,7 @@ func TestServeSaysThatADeadDatabaseIsAwayAndComesBackWithIt(t *testing.T) {
 	var key struct{ Secret string }
 	ada.do(t, http.MethodPost, "/v1/keys", map[string]string{"name": "a key"}).want(t, http.StatusCreated).into(t, &key)
 
-	// Meanwhile somebody goes on working: they may be told that the database is away, and nothing else.
+	// Meanwhile somebody works on: they may see that the database is away, but no other failure.
 	ctx, cancel := context.WithCancel(t.Context())
 	var working sync.WaitGroup
 	var mu sync.Mutex
@@ -611,7 +611,7 @@ func startPostgres(t *testing.T, data string) *localpg.Server {
 	return postgres
 }
 
-// point makes the link lead to the server's socket folder.
+// point makes the link point to the server's socket folder.
 func point(t *testing.T, link string, postgres *localpg.Server) {
 	t.Helper()
 	address, err := url.Parse(postgres.URL("postgres"))

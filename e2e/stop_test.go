@@ -16,7 +16,7 @@ import (
 	"noted/internal/localpg/pgtest"
 )
 
-// A database that stands still must not keep the server from ending, nor leave those who wait with no answer.
+// A frozen database must neither keep the server from ending nor leave waiting clients without an answer.
 func TestServeEndsInTimeWhileItsDatabaseIsFrozen(t *testing.T) {
 	const grace, more = 3 * time.Second, 5 * time.Second
 	data := publicFolder(t, nil)
@@ -27,7 +27,7 @@ func TestServeEndsInTimeWhileItsDatabaseIsFrozen(t *testing.T) {
 	session := s.browser(t).signIn(t, "/auth/login?login_hint=ada", sessionCookie)
 	ada := plainClient(s.direct, session)
 	kept := ada.write(t, "written before")
-	// The pool has some connections to say goodbye to.
+	// Give the pool some connections to close.
 	var busy sync.WaitGroup
 	for range 20 {
 		busy.Go(func() { _, _ = ada.try(t.Context(), http.MethodGet, "/v1/notes/"+kept.ID, nil) })
@@ -62,7 +62,7 @@ func TestServeEndsInTimeWhileItsDatabaseIsFrozen(t *testing.T) {
 			}
 		})
 	}
-	// One sends its body, slowly, and is told too.
+	// One sends its body slowly, and is told too.
 	conn := hang(t, s.direct, session)
 	answered := make(chan string, 1)
 	go func() {
@@ -110,7 +110,7 @@ func signalAll(processes []running, signal syscall.Signal) {
 	}
 }
 
-// A client that keeps its connection is told that it ends before it is closed, and so loses no request.
+// A client with a kept connection is told of its end before it closes, and so loses no request.
 func TestServeDrainsWithoutCuttingAnybodyOff(t *testing.T) {
 	s := newSite(t, pgtest.URL(t), "")
 	p := s.serve(t, nil)

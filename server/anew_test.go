@@ -17,7 +17,7 @@ import (
 	"noted/server/servertest"
 )
 
-// nobodyWrites is a policy under which everybody reads what they could before, and nothing more.
+// nobodyWrites is a policy that lets everybody read what they could before, and do nothing more.
 const nobodyWrites = `p, user, self, read
 p, user, note:own, read
 p, moderator, note:any, read
@@ -45,7 +45,7 @@ p, key-admin, invitation, read
 g, dev:ada, admin
 `
 
-// written is everything that operations write, but for uses and failures that are noted by the way.
+// written is everything that operations write, except uses and failures noted in passing.
 const written = `
 	select md5(concat(
 		(select string_agg(x::text, ' ' order by id) from notes x), (select string_agg(x::text, ' ' order by id) from notebooks x),
@@ -56,17 +56,17 @@ const written = `
 		(select string_agg(concat(id, locked_at), ' ' order by id) from users), (select string_agg(concat(session_id, state_hash, confirm_hash), ' ' order by session_id) from links),
 		(select string_agg(concat(user_code, decided_at), ' ' order by user_code) from device_logins)))`
 
-// writeWorld is what a request to write may be about, all of it ada's, who may do everything.
+// writeWorld holds what write requests need, all of it ada's, who may do everything.
 type writeWorld struct {
 	env                 *servertest.Env
 	ada, alice          string // sessions
-	key                 string // ada's, as wide as can be
+	key                 string // ada's, with the widest role
 	keyID               string
 	note, dead, orgNote string
 	org, notebook       string
 	member, carol       string // users
 	orgKey, invitation  string
-	session, identity   string // others of ada's
+	session, identity   string // more of ada's
 	accepts, user       string
 }
 
@@ -103,7 +103,7 @@ func newWriteWorld(t *testing.T, env *servertest.Env) *writeWorld {
 	return w
 }
 
-// startDevice begins a device login and returns its code.
+// startDevice starts a device login and returns its code.
 func (w *writeWorld) startDevice(t *testing.T) string {
 	t.Helper()
 	var device struct {
@@ -113,7 +113,7 @@ func (w *writeWorld) startDevice(t *testing.T) string {
 	return device.Code
 }
 
-// prepareLink is a link that ada's session has begun and the provider has confirmed.
+// prepareLink prepares a link that ada's session has begun and the provider has confirmed.
 func (w *writeWorld) prepareLink(t *testing.T) (code string) {
 	t.Helper()
 	code = uuid.NewString()
@@ -125,9 +125,9 @@ func (w *writeWorld) prepareLink(t *testing.T) (code string) {
 	return code
 }
 
-// writes are a request for each operation that writes; byKey tells whether a key may do it too.
+// writes are a request for each operation that writes; byKey is true if a key may do it too.
 var writes = map[string]struct {
-	path  func(*writeWorld) string // what stands for the ids
+	path  func(*writeWorld) string // the values of the ids
 	body  func(*testing.T, *writeWorld) string
 	byKey bool
 }{
@@ -168,15 +168,15 @@ var writes = map[string]struct {
 	"POST /auth/device/confirm":                          {nil, func(t *testing.T, w *writeWorld) string { return "decision=approve&user_code=" + w.startDevice(t) }, false},
 	"POST /auth/link/confirm":                            {nil, func(t *testing.T, w *writeWorld) string { return "code=" + w.prepareLink(t) }, false},
 	"POST /invitation":                                   {nil, func(_ *testing.T, w *writeWorld) string { return "join=&token=" + w.accepts }, false},
-	"POST /v1/admin/explain":                             {nil, nil, false}, // asks alone
+	"POST /v1/admin/explain":                             {nil, nil, false}, // only asks
 }
 
 func say(body string) func(*testing.T, *writeWorld) string {
 	return func(*testing.T, *writeWorld) string { return body }
 }
 
-// Every operation that writes decides on its caller once more, in the transaction that writes: what
-// they lost since the request came, they have lost, their role in an organization too. The test holds the rows that the confirmation
+// Every operation that writes decides on its caller again, in its transaction. What callers lost since the request
+// came, including a role in an organization, no longer counts. The test locks the rows that the confirmation
 // shares, takes something from the caller meanwhile, and lets go.
 func TestWhoLosesARoleOrTheCredentialWhileTheirRequestWaitsWritesNothing(t *testing.T) {
 	t.Parallel()
@@ -192,7 +192,7 @@ func TestWhoLosesARoleOrTheCredentialWhileTheirRequestWaitsWritesNothing(t *test
 		"nothing": {func(*testing.T, *writeWorld, pgx.Tx) {}, []int{200, 201, 204, 303}, []bool{false, true}},
 		"roles, by a reload": {func(*testing.T, *writeWorld, pgx.Tx) {
 			source.set(nobodyWrites)
-			// The reload is done when somebody sees its policy.
+			// The reload is done when a request sees the new policy.
 			eventually(t, "the reload", func() bool {
 				return env.Do(t, http.MethodGet, "/v1/notes", stranger, nil).Status == http.StatusForbidden
 			})
@@ -267,7 +267,7 @@ func TestWhoLosesARoleOrTheCredentialWhileTheirRequestWaitsWritesNothing(t *test
 					if !slices.Contains(loss.status, a.Status) {
 						t.Errorf("%s: %d %.300s", what, a.Status, a.Body)
 					}
-					// Unlocking who is not locked writes nothing.
+					// Unlocking an unlocked user writes nothing.
 					if changes := name == "nothing" && route != "POST /v1/admin/users/{id}/unlock"; changes != (before != after) {
 						t.Errorf("%s: %d, something was written: %t", what, a.Status, before != after)
 					}
@@ -284,8 +284,8 @@ func mustExec(t *testing.T, tx pgx.Tx, sql string, args ...any) {
 	}
 }
 
-// whileConfirming sends a request, waits until it waits for the rows of a table that the confirmation
-// of its caller locks, does something meanwhile, and returns the answer.
+// whileConfirming sends a request, waits until it waits for the rows of a table that its confirmation locks, runs
+// meanwhile, and returns the answer.
 func whileConfirming(t *testing.T, env *servertest.Env, table string, send func() servertest.Answer, meanwhile func(pgx.Tx)) servertest.Answer {
 	t.Helper()
 	tx, err := env.Pool.Begin(t.Context())
@@ -324,7 +324,7 @@ func whileConfirming(t *testing.T, env *servertest.Env, table string, send func(
 	return <-done
 }
 
-// A name in the policy that is lost, however, is lost for what waits too.
+// A lost name in the policy counts for waiting requests too.
 func TestWhoLosesTheNameOfTheirRoleWhileTheirRequestWaitsWritesNothing(t *testing.T) {
 	t.Parallel()
 	env := servertest.New(t, withPolicy(t, "g, carol@dev.example, moderator", "g, group:dev:mods, moderator", "g, dev:second, moderator"))
@@ -369,7 +369,7 @@ func TestWhoLosesTheNameOfTheirRoleWhileTheirRequestWaitsWritesNothing(t *testin
 	}
 }
 
-// The secret that was presented is confirmed, and no other of the same key.
+// The presented secret is confirmed, not another one of the same key.
 func TestASecretThatIsRotatedOutWhileItsRequestWaitsWritesNothing(t *testing.T) {
 	t.Parallel()
 	env := servertest.New(t)
@@ -401,7 +401,7 @@ func TestASecretThatIsRotatedOutWhileItsRequestWaitsWritesNothing(t *testing.T) 
 		rotate("1h")
 		checkStatus(t, "in its overlap", finish(), http.StatusCreated, "")
 
-		// The rotation is under way when the secret is confirmed.
+		// The rotation is under way while the secret is confirmed.
 		a := whileConfirming(t, env, "keys", func() servertest.Answer {
 			return env.Do(t, http.MethodPost, "/v1/notes", next.Secret, note)
 		}, func(tx pgx.Tx) {
@@ -416,13 +416,13 @@ func TestASecretThatIsRotatedOutWhileItsRequestWaitsWritesNothing(t *testing.T) 
 	}
 }
 
-// A key whose owner stays away stops, and so does what it had begun.
+// A key whose owner stays away stops, and so does everything it had started.
 func TestAKeyThatExpiresOrWhoseOwnerStaysAwayWhileItsRequestWaitsWritesNothing(t *testing.T) {
 	t.Parallel()
 	env := servertest.New(t)
 	alice := env.SignIn(t, "alice")
 	id, key := env.NewKey(t, alice, "key-writer")
-	me(t, env, key) // its use is noted, once a minute, which would wait too
+	me(t, env, key) // note its use now (once a minute); that would wait too
 	for name, one := range map[string]struct{ table, sql string }{
 		"expired": {"keys", `update key_secrets set created_at = now() - interval '2 days', expires_at = now() - interval '1 second' where key_id = $1`},
 		"absent":  {"users", `update users set last_sign_in_at = now() - interval '91 days' where id = (select user_id from keys where id = $1)`},
@@ -434,14 +434,14 @@ func TestAKeyThatExpiresOrWhoseOwnerStaysAwayWhileItsRequestWaitsWritesNothing(t
 		env.Exec(t, `update key_secrets set expires_at = now() + interval '1 day'`)
 		env.SignIn(t, "alice")
 	}
-	// A session that was left alone, likewise.
+	// The same for an abandoned session.
 	a := whileConfirming(t, env, "users", func() servertest.Answer {
 		return env.Do(t, http.MethodPost, "/v1/notes", alice, `{"title":"late","body":"b"}`)
 	}, func(tx pgx.Tx) { mustExec(t, tx, `update sessions set last_used_at = now() - interval '25 hours'`) })
 	checkStatus(t, "an idle session", a, http.StatusUnauthorized, "")
 }
 
-// Two who end each other, at once, wait for one another's locks in one order.
+// Two who end each other at once take the locks in the same order.
 func TestWhoEndsEachOtherAtOnceIsNoDeadlock(t *testing.T) {
 	t.Parallel()
 	env := servertest.New(t, withPolicy(t, "g, dev:carol, admin"))

@@ -15,7 +15,7 @@ var drawArchitecture = flag.Bool("architecture.draw", false, "write docs/archite
 
 const architecture = "../docs/architecture.svg"
 
-// The picture in docs/architecture.md is drawn from the imports. It is never edited:
+// The picture in docs/architecture.md is drawn from the imports. Never edit it; run
 //
 //	go test ./server -run TestThePictureShowsTheImports -architecture.draw
 func TestThePictureShowsTheImports(t *testing.T) {
@@ -50,7 +50,7 @@ const (
 	boxLeft, boxWidth, boxHeight = 270, 640, 54
 	boxGap, margin               = 26, 12
 	groundColumns                = 4
-	arcSpread                    = 32 // how much farther out an arc reaches for each storey that it passes by
+	arcSpread                    = 32 // how much farther out an arc goes for each storey that it passes
 )
 
 // box is a room of the picture.
@@ -59,8 +59,8 @@ type box struct {
 	top int
 }
 
-// draw makes the picture: the rooms from the roof down, an arc for each import of one by another, and in each box what
-// of internal/ it imports. An import that runs down is an arc on the left, one that runs up a red one on the right.
+// draw makes the picture: the rooms from the roof down, an arc for each import between them, and in each box its
+// imports from internal/. Downward imports are arcs on the left, upward ones red arcs on the right.
 func draw(packages []listed) []byte {
 	var rooms []box
 	var ground []listed
@@ -99,7 +99,7 @@ path { fill: none; stroke-width: 1.4 }
 </defs>
 `, width, height)
 	for to := range rooms {
-		var above []int // who imports it, the nearest last
+		var above []int // importers, the nearest last
 		for from := range rooms {
 			if slices.Contains(rooms[from].Imports, rooms[to].ImportPath) {
 				above = append(above, from)
@@ -125,7 +125,7 @@ path { fill: none; stroke-width: 1.4 }
 	return []byte(b.String())
 }
 
-// arc draws an import. The tips at a box stand one below the other, those from farther away higher.
+// arc draws an import. The tips at a box are stacked, those from farther away higher.
 func arc(b *strings.Builder, from, to box, above, below, tip, tips int) {
 	class, x, out := "down", boxLeft, -1
 	if above > below {
@@ -142,7 +142,7 @@ func inModule(importPath string) string {
 	return strings.TrimPrefix(strings.TrimPrefix(importPath, "noted/"), "internal/")
 }
 
-// purpose is the beginning of the package comment, without the package's name, as far as it fits.
+// purpose is the start of the package comment, without the package's name, as far as it fits.
 func purpose(doc string, fits int) string {
 	if words := strings.SplitN(doc, " ", 3); len(words) == 3 {
 		doc = words[2]
@@ -156,7 +156,7 @@ func purpose(doc string, fits int) string {
 	return doc
 }
 
-// stands says what of internal/ a room imports.
+// stands says what a room imports from internal/.
 func stands(p listed) string {
 	var names []string
 	for _, to := range p.Imports {

@@ -6,17 +6,16 @@ import (
 	"noted/internal/bodies"
 )
 
-// bodies is what the bodies of callers may hold. A request with a note of 1 MiB costs some four times
-// its body at its worst moment (the body, the text made of it, what goes to the database, what comes
-// back and is written), and the heap may grow to five times what lives before it is collected. So
-// they get an eighth of the memory: at most 128 MiB, which is as many notes of the largest size at
-// a time. One caller gets a quarter of it.
+// bodies bounds what callers' bodies may hold. A request with a note of 1 MiB costs about four times its body at
+// its peak (the body, the text made of it, what goes to the database, what comes back and is written), and the
+// heap may grow to five times what lives before it is collected. So bodies get an eighth of the memory, at most
+// 128 MiB: as many of the largest notes at a time. One caller gets a quarter of it.
 func (m memory) bodies() bodies.Limits {
 	together := min(max(m.limit/8, 16*mib), 128*mib)
 	return bodies.Limits{Caller: together / 4, Together: together}
 }
 
-// strangers is what the forms of the public routes may hold: hundreds at a time, which are a few KiB each.
+// strangers bounds the forms of the public routes: hundreds at a time, of a few KiB each.
 func (m memory) strangers() bodies.Limits {
 	return bodies.Limits{Caller: mib, Together: m.bodies().Together / 8}
 }

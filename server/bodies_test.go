@@ -16,14 +16,14 @@ import (
 	"noted/server/servertest"
 )
 
-// upload is a request of which the body is not complete.
+// upload is a request with an incomplete body.
 type upload struct {
 	net.Conn
 	t *testing.T
 }
 
-// begin sends a request's head and the beginning of its body. length is announced; a negative one is
-// not, and the body goes in chunks.
+// startUpload sends a request's head and the start of its body. length is announced, unless it is negative: then
+// the body is chunked.
 func startUpload(t *testing.T, env *servertest.Env, route, token string, length int, body string, headers ...string) upload {
 	t.Helper()
 	conn, err := net.DialTimeout("tcp", strings.TrimPrefix(env.URL, "http://"), 5*time.Second)
@@ -55,7 +55,7 @@ func startUpload(t *testing.T, env *servertest.Env, route, token string, length 
 	return upload{conn, t}
 }
 
-// answer waits for what the server says.
+// answer waits for the server's answer.
 func (u upload) answer() servertest.Answer {
 	u.t.Helper()
 	response, err := http.ReadResponse(bufio.NewReader(u), nil)
@@ -67,7 +67,7 @@ func (u upload) answer() servertest.Answer {
 	return servertest.Answer{Status: response.StatusCode, Header: response.Header, Body: body}
 }
 
-// metric is the value of a metric, with its labels.
+// metric returns the value of a metric, with its labels.
 func metric(t *testing.T, env *servertest.Env, name string) float64 {
 	t.Helper()
 	text := string(env.Do(t, http.MethodGet, "/metrics", "", nil).Body)
@@ -82,7 +82,7 @@ func metric(t *testing.T, env *servertest.Env, name string) float64 {
 	return value
 }
 
-// awaitHeld waits until bodies hold so many bytes.
+// awaitHeld waits until bodies hold that many bytes.
 func awaitHeld(t *testing.T, env *servertest.Env, want float64) {
 	t.Helper()
 	var held float64
@@ -125,7 +125,7 @@ func TestBodiesOfOneCallerAreBoundedAndNobodyElseWaits(t *testing.T) {
 	if a := env.Do(t, http.MethodPost, "/v1/notes", alice, map[string]string{"title": "small", "body": ""}); a.Status != http.StatusCreated {
 		t.Errorf("alice, within her share: %d %s", a.Status, a.Body)
 	}
-	// Who breaks off gives it back, and so does who stands still.
+	// Clients that break off or stall give their share back.
 	for _, u := range uploads[:2] {
 		_ = u.Close()
 	}
@@ -154,7 +154,7 @@ func TestABodyThatStandsStillOrDripsIsCutOff(t *testing.T) {
 			began := time.Now()
 			stop := make(chan struct{})
 			defer close(stop)
-			go func() { // a byte now and then is no pace
+			go func() { // a byte now and then is too slow
 				for name == "a large note" {
 					select {
 					case <-stop:
@@ -189,7 +189,7 @@ func TestABodyMayTakeItsTimeAsLongAsItArrives(t *testing.T) {
 	}
 }
 
-// The deadline of a body must not end the work that begins when the body is there.
+// The deadline of a body must not end the work that follows it.
 func TestARequestMayWorkLongerThanItsBodyMayTake(t *testing.T) {
 	t.Parallel()
 	env := servertest.New(t)
@@ -263,7 +263,7 @@ func TestFormsOfStrangersAreBoundedByTheirNetworkAndApartFromCallers(t *testing.
 	awaitHeld(t, env, 0)
 }
 
-// largestOf is a valid body of a schema as long as it may be, each character escaped, or why there is none.
+// largestOf returns the longest valid body of a schema, every character escaped, or why there is none.
 func largestOf(schema map[string]any, schemas map[string]any) (string, error) {
 	if ref, ok := schema["$ref"].(string); ok {
 		return largestOf(schemas[strings.TrimPrefix(ref, "#/components/schemas/")].(map[string]any), schemas)
@@ -315,7 +315,7 @@ func TestEveryOperationTakesTheLargestBodyThatItsSchemaAllowsAndNoMuchLargerOne(
 	org, note := env.NewOrg(t, ada, "largest"), env.NewNote(t, ada, "largest")
 	key, _ := env.NewKey(t, ada, "key-reader")
 	notebook := env.Make(t, ada, "/v1/orgs/"+org+"/notebooks", map[string]any{"name": "largest"})
-	// Targets that there are, for their bodies to be read.
+	// Use existing targets, so that bodies are read.
 	targets := strings.NewReplacer("/notes/{id}", "/notes/"+note, "/keys/{id}", "/keys/"+key, "/notebooks/{id}", "/notebooks/"+notebook, "{org}", org, "{user}", me(t, env, ada).ID)
 	var document struct {
 		Paths      map[string]map[string]map[string]any
@@ -354,7 +354,7 @@ func TestEveryOperationTakesTheLargestBodyThatItsSchemaAllowsAndNoMuchLargerOne(
 				}
 				a := env.Do(t, strings.ToUpper(method), address, ada, padded)
 				if a.Status == http.StatusNotFound && (strings.Contains(path, "{id}") || strings.Contains(path, "{user}")) {
-					continue // a member, a service's key: the target is found first
+					continue // a member, a service's key: the target comes first
 				}
 				if tooLarge := a.Status == http.StatusRequestEntityTooLarge; tooLarge != (more > 0) {
 					t.Errorf("%s: %d for %d bytes: %.300s", route, a.Status, len(padded), a.Body)

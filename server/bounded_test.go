@@ -25,10 +25,10 @@ import (
 
 // Every wait has a bound. These tests make the database, or a client, stand still, and look at everybody else.
 
-// smallPool is how many connections the servers of these tests have: as few as show what starves.
+// smallPool is the pool size in these tests: small, so that starvation shows.
 const smallPool = 8
 
-// short has a small pool and a lock_timeout that a test can wait for.
+// short sets a small pool and a lock_timeout that a test can wait for.
 func short(o *server.Options) {
 	o.Settings.DatabaseURL += fmt.Sprintf("&pool_max_conns=%d", smallPool)
 	o.Settings.LockTimeout, o.Settings.StatementTimeout = 4*time.Second, 6*time.Second
@@ -50,7 +50,7 @@ func lockTable(t *testing.T, env *servertest.Env, table string, work func()) {
 	work()
 }
 
-// stuck counts the statements that wait for a lock, by a connection that is none of the pool's.
+// stuck counts the statements that wait for a lock, over a connection outside the pool.
 func stuck(t *testing.T, env *servertest.Env) (count int) {
 	t.Helper()
 	conn, err := pgx.ConnectConfig(t.Context(), env.Pool.Config().ConnConfig)
@@ -65,7 +65,7 @@ func stuck(t *testing.T, env *servertest.Env) (count int) {
 	return count
 }
 
-// until waits for something to become true.
+// until waits for a condition.
 func until(t *testing.T, limit time.Duration, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(limit); !ok(); time.Sleep(10 * time.Millisecond) {
@@ -75,7 +75,7 @@ func until(t *testing.T, limit time.Duration, what string, ok func() bool) {
 	}
 }
 
-// checkUnavailable is how a wait that is over is answered.
+// checkUnavailable checks the answer to a wait that timed out.
 func checkUnavailable(t *testing.T, what string, a servertest.Answer) {
 	t.Helper()
 	if a.Status != http.StatusServiceUnavailable || a.Header.Get("Retry-After") == "" || a.Header.Get("Content-Type") != "application/problem+json" {
@@ -83,7 +83,7 @@ func checkUnavailable(t *testing.T, what string, a servertest.Answer) {
 	}
 }
 
-// checkServed wants 200 within a time.
+// checkServed requires 200 within a time.
 func checkServed(t *testing.T, env *servertest.Env, path, token string, within time.Duration) servertest.Answer {
 	t.Helper()
 	begun := time.Now()
@@ -132,10 +132,9 @@ func TestTableThatHangsLeavesEverythingElseServed(t *testing.T) {
 	})
 }
 
-// An operation that hangs with the table of notes and is not counted among those that may would take what is left
-// for others.
+// An operation that hangs on the notes table and is not listed as such would take connections meant for others.
 func TestNoOperationThatHangsWithNotesStarvesOthers(t *testing.T) {
-	// Longer than the probes take, so that what hangs does not end before them.
+	// Longer than the probes take, so that the hanging request outlives them.
 	w := &orgWorld{accessWorld: newAccessWorld(t, short, func(o *server.Options) {
 		o.Settings.LockTimeout, o.Settings.StatementTimeout = 8*time.Second, 12*time.Second
 	})}
@@ -172,7 +171,7 @@ func TestNoOperationThatHangsWithNotesStarvesOthers(t *testing.T) {
 			}
 		}
 		until(t, 10*time.Second, "requests hang", func() bool { return stuck(t, w.Env) >= smallPool/2 })
-		// Others that can be served are a crowd at first; what stays is what hangs.
+		// At first many that can be served are there too; what stays is hanging.
 		time.Sleep(2500 * time.Millisecond)
 		for range 5 {
 			checkServed(t, w.Env, "/v1/me", outsider, 1500*time.Millisecond)
@@ -202,7 +201,7 @@ func TestClientsThatGaveUpWhileOthersHoldThePoolAreForgotten(t *testing.T) {
 			holding.Go(func() { hang(ctx, env, alice) })
 		}
 		until(t, 5*time.Second, "notes have all that they may", func() bool { return stuck(t, env) == smallPool/2 })
-		time.Sleep(3 * time.Second) // those that found no place have their 503
+		time.Sleep(3 * time.Second) // those without a place have got their 503
 		before := runtime.NumGoroutine()
 		const many = 300
 		for range many {
@@ -232,12 +231,12 @@ func hang(ctx context.Context, env *servertest.Env, token string) {
 	}
 }
 
-// What the database cannot do now, it may in a moment. A server that takes no writes may have been demoted: the next
-// connection may lead to another.
+// What the database cannot do now may work in a moment. A read-only server may have been demoted: the next
+// connection may reach another.
 func TestDatabaseThatCannotNowIs503WithRetryAfter(t *testing.T) {
 	env := servertest.New(t)
 	alice := env.SignIn(t, "alice")
-	env.Exec(t, `create sequence refused`) // is not undone with a transaction
+	env.Exec(t, `create sequence refused`) // survives a rollback
 	for state, drops := range map[string]bool{"53100": false, "53200": false, "25006": true, "57014": false, "55P03": false} {
 		env.Exec(t, `create or replace function refuse() returns trigger language plpgsql as $$ begin
 			perform setval('refused', pg_backend_pid());
@@ -264,7 +263,7 @@ func TestDatabaseThatCannotNowIs503WithRetryAfter(t *testing.T) {
 	}
 }
 
-// A request that hangs holds the row of its caller's session; their others do not wait to note its use.
+// A hanging request holds its caller's session row; the caller's other requests do not wait to note their use.
 func TestNotingTheUseOfACredentialWaitsForNobody(t *testing.T) {
 	env := servertest.New(t)
 	session := env.SignIn(t, "alice")
@@ -281,7 +280,7 @@ func TestNotingTheUseOfACredentialWaitsForNobody(t *testing.T) {
 	checkServed(t, env, "/v1/me", key, 2*time.Second)
 }
 
-// A full disk, as PostgreSQL meets it.
+// A full disk, as PostgreSQL sees it.
 func TestFullDiskIs503AndReadsGoOn(t *testing.T) {
 	env := servertest.New(t)
 	alice := env.SignIn(t, "alice")
@@ -311,7 +310,7 @@ func TestFullDiskIs503AndReadsGoOn(t *testing.T) {
 		env.Exec(t, `alter table notes set tablespace pg_default`)
 		env.Exec(t, `drop tablespace `+space)
 	}()
-	words := make([]byte, 512<<10) // that do not compress
+	words := make([]byte, 512<<10) // incompressible
 	_, _ = rand.Read(words)
 	body := base64.StdEncoding.EncodeToString(words)
 	full := 0
@@ -328,7 +327,7 @@ func TestFullDiskIs503AndReadsGoOn(t *testing.T) {
 	checkServed(t, env, "/readyz", "", time.Second)
 }
 
-// A database that takes no writes serves reads, and is ready for them.
+// A read-only database serves reads, and is ready for them.
 func TestReadOnlyDatabaseIsReadyForReads(t *testing.T) {
 	env := servertest.New(t)
 	alice := env.SignIn(t, "alice")
@@ -346,7 +345,7 @@ func TestReadOnlyDatabaseIsReadyForReads(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close(context.Background()) }()
-	// Like a standby: whoever connects can only read. (This connection is older.)
+	// Like a standby: new connections can only read. (This connection is older.)
 	become := func(setting string) {
 		t.Helper()
 		if _, err := conn.Exec(t.Context(), `alter database `+conn.Config().Database+` set default_transaction_read_only = `+setting); err != nil {
@@ -365,7 +364,7 @@ func TestReadOnlyDatabaseIsReadyForReads(t *testing.T) {
 	checkServed(t, env, "/v1/notes/"+note, alice, time.Second)
 	checkUnavailable(t, "a write", env.Do(t, http.MethodPost, "/v1/notes", alice, `{"title":"t","body":"b"}`))
 
-	// Its connections to the demoted server are given up one by one, as writes meet them.
+	// Connections to the demoted server are dropped one by one, as writes fail on them.
 	become("off")
 	until(t, 10*time.Second, "writes are taken again", func() bool {
 		return env.Do(t, http.MethodPost, "/v1/notes", alice, `{"title":"t","body":"b"}`).Status == http.StatusCreated
@@ -373,11 +372,11 @@ func TestReadOnlyDatabaseIsReadyForReads(t *testing.T) {
 	until(t, 20*time.Second, "it is ready for writes", func() bool { return ready().Database == "read-write" })
 }
 
-// Readiness neither waits for the pool nor for a database that does not answer.
+// Readiness waits neither for the pool nor for a database that does not answer.
 func TestReadinessAnswersWhileThePoolIsTakenAndTheDatabaseHangs(t *testing.T) {
 	env := servertest.New(t, short)
 	env.SignIn(t, "alice")
-	for range 2 { // what background work may hold
+	for range 2 { // background work's limit
 		conn, err := env.Pool.Acquire(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -387,7 +386,7 @@ func TestReadinessAnswersWhileThePoolIsTakenAndTheDatabaseHangs(t *testing.T) {
 	checkServed(t, env, "/readyz", "", 700*time.Millisecond)
 	lockTable(t, env, "goose_db_version", func() {
 		var asked sync.WaitGroup
-		for range 50 { // one of them asks
+		for range 50 { // only one asks
 			asked.Go(func() {
 				begun := time.Now()
 				a := env.Do(t, http.MethodGet, "/readyz", "", nil)
@@ -404,7 +403,7 @@ func TestReadinessAnswersWhileThePoolIsTakenAndTheDatabaseHangs(t *testing.T) {
 	until(t, 5*time.Second, "it is ready again", func() bool { return env.Do(t, http.MethodGet, "/readyz", "", nil).Status == http.StatusOK })
 }
 
-// Idle connections, however many, keep nobody out, and cut off nobody who is asking.
+// Idle connections never keep active clients out, and do not cut them off.
 func TestIdleConnectionsMakeRoomForWhoAsks(t *testing.T) {
 	const most = 20
 	env := servertest.New(t, func(o *server.Options) { o.Settings.HTTPConnections = most })
@@ -417,7 +416,7 @@ func TestIdleConnectionsMakeRoomForWhoAsks(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = conn.Close() }()
-		if i%2 == 0 { // served once, then idle; the others say nothing
+		if i%2 == 0 { // served once, then idle; the others stay silent
 			_, _ = io.WriteString(conn, "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
 			if response, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || response.StatusCode != http.StatusOK {
 				t.Fatalf("connection %d: %v", i, err)
@@ -441,7 +440,7 @@ func TestIdleConnectionsMakeRoomForWhoAsks(t *testing.T) {
 	}
 }
 
-// Who announces a body that is too large is told before they send it, whatever it is said to be.
+// A client that announces too large a body gets its answer before it sends it, whatever the media type.
 func TestBodyThatIsAnnouncedTooLargeIsRefusedBeforeItIsSent(t *testing.T) {
 	env := servertest.New(t)
 	alice := env.SignIn(t, "alice")

@@ -12,7 +12,7 @@ import (
 	"noted/server/servertest"
 )
 
-// document is what of the OpenAPI document tells which answers hold what.
+// document is the part of the OpenAPI document about answers' contents.
 type document struct {
 	Paths map[string]map[string]struct {
 		Responses map[string]struct {
@@ -22,7 +22,7 @@ type document struct {
 	Components struct{ Schemas map[string]json.RawMessage }
 }
 
-// carries tells whether a schema, or any that it refers to, is one of the names.
+// carries reports whether a schema, or any that it refers to, is one of the names.
 func (d document) carries(schema json.RawMessage, names []string, seen map[string]bool) bool {
 	for _, part := range strings.Split(string(schema), `"#/components/schemas/`)[1:] {
 		name, _, _ := strings.Cut(part, `"`)
@@ -39,7 +39,7 @@ func (d document) carries(schema json.RawMessage, names []string, seen map[strin
 	return false
 }
 
-// carrying are the operations whose answer may hold a note, by the OpenAPI document.
+// carrying returns the operations whose answer may contain a note, by the OpenAPI document.
 func carrying(t *testing.T, env *servertest.Env) []string {
 	t.Helper()
 	var d document
@@ -58,8 +58,8 @@ func carrying(t *testing.T, env *servertest.Env) []string {
 	return list
 }
 
-// Whoever reaches somebody else's note by nothing but an any permission leaves a row for whatever answer shows it.
-// An operation that is new, and that the document says may answer with a note, needs its requests here.
+// If only an any permission reached somebody else's note, every answer with it leaves a row. A new operation that
+// may answer with a note, by the document, needs its requests here.
 func TestEveryAnswerWithANoteThatOnlyAnAnyPermissionReachedLeavesARow(t *testing.T) {
 	t.Parallel()
 	env := servertest.New(t)
@@ -94,7 +94,7 @@ func TestEveryAnswerWithANoteThatOnlyAnAnyPermissionReachedLeavesARow(t *testing
 		"GET /v1/deadzone":               {{query: "?limit=1", dead: true}},
 		"GET /v1/deadzone/{id}":          {{dead: true}},
 		"POST /v1/deadzone/{id}/restore": {{dead: true}},
-		"POST /v1/notes":                 nil, // one's own, which was not there before
+		"POST /v1/notes":                 nil, // one's own, which is new
 	}
 	shown := map[string]int{}
 	for _, operation := range carrying(t, env) {
@@ -135,7 +135,7 @@ func TestEveryAnswerWithANoteThatOnlyAnAnyPermissionReachedLeavesARow(t *testing
 	}
 }
 
-// What one may do without it leaves none.
+// What needs no any permission leaves no row.
 func TestAnswersThatNeedNoAnyPermissionLeaveNoRow(t *testing.T) {
 	t.Parallel()
 	env := servertest.New(t)
@@ -153,7 +153,7 @@ func TestAnswersThatNeedNoAnyPermissionLeaveNoRow(t *testing.T) {
 	}
 }
 
-// Who may write a note and not read it gets back what they wrote, and nothing else of what it says.
+// Somebody who may write a note but not read it gets back what they wrote, and no more of its text.
 func TestWhoMayWriteAndNotReadIsShownTheirOwnWordsAlone(t *testing.T) {
 	t.Parallel()
 	env := servertest.New(t, withPolicy(t, "p, key-penman, note:own, write", "p, key-penman, note:org, write"))

@@ -9,9 +9,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// connections is a listener that bounds how many connections of clients there are. When one more comes, the one that
-// has waited longest for its client to ask something is closed; HTTP lets either side do that at any time (RFC 9112,
-// 9.5). So idle connections, however many, keep nobody out who asks. While all are answering, the new one waits.
+// connections is a listener that bounds the number of client connections. When one more comes, it closes the one
+// that has waited longest for its client's next request; HTTP lets either side do that at any time (RFC 9112,
+// 9.5). So idle connections never keep active clients out. If all are busy, the new one waits.
 type connections struct {
 	net.Listener
 	most    int
@@ -19,8 +19,8 @@ type connections struct {
 
 	mu      sync.Mutex
 	changed *sync.Cond
-	open    map[net.Conn]*list.Element // of waiting; nil for one that is answering
-	waiting *list.List                 // connections that wait for a whole request, the longest first
+	open    map[net.Conn]*list.Element // in waiting; nil if answering
+	waiting *list.List                 // waiting for a whole request, longest first
 }
 
 func newConnections(most int, registry prometheus.Registerer) *connections {
@@ -57,14 +57,14 @@ func (c *connections) Accept() (net.Conn, error) {
 	return conn, nil
 }
 
-// drop closes a connection that waits.
+// drop closes a waiting connection.
 func (c *connections) drop(one *list.Element) {
 	conn, _ := c.waiting.Remove(one).(net.Conn)
 	delete(c.open, conn)
 	_ = conn.Close()
 }
 
-// dropWaiting closes all that wait.
+// dropWaiting closes all that are waiting.
 func (c *connections) dropWaiting() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -73,7 +73,7 @@ func (c *connections) dropWaiting() {
 	}
 }
 
-// follow is the server's ConnState. A connection is active from when its request's header is read.
+// follow is the server's ConnState. A connection becomes active when its request's header is read.
 func (c *connections) follow(conn net.Conn, state http.ConnState) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -16,10 +16,10 @@ import (
 	"noted/server/servertest"
 )
 
-// wire counts what goes between a server and its database.
+// wire counts the traffic between a server and its database.
 type wire struct{ asked, answered atomic.Int64 }
 
-// through is databaseURL by way of the wire.
+// through reroutes databaseURL over the wire.
 func (w *wire) through(t *testing.T, databaseURL string) string {
 	t.Helper()
 	u, err := url.Parse(databaseURL)
@@ -69,8 +69,8 @@ func (c counter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// cost is the least that goes over the wire for a request, of some tries: credentials are looked up
-// in some, and others' notifications come in some.
+// cost returns the least traffic of several tries of a request: some include a credential lookup or others'
+// notifications.
 func (w *wire) cost(t *testing.T, env *servertest.Env, method, path, token string) (status int, asked, answered int64) {
 	t.Helper()
 	for range 4 {
@@ -87,8 +87,8 @@ func (w *wire) cost(t *testing.T, env *servertest.Env, method, path, token strin
 	return status, asked, answered
 }
 
-// Who is refused cannot tell by the time whether there is something, and how large it is: the database
-// is asked the same, and answers about the same, for nothing, for something small and for something large.
+// A refused caller cannot tell by the time whether something exists, or how large it is: the database gets the
+// same question, and its answer has about the same size, for nothing, something small and something large.
 func TestWhatIsRefusedCostsTheSameWhateverIsBehindIt(t *testing.T) {
 	t.Parallel()
 	var w wire
@@ -98,7 +98,7 @@ func TestWhatIsRefusedCostsTheSameWhateverIsBehindIt(t *testing.T) {
 	alice, carol := env.SignIn(t, "alice"), env.SignIn(t, "carol")
 	org := env.NewOrg(t, alice, "o")
 	path := "/v1/orgs/" + org
-	bob := env.Join(t, alice, org, "bob", "reader") // who reads nothing restricted, and manages nothing
+	bob := env.Join(t, alice, org, "bob", "reader") // reads nothing restricted, and manages nothing
 	restricted := env.Make(t, alice, path+"/notebooks", map[string]any{"name": "r", "restricted": true})
 	note := func(size int, more map[string]any) string {
 		in := map[string]any{"title": strings.Repeat("t", min(max(size, 1), 200)), "body": strings.Repeat("0123456789abcdef", size/16)}
@@ -116,7 +116,7 @@ func TestWhatIsRefusedCostsTheSameWhateverIsBehindIt(t *testing.T) {
 	}
 	inRestricted := map[string]any{"org_id": org, "notebook_id": restricted}
 	name := func(size int) string { return strings.Repeat("n", min(max(size, 1), 100)) }
-	// What an id may stand for, small or large, by the part of the path before it.
+	// What an id may name, small or large, by the part of the path before it.
 	things := map[string]func(size int) string{
 		"/v1/notes":    func(size int) string { return note(size, nil) },
 		"/v1/deadzone": dead,
@@ -133,10 +133,10 @@ func TestWhatIsRefusedCostsTheSameWhateverIsBehindIt(t *testing.T) {
 		"/v1/orgs/{org}/invitations": func(size int) string {
 			return env.Make(t, alice, path+"/invitations", map[string]any{"email": name(size) + "@dev.example", "role": "reader"})
 		},
-		"/v1/orgs/{org}/members": nil, // who they are is in the path
-		"/v1/me/sessions":        nil, // others' are found by no statement: each asks for one's own
+		"/v1/orgs/{org}/members": nil, // the path names them
+		"/v1/me/sessions":        nil, // no statement finds others': each asks for the caller's own
 		"/v1/me/identities":      nil,
-		"/v1/admin/users":        nil, // an area: refused before anything is looked up
+		"/v1/admin/users":        nil, // an area: refused before any lookup
 	}
 	const small, large = 16, 1 << 20
 	for _, route := range routesOf(t, env) {
@@ -166,7 +166,7 @@ func TestWhatIsRefusedCostsTheSameWhateverIsBehindIt(t *testing.T) {
 					first, back = asked, answered
 					continue
 				}
-				// A row without its body may come back: a title of 200 characters and what is about it.
+				// A row without its body may come back: a title of 200 characters and its details.
 				if d := asked - first; d < -40 || d > 40 {
 					t.Errorf("%s by %s: the database is asked %d bytes for nothing, %d for something (%d)", route, who, first, asked, i)
 				}

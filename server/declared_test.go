@@ -8,8 +8,7 @@ import (
 	"github.com/go-chi/chi/v5"
 )
 
-// This one test stands inside the package: from outside nobody can add a route to a server,
-// which is the point.
+// Only this test is inside the package: from outside nobody can add a route to a server, which is the point.
 func TestARouteWithoutADeclarationStopsTheStart(t *testing.T) {
 	nothing := func(http.ResponseWriter, *http.Request) {}
 	routerWith := func(add func(chi.Router)) chi.Router {

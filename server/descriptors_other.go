@@ -2,5 +2,5 @@
 
 package server
 
-// descriptors is how many files and connections the process may have open; 0 if that cannot be found out.
+// descriptors returns how many files and connections the process may open; 0 if unknown.
 func descriptors() int { return 0 }

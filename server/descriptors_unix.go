@@ -4,7 +4,7 @@ package server
 
 import "golang.org/x/sys/unix"
 
-// descriptors is how many files and connections the process may have open; 0 if that cannot be found out.
+// descriptors returns how many files and connections the process may open; 0 if unknown.
 func descriptors() int {
 	var limit unix.Rlimit
 	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {

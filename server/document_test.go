@@ -27,7 +27,7 @@ type documented struct {
 	method, path string
 }
 
-// operationsOf are the operations of a server's document: first those that only read.
+// operationsOf returns the operations of a server's document, those that only read first.
 func operationsOf(t *testing.T, env *servertest.Env) (all []documented) {
 	t.Helper()
 	document, err := contract.Parse(env.Do(t, http.MethodGet, "/openapi.json", "", nil).Body)
@@ -49,8 +49,7 @@ func operationsOf(t *testing.T, env *servertest.Env) (all []documented) {
 	return all
 }
 
-// address is where the operation's examples lead, and what they send. The one parameter that has none is a
-// cursor, which a server gives.
+// address returns the path and body of the operation's examples. Only a cursor has no example: a server gives it.
 func (op documented) address(t *testing.T) (path, body string, headers []string) {
 	t.Helper()
 	path, query := op.path, url.Values{}
@@ -104,7 +103,7 @@ func (op documented) send(t *testing.T, env *servertest.Env, token, path, body s
 	return env.Do(t, op.method, path, token, body, headers...)
 }
 
-// exampleWorld is a writeWorld in which things have the ids of the examples.
+// exampleWorld is a writeWorld whose things have the examples' ids.
 func exampleWorld(t *testing.T, env *servertest.Env) *writeWorld {
 	t.Helper()
 	w := newWriteWorld(t, env)
@@ -116,7 +115,7 @@ func exampleWorld(t *testing.T, env *servertest.Env) *writeWorld {
 	w.prepareLink(t)
 	env.Exec(t, `update links set confirm_hash = sha256('dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk')`)
 	env.Exec(t, `update invitations set token_hash = sha256('noted invitation 0Q3YtR7bVwFzKk2mXcJpLs8dNhGuAe5iTo9rWyBvCf1') where email = 'ada@dev.example'`)
-	// What refers to an id is renamed with it, in whatever column.
+	// References in any column are renamed with an id.
 	for kind, id := range map[string]string{
 		"orgs": w.org, "notes": w.orgNote, "deadzone": w.dead, "notebooks": w.notebook, "users": w.member, "keys": w.keyID,
 		"services": w.orgKey, "invitations": w.invitation, "sessions": w.session, "identities": w.identity,
@@ -132,7 +131,7 @@ func exampleWorld(t *testing.T, env *servertest.Env) *writeWorld {
 	return w
 }
 
-// saved copies all that is there, but for the record, which keeps everything; again puts it back.
+// saved copies everything except the record, which only grows; again puts it back.
 const (
 	saved = `do $$ declare t text; begin
 		create schema saved;
@@ -148,13 +147,13 @@ const (
 	end $$`
 )
 
-// What the document shows as an example is accepted as it stands, where the things are that it names.
+// Every example in the document is accepted as it is, if the things that it names exist.
 func TestEveryExampleOfTheDocumentWorks(t *testing.T) {
 	t.Parallel()
 	env := servertest.New(t)
 	w := exampleWorld(t, env)
 	env.Exec(t, saved)
-	// These carry what a provider alone can make.
+	// Only a provider can make what these carry.
 	refused := map[string]int{"callback": http.StatusUnauthorized, "backchannel-logout": http.StatusBadRequest}
 	for _, op := range operationsOf(t, env) {
 		path, body, headers := op.address(t)
@@ -168,8 +167,8 @@ func TestEveryExampleOfTheDocumentWorks(t *testing.T) {
 	}
 }
 
-// What the document lists is what can happen: each status that follows from what an operation is, is given. (Those
-// that it names itself are for the tests of its room, and nobody waits here for a body that stands still.)
+// Every status that follows from an operation's kind can happen. (Its own statuses are tested by its room, and
+// this test does not wait for a stalled body.)
 func TestEveryOperationGivesTheStatusesThatItLists(t *testing.T) {
 	t.Parallel()
 	env := servertest.New(t)
@@ -178,8 +177,8 @@ func TestEveryOperationGivesTheStatusesThatItLists(t *testing.T) {
 		loaded, err := servertest.LoadPolicy([]byte(policy))
 		return servertest.NewOn(t, env.Pool.Config().ConnString(), func(o *server.Options) { o.Policy = servertest.Fixed(t, loaded, err) })
 	}
-	// Under the first policy ada may do nothing: an admin who purges reads, too. Under the second she sees what she
-	// may not change.
+	// Under the first policy ada may do nothing: an admin who purges also reads. Under the second she sees what
+	// she may not change.
 	const nothing = "p, admin, deadzone:any, purge\np, moderator, policy, read\n"
 	lacking, reading := on(nothing+"p, org-reader, org, read\n"), on(nothing+"p, org-admin, org, read\np, org-admin, notebook, read\np, org-admin, note:org, read\n")
 	counting := servertest.NewOn(t, env.Pool.Config().ConnString(), func(o *server.Options) { o.Settings.AuthFailuresPerMinute = 1 })
@@ -227,7 +226,7 @@ func TestEveryOperationGivesTheStatusesThatItLists(t *testing.T) {
 	}
 }
 
-// cutOff takes a server's database away.
+// cutOff disconnects a server from its database.
 func cutOff(t *testing.T, env *servertest.Env) {
 	t.Helper()
 	config := env.Pool.Config().ConnConfig.Copy()
@@ -248,7 +247,7 @@ func cutOff(t *testing.T, env *servertest.Env) {
 	}
 }
 
-// Clients are generated from it: an id is a UUID, a time a time, a list never null, and a problem a problem.
+// Clients are generated from it: an id is a UUID, a time is a time, a list is never null, a problem is a problem.
 func TestTheDocumentNamesTypesThatClientsCanUse(t *testing.T) {
 	t.Parallel()
 	env := servertest.New(t)

@@ -15,7 +15,7 @@ import (
 	"noted/server/servertest"
 )
 
-// insidePermissions are those that roles in organizations hold, in the vocabulary's order.
+// insidePermissions are those of roles in organizations, in the vocabulary's order.
 var insidePermissions = []string{
 	"note:org read", "note:org write", "note:org delete", "note:restricted read", "note:restricted write", "note:restricted delete",
 	"deadzone:org read", "notebook read", "notebook write", "notebook delete", "notebook:restricted read", "notebook:restricted write",
@@ -23,8 +23,8 @@ var insidePermissions = []string{
 	"grant read", "grant write", "grant delete", "key:org read", "key:org write", "key:org delete", "audit:org read",
 }
 
-// givers is an organization in which somebody tries to give what they may not have, under one random
-// policy after the other.
+// givers is an organization in which somebody tries to give what they may not have, under one random policy after
+// another.
 type givers struct {
 	*servertest.Env
 	random *rand.Rand
@@ -33,12 +33,12 @@ type givers struct {
 
 	org, note, secret, open, restricted, key string
 
-	have   map[string]bool // what the giver has by their role
-	narrow map[string]bool // what their credential leaves; nil for all
+	have   map[string]bool // what the giver's role allows
+	narrow map[string]bool // what their credential allows; nil for all
 	grant  string          // theirs, on everything
 }
 
-// policy draws one: the platform's roles as shipped, the others at random.
+// policy draws a random one, with the shipped roles for the platform.
 func (g *givers) policy(t *testing.T) {
 	t.Helper()
 	g.sets = map[string]map[string]bool{}
@@ -72,7 +72,7 @@ func (g *givers) has(permission string) bool {
 	return g.have[permission] && (g.narrow == nil || g.narrow[permission])
 }
 
-// lacks is the first permission of a role that the giver lacks; empty when they have all.
+// lacks returns the first permission of a role that the giver lacks; empty if none.
 func (g *givers) lacks(role string) string {
 	for _, permission := range insidePermissions {
 		if g.sets["org-"+role][permission] && !g.has(permission) {
@@ -82,7 +82,7 @@ func (g *givers) lacks(role string) string {
 	return ""
 }
 
-// may tells whether the giver may do this to a note, or to a notebook, by role or by their grant.
+// may reports whether the giver may do this to a note or notebook, by role or by their grant.
 func (g *givers) may(kind, act string, restricted bool) bool {
 	byRole, byGrant := kind, kind
 	if kind == "note" {
@@ -95,7 +95,7 @@ func (g *givers) may(kind, act string, restricted bool) bool {
 	return g.has(byRole+" "+act) || granted && (g.narrow == nil || g.narrow[byGrant+" "+act])
 }
 
-// wantGrant is what a grant of the access on a thing answers.
+// wantGrant returns the answer expected for a grant.
 func (g *givers) wantGrant(kind string, restricted bool, access string) (status int, permission string) {
 	if !g.may(kind, "read", restricted) {
 		return http.StatusNotFound, ""
@@ -120,8 +120,8 @@ func (g *givers) wantGrant(kind string, restricted bool, access string) (status 
 	return http.StatusOK, ""
 }
 
-// Nobody ends with a role, a key or a grant that holds more than whoever gave it has there, whatever
-// the policy says of who may write members, invitations, keys and grants; and who has it all gives it.
+// Nobody gets a role, a key or a grant that holds more than its giver has there, whatever the policy says about
+// writing members, invitations, keys and grants. Somebody who has all permissions can give them.
 func TestNobodyGivesMoreThanTheyHave(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()

@@ -15,7 +15,7 @@ import (
 	"testing"
 )
 
-// listed is a package of this module, as go list tells of it.
+// listed is a package of this module, as in go list's output.
 type listed struct {
 	ImportPath, Name, Dir, Doc         string
 	GoFiles                            []string
@@ -44,14 +44,14 @@ func listPackages(t *testing.T) []listed {
 	}
 }
 
-// storeys are the packages that know what noted is, from the roof down: each imports those below it alone. Those of one
-// line do not import each other. What is under internal/ stands below them all.
+// storeys are the packages that know what noted is, from the roof down: each imports only those below it, and none
+// on its own line. internal/ is below them all.
 var storeys = [][]string{
 	{"noted/bench/...", "noted/cmd/noted", "noted/e2e"}, {"noted/server"}, {"noted/web"}, {"noted/admin"}, {"noted/notes"}, {"noted/orgs"},
 	{"noted/keys"}, {"noted/identity"}, {"noted/identity/oidc"}, {"noted/authz"}, {"noted/internal/..."},
 }
 
-// storeyOf is the number of a package's storey, 0 for the roof; -1 for a package that has none.
+// storeyOf returns a package's storey, 0 for the roof; -1 if it has none.
 func storeyOf(path string) int {
 	return slices.IndexFunc(storeys, func(storey []string) bool {
 		return slices.ContainsFunc(storey, func(pattern string) bool {
@@ -80,15 +80,13 @@ func edgesOf(packages []listed) []edge {
 	return edges
 }
 
-// testOnly are packages that hold what tests need: nothing that goes into the binary may
-// import them.
+// testOnly are packages only for tests: nothing in the binary may import them.
 var testOnly = []string{
 	"noted/internal/contract", "noted/internal/localpg/pgtest", "noted/internal/mailtest", "noted/internal/space/spacetest",
 	"noted/server/clienttest", "noted/server/servertest",
 }
 
-// forDevAlone are the parts that make `noted dev` and tests run with nothing set up. serve
-// must not reach them.
+// forDevAlone are the parts with which `noted dev` and tests run without setup. serve must not reach them.
 var forDevAlone = []string{"noted/internal/devidp", "noted/internal/localpg"}
 
 // isTestSupport reports whether only tests and measurements run the package. It may import everything but the roof.
@@ -96,10 +94,10 @@ func isTestSupport(path string) bool {
 	return slices.Contains(testOnly, path) || path == "noted/internal/localpg/withpg" || strings.HasPrefix(path, "noted/bench/")
 }
 
-// noDatabase are the packages that must not know one.
+// noDatabase are the packages that must not use a database.
 var noDatabase = []string{"noted/authz", "noted/identity/oidc"}
 
-// violations says what is wrong with the edges; nil when they all point the right way.
+// violations returns what is wrong with the edges; nil if all point the right way.
 func violations(edges []edge) []string {
 	var wrong []string
 	for _, e := range edges {
@@ -114,7 +112,7 @@ func violations(edges []edge) []string {
 		case to == 0:
 			wrong = append(wrong, fmt.Sprintf("%s imports %s, which nobody may", e.from, e.to))
 		case e.test || isTestSupport(e.from):
-			// A test may stand anywhere and start everything.
+			// A test may be anywhere and start everything.
 		case slices.Contains(testOnly, e.to):
 			wrong = append(wrong, fmt.Sprintf("%s imports %s, which is for tests", e.from, e.to))
 		case slices.Contains(forDevAlone, e.to) && e.from != "noted/cmd/noted":
@@ -124,7 +122,7 @@ func violations(edges []edge) []string {
 		case e.to == "noted" && e.from != "noted/cmd/noted":
 			wrong = append(wrong, fmt.Sprintf("%s imports the embedded files, which are the command's to hand on", e.from))
 		case from == len(storeys)-1 && to == from:
-			// What is under internal/ may import its like.
+			// Packages in internal/ may import each other.
 		case e.to != "noted" && to <= from:
 			wrong = append(wrong, fmt.Sprintf("%s imports %s, which does not stand below it", e.from, e.to))
 		}
@@ -137,7 +135,7 @@ func TestImportsPointOneWay(t *testing.T) {
 	for _, wrong := range violations(edgesOf(packages)) {
 		t.Error(wrong)
 	}
-	// A room that nobody gave a storey would pass.
+	// A room without a storey would pass.
 	for _, p := range packages {
 		if storeyOf(p.ImportPath) < 0 && p.ImportPath != "noted" && !slices.Contains(testOnly, p.ImportPath) && len(p.GoFiles) > 0 {
 			t.Errorf("%s is a room with no place in the order of the storeys", p.ImportPath)
@@ -152,7 +150,7 @@ func TestImportsPointOneWay(t *testing.T) {
 	}
 }
 
-// Of the command's own files, only those of dev import what only dev may.
+// Only dev's files in the command import what is only for dev.
 func TestServeHasNothingOfDev(t *testing.T) {
 	files, err := filepath.Glob("../cmd/noted/*.go")
 	if err != nil || len(files) == 0 {
@@ -212,8 +210,7 @@ func TestTheCheckOfImportsFindsEachKindOfViolation(t *testing.T) {
 	}
 }
 
-// serve has no provider that lets anybody in: not in the server, nor in anything that it is
-// made of.
+// serve has no provider that lets anybody in: neither in the server nor in its dependencies.
 func TestTheServerDoesNotReachTheDevProvider(t *testing.T) {
 	below := map[string][]string{}
 	for _, e := range edgesOf(listPackages(t)) {
@@ -243,7 +240,7 @@ func TestTheServerDoesNotReachTheDevProvider(t *testing.T) {
 
 func TestEveryPackageSaysWhatItIsForInDocGo(t *testing.T) {
 	for _, p := range listPackages(t) {
-		if len(p.GoFiles) == 0 { // tests alone
+		if len(p.GoFiles) == 0 { // only tests
 			continue
 		}
 		if p.Doc == "" {
@@ -256,7 +253,7 @@ func TestEveryPackageSaysWhatItIsForInDocGo(t *testing.T) {
 		if !strings.HasPrefix(p.Doc, want) {
 			t.Errorf("the comment of %s begins with %.40q, want %q", p.ImportPath, p.Doc, want)
 		}
-		// A command's comment stands over its main function; the root holds the embedded files alone.
+		// A command's comment is above its main function; the root only holds the embedded files.
 		if p.Name != "main" && p.ImportPath != "noted" && !slices.Contains(p.GoFiles, "doc.go") {
 			t.Errorf("%s has no doc.go", p.ImportPath)
 		}

@@ -17,7 +17,7 @@ import (
 	"noted/server/servertest"
 )
 
-// held sends a request whose body is not complete, and returns how to finish it.
+// held sends a request with an incomplete body, and returns how to finish it.
 func held(t *testing.T, env *servertest.Env, method, path, token, body string) (finish func() servertest.Answer) {
 	t.Helper()
 	reader, writer := io.Pipe()
@@ -36,7 +36,7 @@ func held(t *testing.T, env *servertest.Env, method, path, token, body string) (
 	if _, err := io.WriteString(writer, body[:1]); err != nil {
 		t.Fatal(err)
 	}
-	// The server has decided by the time that it asks for the body: the credential was used.
+	// The server has decided when it asks for the body: the credential was used.
 	time.Sleep(200 * time.Millisecond)
 	return func() servertest.Answer {
 		_, _ = io.WriteString(writer, body[1:])
@@ -45,7 +45,7 @@ func held(t *testing.T, env *servertest.Env, method, path, token, body string) (
 	}
 }
 
-// A stolen session must not outlive its end by a request that was begun before.
+// A stolen session must not outlive its end through an earlier request.
 func TestCredentialThatEndsWhileItsRequestWaitsWritesNothing(t *testing.T) {
 	env := servertest.New(t)
 	ada := env.SignIn(t, "ada")
@@ -97,7 +97,7 @@ func TestCredentialThatEndsWhileItsRequestWaitsWritesNothing(t *testing.T) {
 				t.Fatalf("ending it: %d %s", ended.Status, ended.Body)
 			}
 			a := finish()
-			// It cannot be told from any other failed authentication, header by header.
+			// It looks like any other failed authentication, header by header.
 			ordinary := env.Do(t, one.method, path, "nsess_nonsense", one.body)
 			for _, answer := range []servertest.Answer{a, ordinary} {
 				for _, own := range []string{"Date", "X-Request-Id"} {
@@ -121,7 +121,7 @@ func TestCredentialThatEndsWhileItsRequestWaitsWritesNothing(t *testing.T) {
 	}
 }
 
-// The record says whose credential it was that ended late.
+// The record names the holder of the credential that ended late.
 func TestLateFailureIsRecordedForWhoeverTheCredentialWas(t *testing.T) {
 	env := servertest.New(t)
 	alice := env.SignIn(t, "alice")
@@ -147,7 +147,7 @@ func TestLateFailureIsRecordedForWhoeverTheCredentialWas(t *testing.T) {
 	}
 }
 
-// The work on a refused body must not grow with its square.
+// The work to refuse a body must not grow with its square.
 func TestBodyOfManyUnknownMembersIsRefusedAtOnceAndBriefly(t *testing.T) {
 	env := servertest.New(t)
 	alice := env.SignIn(t, "alice")
@@ -165,7 +165,7 @@ func TestBodyOfManyUnknownMembersIsRefusedAtOnceAndBriefly(t *testing.T) {
 	}
 }
 
-// A forged cursor, with the right checksum, of a time that PostgreSQL does not have.
+// A forged cursor, with a correct checksum, has a time that PostgreSQL lacks.
 func TestForgedCursorIsRefused(t *testing.T) {
 	env := servertest.New(t)
 	alice := env.SignIn(t, "alice")
@@ -180,7 +180,7 @@ func TestForgedCursorIsRefused(t *testing.T) {
 	}
 }
 
-// A key whose end comes while it is made is refused like any end in the past.
+// A key that ends while it is made is refused like any past end.
 func TestKeyThatEndsWhileItIsMadeIsInvalid(t *testing.T) {
 	env := servertest.New(t)
 	alice := env.SignIn(t, "alice")
@@ -193,7 +193,7 @@ func TestKeyThatEndsWhileItIsMadeIsInvalid(t *testing.T) {
 	}
 }
 
-// A browser drops a cookie of over 4,096 bytes, and with it the sign-in.
+// A browser drops a cookie of over 4,096 bytes, which would lose the sign-in.
 func TestLongReturnToLosesNoSignIn(t *testing.T) {
 	env := servertest.New(t)
 	for _, path := range []string{"/x?" + strings.Repeat("&a=1", 480), "/x?" + strings.Repeat("&", 2040), "/" + strings.Repeat("é", 1000)} {
@@ -204,7 +204,7 @@ func TestLongReturnToLosesNoSignIn(t *testing.T) {
 	}
 }
 
-// A client that holds its body back does not hold back the answer, nor the connection.
+// A client that holds its body back delays neither the answer nor the connection's end.
 func TestRefusalDoesNotWaitForTheBody(t *testing.T) {
 	env := servertest.New(t)
 	reader, writer := io.Pipe()
@@ -234,8 +234,8 @@ func TestRefusalDoesNotWaitForTheBody(t *testing.T) {
 	}
 }
 
-// What was decided when a request came is decided again when its body is there: meanwhile the role,
-// the membership or the notebook was another.
+// Decisions made when a request came are made again after its body: the role, the membership or the notebook may
+// have changed.
 func TestWhatChangesWhileARequestWaitsForItsBodyIsDecidedAgain(t *testing.T) {
 	env := servertest.New(t)
 	alice := env.SignIn(t, "alice")
@@ -252,7 +252,7 @@ func TestWhatChangesWhileARequestWaitsForItsBodyIsDecidedAgain(t *testing.T) {
 	member := path + "/members/" + me.ID
 	for name, one := range map[string]struct {
 		method, path, body string
-		meanwhile          string // what alice makes of bob
+		meanwhile          string // what alice changes for bob
 		status             int
 		permission         string
 	}{

@@ -9,8 +9,8 @@ import (
 	"noted/server/servertest"
 )
 
-// A 403 names the key's role when it is the role that lacks the permission, and only then: without
-// the key the same person would be let through.
+// A 403 names the key's role only if that role alone lacks the permission: the same person would be allowed
+// without the key.
 func TestARefusalTellsWhetherTheKeysRoleAloneIsInTheWay(t *testing.T) {
 	t.Parallel()
 	env := servertest.New(t)

@@ -11,10 +11,9 @@ import (
 	"noted/server/servertest"
 )
 
-// everyKindOfNote makes, in both organizations, a note of each kind that the relation knows: beside the
-// notebooks, in a plain and in a restricted one, alive and deleted, with a grant on the note, on the
-// notebook, on both or on none; and everybody's personal ones. It returns the notes' ids, and of those
-// that judy has a grant on.
+// everyKindOfNote makes, in both organizations, a note of each kind: outside notebooks, in a plain and in a
+// restricted one, alive and deleted, with a grant on the note, on the notebook, on both or on none; and
+// everybody's personal ones. It returns the notes' ids, and the ids of those on which judy has a grant.
 func (w *orgWorld) everyKindOfNote(t testing.TB) (notes, judys []string) {
 	t.Helper()
 	for _, o := range []struct {
@@ -51,7 +50,7 @@ func (w *orgWorld) everyKindOfNote(t testing.TB) (notes, judys []string) {
 		}
 		notes = append(notes, o.note, o.secret, o.dead)
 	}
-	// Who wrote a note is no way to it: the writer's own, moved into the restricted notebook.
+	// Authorship gives no access: this is the writer's own note, moved into the restricted notebook.
 	for _, dead := range []bool{false, true} {
 		id := w.must201(t, "/v1/notes", w.sessions["dave"], map[string]any{"title": "t", "body": "b", "org_id": w.here.org}).ID
 		if a := w.Do(t, http.MethodPatch, "/v1/notes/"+id, w.sessions["carol"], map[string]any{"notebook_id": w.here.full}); a.Status != http.StatusOK {
@@ -68,7 +67,7 @@ func (w *orgWorld) everyKindOfNote(t testing.TB) (notes, judys []string) {
 	return notes, judys
 }
 
-// listed are the ids of a whole list; nil when it is refused.
+// listed returns the ids of a whole list; nil if it is refused.
 func (w *orgWorld) listed(t testing.TB, path, token string) []string {
 	t.Helper()
 	a := w.Do(t, http.MethodGet, path, token, nil)
@@ -91,12 +90,11 @@ func (w *orgWorld) listed(t testing.TB, path, token string) []string {
 	return list
 }
 
-// TestAListIsWhatAskingForEachNoteSinglyWouldGive compares every list with every note asked for alone,
-// for every kind of caller, under the shipped policy and under one that opens the Dead Zone to
-// owners and to organizations.
+// TestAListIsWhatAskingForEachNoteSinglyWouldGive compares every list with every note requested alone, for every
+// kind of caller, under the shipped policy and one that opens the Dead Zone to owners and to organizations.
 func TestAListIsWhatAskingForEachNoteSinglyWouldGive(t *testing.T) {
 	t.Parallel()
-	// Keys that are narrowed to a part of what keys usually have.
+	// Keys limited to part of what keys usually have.
 	narrow := []string{
 		"p, key-secrets, self, read", "p, key-secrets, org, read", "p, key-secrets, note:restricted, read", "p, key-secrets, notebook, read",
 		"p, key-open, self, read", "p, key-open, org, read", "p, key-open, note:org, read", "p, key-open, notebook, read",
@@ -113,7 +111,7 @@ func TestAListIsWhatAskingForEachNoteSinglyWouldGive(t *testing.T) {
 			w := &orgWorld{accessWorld: newAccessWorld(t, withPolicy(t, lines...))}
 			w.make(t)
 			notes, judys := w.everyKindOfNote(t)
-			// Staff who are members of the other organization too, and narrowed keys.
+			// Staff who are also in the other organization, and limited keys.
 			w.Exec(t, `insert into members (org_id, user_id, role) values ($1, $2, 'reader')`, w.other.org, w.users["mona"])
 			w.grant(t, w.here, "/notebooks/"+w.here.notebook, "carol", "read")
 			w.Exec(t, `insert into members (org_id, user_id, role) values ($1, $2, 'reader')`, w.other.org, w.users["judy"])
@@ -228,8 +226,8 @@ func join(query, more string) string {
 	return query + "&" + more
 }
 
-// TestIDsThatDoNotBelongTogetherAreNotFound asks as somebody who may do everything in both
-// organizations: each thing under the other one's path.
+// TestIDsThatDoNotBelongTogetherAreNotFound asks for each thing under the other organization's path, as somebody
+// who may do everything in both.
 func TestIDsThatDoNotBelongTogetherAreNotFound(t *testing.T) {
 	w := &orgWorld{accessWorld: newAccessWorld(t)}
 	w.make(t)
@@ -262,7 +260,7 @@ func TestIDsThatDoNotBelongTogetherAreNotFound(t *testing.T) {
 			differs(t, "%s %v: got %d %s, want 404", path, body, a.Status, a.Body)
 		}
 	}
-	// The zero id is one that nothing has, not none.
+	// Nothing has the zero id; it does not mean none.
 	const zero = "00000000-0000-0000-0000-000000000000"
 	for path, body := range map[string]any{
 		"POST /v1/notes":                                     map[string]any{"title": "t", "body": "b", "org_id": zero},

@@ -39,9 +39,9 @@ func differs(t testing.TB, format string, args ...any) {
 // accessRow is a line of testdata/access.csv: one operation on one target, for every caller.
 type accessRow struct {
 	operation string // METHOD /path, with {id}
-	query     string // what stands behind the ?, if anything
+	query     string // what follows the ?, if anything
 	target    string
-	cells     map[string]string // by caller: a status, and with 403 the missing permission
+	cells     map[string]string // by caller: a status, and for 403 the missing permission
 }
 
 func (r accessRow) String() string {
@@ -67,7 +67,7 @@ func readMatrix(t testing.TB, name string) [][]string {
 	return lines
 }
 
-// readAccess reads the matrix; the callers are in the order of its columns.
+// readAccess reads the matrix; callers have the order of its columns.
 func readAccess(t testing.TB) (rows []accessRow, callers []string) {
 	t.Helper()
 	lines := readMatrix(t, "testdata/access.csv")
@@ -88,7 +88,7 @@ func readAccess(t testing.TB) (rows []accessRow, callers []string) {
 	return rows, callers
 }
 
-// routesOf is every METHOD /path that the server's router knows.
+// routesOf returns every METHOD /path of the server's router.
 func routesOf(t *testing.T, env *servertest.Env) []string {
 	t.Helper()
 	router, ok := env.Server.Handler().(chi.Routes)
@@ -107,7 +107,7 @@ func routesOf(t *testing.T, env *servertest.Env) []string {
 	return routes
 }
 
-// validBodies are what the operations with a body take, so that a refusal is about permission.
+// validBodies are the bodies of operations, so that refusals are about permission.
 var validBodies = map[string]string{
 	"POST /v1/notes":       `{"title":"new","body":"new"}`,
 	"PATCH /v1/notes/{id}": `{"title":"changed"}`,
@@ -122,13 +122,13 @@ var validBodies = map[string]string{
 	"POST /invitation":          "token=nothing",
 }
 
-// accessWorld is the one server of the matrix, and who there is.
+// accessWorld is the matrix's one server and its people.
 type accessWorld struct {
 	*servertest.Env
 	users, identities map[string]uuid.UUID
 }
 
-// invalidSQL is logged for a statement that PostgreSQL could not read.
+// invalidSQL is logged for a statement that PostgreSQL could not parse.
 const invalidSQL = "a statement is no SQL"
 
 func newAccessWorld(t testing.TB, change ...func(*server.Options)) *accessWorld {
@@ -150,8 +150,8 @@ func newAccessWorld(t testing.TB, change ...func(*server.Options)) *accessWorld 
 	return w
 }
 
-// reset takes away what the last cell left, so that each starts from the same state: the
-// people, nobody locked, a device that asks to be let in, and nothing else.
+// reset removes what the last cell left, so that each starts from the same state: the people, nobody locked, a
+// waiting device, and nothing else.
 func (w *accessWorld) reset(t testing.TB) {
 	t.Helper()
 	w.Exec(t, `delete from key_secrets`)
@@ -161,13 +161,13 @@ func (w *accessWorld) reset(t testing.TB) {
 	w.Exec(t, `delete from sessions`)
 	w.Exec(t, `delete from notes`)
 	w.Exec(t, `delete from counts`)
-	// A device that waits to be approved by anybody.
+	// A device that anybody may approve.
 	w.Exec(t, `insert into device_logins (device_hash, user_code, expires_at) values (sha256('device'), 'BCDFGHJK', now() + interval '10 minutes')`)
 	w.Exec(t, `update users set locked_at = null where locked_at is not null`)
 }
 
-// session begins a session as a sign-in would, but at the cost of one statement: a thousand
-// sign-ins through the provider would take minutes.
+// session starts a session like a sign-in, but with one statement: a thousand sign-ins through the provider would
+// take minutes.
 func (w *accessWorld) session(t testing.TB, name string) (id, token string) {
 	t.Helper()
 	made := identity.NewToken()
@@ -181,8 +181,8 @@ func (w *accessWorld) session(t testing.TB, name string) (id, token string) {
 // accessCaller is a column of the matrix.
 type accessCaller struct {
 	user string
-	// credential makes a fresh one. spoil, if there is one, makes it invalid; it runs when the
-	// cell's things are made, some of which need it valid.
+	// credential makes a fresh one. spoil, if not nil, makes it invalid. It runs after the cell's things are made,
+	// some of which need a valid one.
 	credential func(w *accessWorld, t testing.TB) (token string, spoil func())
 }
 
@@ -201,8 +201,7 @@ func byKey(name, role string) accessCaller {
 	}}
 }
 
-// spoiledKey and spoiledSession are callers whose credential stops to hold by one statement
-// on its own row.
+// spoiledKey and spoiledSession are callers whose credential one statement on its own row makes invalid.
 func spoiledKey(sql string) accessCaller {
 	return accessCaller{"alice", func(w *accessWorld, t testing.TB) (string, func()) {
 		_, session := w.session(t, "alice")
@@ -245,7 +244,7 @@ var accessCallers = map[string]accessCaller{
 	"alice's expired session": spoiledSession(`update sessions set expires_at = now() - interval '1 second' where id = $1`),
 }
 
-// target makes the thing that a row is about, and returns its id.
+// target makes the thing of a row, and returns its id.
 func (w *accessWorld) target(t testing.TB, path, target, user string) string {
 	t.Helper()
 	switch target {
@@ -301,9 +300,8 @@ func (w *accessWorld) must(t testing.TB, method, path, token string, status int)
 	}
 }
 
-// snapshot is everything that a refused request must not change, one line for each row of the
-// database. The times of a credential's last use are left out, and so are auth.fail rows: those
-// are what a failure may leave.
+// snapshot is everything that a refused request must not change, one line per row of the database. It omits the
+// times of a credential's last use and auth.fail rows, which a failure may leave.
 func (w *accessWorld) snapshot(t testing.TB) []string {
 	t.Helper()
 	rows, err := w.Pool.Query(t.Context(), `
@@ -333,14 +331,14 @@ func (w *accessWorld) snapshot(t testing.TB) []string {
 	return lines
 }
 
-// accessCheck looks at answers: what holds for each, and what holds among all of one kind.
+// accessCheck checks answers, each alone and all of one kind together.
 type accessCheck struct {
 	mu           sync.Mutex
 	unauthorized *servertest.Answer            // the first 401; all others are the same
 	notFound     map[string]*servertest.Answer // the first 404 of each operation
 }
 
-// fingerprint is an answer's status, body and headers, without the values that may differ.
+// fingerprint is an answer's status, body and headers, without values that may differ.
 func fingerprint(a servertest.Answer) string {
 	header := a.Header.Clone()
 	for _, name := range []string{"Date", "X-Request-Id"} {
@@ -356,7 +354,7 @@ func fingerprint(a servertest.Answer) string {
 	return text.String() + "\n" + string(a.Body)
 }
 
-// unauthorizedBody is the one answer to every failed authentication, as the HTTP contract has it.
+// unauthorizedBody is the one answer to every failed authentication, by the HTTP contract.
 const unauthorizedBody = `{"title":"Unauthorized","status":401,"detail":"Authentication failed"}`
 
 // answer compares an answer with a cell.
@@ -389,7 +387,7 @@ func (c *accessCheck) answer(t testing.TB, row accessRow, caller string, a serve
 			t.Errorf("%s, %s: this 401 tells itself from another (-first +this):\n%s", row, caller, diff)
 		}
 	case http.StatusNotFound:
-		// What is another's looks like what is not there.
+		// Other people's things look like missing ones.
 		if c.notFound[row.operation] == nil {
 			c.notFound[row.operation] = &a
 		}
@@ -399,7 +397,7 @@ func (c *accessCheck) answer(t testing.TB, row accessRow, caller string, a serve
 	}
 }
 
-// call is one cell on its way: where to send what, as whom.
+// call is one cell's request: where to send what, as whom.
 type call struct {
 	method, path, token string
 	body                string // empty for none
@@ -433,22 +431,22 @@ func (w *accessWorld) send(t testing.TB, c call, headers ...string) servertest.A
 	return w.Do(t, c.method, c.path, c.token, c.body, headers...)
 }
 
-// invalidBody is no JSON. A refused caller must not learn that, nor the server read it first.
+// invalidBody is not JSON. A refused caller must not learn that, nor may the server read it first.
 const invalidBody = `{"title":`
 
-// readsBody holds for the methods that carry one.
+// readsBody reports whether the method has a body.
 func readsBody(method string) bool {
 	return method == http.MethodPost || method == http.MethodPatch || method == http.MethodPut
 }
 
-// TestEveryOperationAnswersEveryCallerAsTheAccessMatrixSays is the product's promise, cell by
-// cell. A refused request changes nothing, and is refused before its body is read.
+// TestEveryOperationAnswersEveryCallerAsTheAccessMatrixSays is the product's promise, cell by cell. A refused
+// request changes nothing, and is refused before its body is read.
 func TestEveryOperationAnswersEveryCallerAsTheAccessMatrixSays(t *testing.T) {
 	t.Parallel()
 	rows, callers := readAccess(t)
 	w := newAccessWorld(t)
 
-	// No operation without a row, no row without an operation, no caller left out.
+	// Every operation has a row, every row an operation, and no caller is missing.
 	operations := slices.DeleteFunc(routesOf(t, w.Env), func(route string) bool { return slices.Contains(publicRoutes, route) })
 	var named []string
 	for _, row := range rows {
@@ -470,7 +468,7 @@ func TestEveryOperationAnswersEveryCallerAsTheAccessMatrixSays(t *testing.T) {
 	cells, again := 0, 0
 	for _, row := range rows {
 		t.Run(row.String(), func(t *testing.T) {
-			var strangers []string // whose credential fails; they wait for the floor, so all at once
+			var strangers []string // their credentials fail; they wait for the floor, so all at once
 			for _, caller := range callers {
 				cells++
 				if row.cells[caller] == "401" {
@@ -485,7 +483,7 @@ func TestEveryOperationAnswersEveryCallerAsTheAccessMatrixSays(t *testing.T) {
 				if a.Status < 400 {
 					continue
 				}
-				// What is told of no target in the path depends on the body.
+				// Without a target in the path, the answer depends on the body.
 				if a.Status == http.StatusForbidden || a.Status == http.StatusNotFound && row.target != "-" {
 					again += w.refusedWhateverIsSent(t, row, caller, c, check)
 				}
@@ -500,8 +498,8 @@ func TestEveryOperationAnswersEveryCallerAsTheAccessMatrixSays(t *testing.T) {
 		len(operations), len(rows), len(callers), cells, again)
 }
 
-// refusedWhateverIsSent repeats a refused request with a body that is no JSON, with a body of
-// another media type, and with a query that no operation takes.
+// refusedWhateverIsSent repeats a refused request with a body that is not JSON, with another media type, and with
+// a query that no operation takes.
 func (w *accessWorld) refusedWhateverIsSent(t testing.TB, row accessRow, caller string, c call, check *accessCheck) (sent int) {
 	t.Helper()
 	if readsBody(c.method) {
@@ -511,7 +509,7 @@ func (w *accessWorld) refusedWhateverIsSent(t testing.TB, row accessRow, caller 
 		check.answer(t, row, caller, w.send(t, invalid, "Content-Type", "text/plain"))
 		sent += 2
 	}
-	if row.query == "" { // what a query selects is decided when it is read
+	if row.query == "" { // a query's selection is decided when it is read
 		unknown := c
 		unknown.path += "?nonsense=1&nonsense=2"
 		check.answer(t, row, caller, w.send(t, unknown))
@@ -520,7 +518,7 @@ func (w *accessWorld) refusedWhateverIsSent(t testing.TB, row accessRow, caller 
 	return sent
 }
 
-// strangersAreRefused sends a row's requests of everybody whose credential fails.
+// strangersAreRefused sends a row's requests of all callers whose credential fails.
 func (w *accessWorld) strangersAreRefused(t testing.TB, row accessRow, callers []string, check *accessCheck) (again int) {
 	t.Helper()
 	w.reset(t)

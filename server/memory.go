@@ -16,13 +16,12 @@ import (
 
 // memory is what the process may use.
 type memory struct {
-	limit  int64 // bytes, for Go's runtime; math.MaxInt64 is no limit
+	limit  int64 // bytes, for Go's runtime; math.MaxInt64: no limit
 	source string
 }
 
-// findMemory takes four fifths of the control group's limit: the rest is for what Go's runtime does not
-// count (the program itself, the kernel's buffers of connections). GOMEMLIMIT, which the runtime has read
-// itself, goes before it.
+// findMemory takes four fifths of the control group's limit. The rest is for what Go's runtime does not count (the
+// program itself, the kernel's connection buffers). GOMEMLIMIT takes precedence; the runtime reads it itself.
 func findMemory(root fs.FS) memory {
 	if os.Getenv("GOMEMLIMIT") != "" {
 		return memory{debug.SetMemoryLimit(-1), "GOMEMLIMIT"}
@@ -33,10 +32,9 @@ func findMemory(root fs.FS) memory {
 	return memory{math.MaxInt64, "none"}
 }
 
-// controlGroupLimit is the least limit of the process's control groups and of those above them, and
-// the file that says so; no file when nothing limits it. (The kernel's cgroup-v2 and
-// cgroup-v1/memory; in a container the own group is often mounted as the root, whatever
-// /proc/self/cgroup says.)
+// controlGroupLimit returns the smallest limit of the process's control groups and their ancestors, and the file
+// that sets it; no file if there is no limit. (See the kernel's cgroup-v2 and cgroup-v1/memory. In a container the
+// own group is often mounted as the root, whatever /proc/self/cgroup says.)
 func controlGroupLimit(root fs.FS) (limit int64, file string) {
 	limit = math.MaxInt64
 	own, err := fs.ReadFile(root, "proc/self/cgroup")
@@ -58,7 +56,7 @@ func controlGroupLimit(root fs.FS) (limit int64, file string) {
 		for at := path.Join("/", group); ; at = path.Dir(at) {
 			candidate := path.Join(mount, at, name)
 			text, err := fs.ReadFile(root, candidate)
-			// v2 says max for none, v1 a number that no machine has.
+			// Without a limit, v2 says max, v1 a huge number.
 			if n, parseErr := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && parseErr == nil && n > 0 && n < 1<<60 && n < limit {
 				limit, file = n, candidate
 			}
@@ -70,7 +68,7 @@ func controlGroupLimit(root fs.FS) (limit int64, file string) {
 	return limit, file
 }
 
-// apply hands the limit to the runtime, which then collects more often as it comes near.
+// apply sets the runtime's limit. The runtime then collects more often near it.
 func (m memory) apply(log *slog.Logger) {
 	if m.source != "GOMEMLIMIT" && m.limit != math.MaxInt64 {
 		debug.SetMemoryLimit(m.limit)
@@ -84,15 +82,15 @@ func (m memory) apply(log *slog.Logger) {
 
 const mib = 1 << 20
 
-// A process that holds more than restful from the system, while the runtime has no reason to
-// collect, gives back what it can.
+// A process that holds more than restful from the system, while the runtime has no reason to collect, gives back
+// what it can.
 const (
 	restful   = 96 * mib
 	restEvery = 10 * time.Second
 )
 
-// rest gives memory back after a burst. The runtime collects when the heap has grown, so a burst that just
-// ends leaves all of it: the next collection may be two minutes away, and its pages go back slowly.
+// rest gives memory back after a burst. The runtime collects only when the heap has grown, so a burst leaves its
+// memory behind: the next collection may be two minutes away, and pages go back slowly.
 func (s *Server) rest(ctx context.Context) {
 	ticker := time.NewTicker(restEvery)
 	defer ticker.Stop()
@@ -105,19 +103,18 @@ func (s *Server) rest(ctx context.Context) {
 		case <-ticker.C:
 		}
 		now := readUsage()
-		// A collection in this time means that there is work: then the runtime sees to it.
+		// A collection since the last look means that there is work: the runtime handles it.
 		if now.held > floor && now.collections == before.collections {
 			debug.FreeOSMemory()
 			now = readUsage()
-			// What is left lives. Trying again pays when it has grown by half.
+			// What is left is live. Try again only when it has grown by half.
 			floor = max(restful, now.held+now.held/2)
 		}
 		before = now
 	}
 }
 
-// usage is what the runtime holds from the system, in bytes, and how often it has collected of its
-// own accord.
+// usage is what the runtime holds from the system, in bytes, and how many collections it started by itself.
 type usage struct{ held, collections uint64 }
 
 func readUsage() usage {

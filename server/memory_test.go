@@ -42,7 +42,7 @@ func TestTheLimitOfTheControlGroupIsFound(t *testing.T) {
 	if m := findMemory(root); m.limit != 536870912/5*4 || m.source != "/sys/fs/cgroup/memory.max" {
 		t.Errorf("found %+v", m)
 	}
-	t.Setenv("GOMEMLIMIT", "300MiB") // which the runtime read at its start; this one had none
+	t.Setenv("GOMEMLIMIT", "300MiB") // the runtime read it at its start; this one had none
 	if m := findMemory(root); m.source != "GOMEMLIMIT" {
 		t.Errorf("GOMEMLIMIT does not go before the control group: %+v", m)
 	}

@@ -16,7 +16,7 @@ import (
 	"noted/server/servertest"
 )
 
-// metricsOf are the samples of /metrics by name with labels.
+// metricsOf returns the samples of /metrics by name with labels.
 func metricsOf(t *testing.T, env *servertest.Env) map[string]float64 {
 	t.Helper()
 	samples := map[string]float64{}
@@ -40,7 +40,7 @@ func TestMetricsSayWhichBuildItIsAndHowTheDatabaseIsReached(t *testing.T) {
 	if build := `noted_build_info{go_version="` + runtime.Version() + `",version="test"}`; got[build] != 1 {
 		t.Errorf("no %s", build)
 	}
-	if got["noted_http_requests_in_flight"] != 1 { // the one that asks
+	if got["noted_http_requests_in_flight"] != 1 { // this request
 		t.Errorf("in flight: %v", got["noted_http_requests_in_flight"])
 	}
 	// Held connections show, and so does waiting for one.
@@ -64,7 +64,7 @@ func TestMetricsSayWhichBuildItIsAndHowTheDatabaseIsReached(t *testing.T) {
 	}
 }
 
-// A counter that appears with its first event has no rate then; so each is there from the start.
+// A counter that first appears with its first event has no rate then, so each exists from the start.
 func TestMetricsOfSignInsAreThereFromZeroAndCountEachWayOnce(t *testing.T) {
 	env := servertest.New(t)
 	sample := func(way, outcome string) string {
@@ -161,7 +161,7 @@ func TestMetricsOfSignInsAreThereFromZeroAndCountEachWayOnce(t *testing.T) {
 	}, sample("link", "success"))
 }
 
-// Every reason that the code knows is in the list, and so has its counter from the start.
+// Every reason in the code is in the list, and so has its counter from the start.
 func TestMetricsKnowEveryReasonOfAFailure(t *testing.T) {
 	file, err := parser.ParseFile(token.NewFileSet(), "../identity/failure.go", nil, 0)
 	if err != nil {

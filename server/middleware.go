@@ -28,7 +28,7 @@ import (
 	"noted/internal/request"
 )
 
-// metrics of the server; rooms register their own.
+// metrics are the server's; rooms register their own.
 type metrics struct {
 	log      *slog.Logger
 	requests *prometheus.HistogramVec
@@ -37,8 +37,8 @@ type metrics struct {
 	signIns  *prometheus.CounterVec
 }
 
-// newMetrics registers them. A counter has each of its labels from the start, with 0: one that first
-// appears with its first event has no rate then.
+// newMetrics registers the metrics. Every label of a counter exists from the start, at 0: one that first appears
+// with its first event would show no rate.
 func newMetrics(registry prometheus.Registerer, log *slog.Logger, version string, pool *pgxpool.Pool, turns *turns) metrics {
 	m := metrics{
 		log: log,
@@ -80,7 +80,7 @@ func outcome(success bool) string {
 	return "failure"
 }
 
-// registerPool shows the connections to the database: a pool that is always full makes requests wait.
+// registerPool shows the database connections: a full pool makes requests wait.
 func registerPool(registry prometheus.Registerer, pool *pgxpool.Pool, turns *turns) {
 	gauge := func(name, help string, value func(*pgxpool.Stat) int32) {
 		registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(value(pool.Stat())) }))
@@ -100,20 +100,20 @@ func registerPool(registry prometheus.Registerer, pool *pgxpool.Pool, turns *tur
 	)
 }
 
-// arrive gives each request its id, its client's address and its logger. It believes no
-// header but X-Forwarded-For of a trusted proxy, which chi's middleware before it has read. The
-// request ends after timeout, and the time that its body may take if it has one.
+// arrive gives each request its id, its client's address and its logger. It trusts no header but X-Forwarded-For
+// from a trusted proxy, which chi's middleware has already read. The request ends after timeout, plus the time
+// that its body may take.
 func arrive(log *slog.Logger, timeout time.Duration) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			ip, err := netip.ParseAddr(middleware.GetClientIP(r.Context()))
-			if err != nil { // a proxy's own request, or a header that is garbage: the peer is known all the same
+			if err != nil { // a proxy's own request, or a garbage header: the peer is still known
 				peer, _ := netip.ParseAddrPort(r.RemoteAddr)
 				ip = peer.Addr().Unmap()
 			}
 			info := request.New(r, ip, log)
 			w.Header().Set("X-Request-Id", info.ID)
-			// A database that hangs must not hold requests for ever.
+			// A hanging database must not hold requests forever.
 			limit := timeout
 			if r.ContentLength != 0 {
 				limit += bodies.Whole
@@ -125,14 +125,14 @@ func arrive(log *slog.Logger, timeout time.Duration) func(http.Handler) http.Han
 	}
 }
 
-// headers that every answer carries (OWASP's list for APIs and pages). A page that needs
-// another policy sets its own.
+// securityHeaders sets the headers of every answer (OWASP's list for APIs and pages). A page may set another
+// policy.
 func securityHeaders(https bool) func(http.Handler) http.Handler {
-	always := map[string][]string{ // by canonical names; shared among requests, so never written to
+	always := map[string][]string{ // canonical names; shared among requests, so never written to
 		"Content-Security-Policy":      {"default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'"},
 		"X-Content-Type-Options":       {"nosniff"},
 		"X-Frame-Options":              {"DENY"},
-		"Referrer-Policy":              {"same-origin"}, // no-referrer would make browsers send Origin: null with our own forms
+		"Referrer-Policy":              {"same-origin"}, // with no-referrer, browsers would send Origin: null with our own forms
 		"Cross-Origin-Opener-Policy":   {"same-origin"},
 		"Cross-Origin-Resource-Policy": {"same-origin"},
 	}
@@ -151,13 +151,13 @@ func securityHeaders(https bool) func(http.Handler) http.Handler {
 	}
 }
 
-// observe logs each request and counts it, by the route's pattern and never by its path,
-// query or headers: those hold ids, codes and credentials.
+// observe logs and counts each request by its route's pattern, never by its path, query or headers: those contain
+// ids, codes and credentials.
 func (m metrics) observe(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		recorded := middleware.NewWrapResponseWriter(w, r.ProtoMajor)
 		m.inFlight.Inc()
-		defer m.inFlight.Dec() // also when a handler aborts
+		defer m.inFlight.Dec() // even if a handler aborts
 		next.ServeHTTP(recorded, r)
 		info := request.From(r.Context())
 		took := time.Since(info.Arrived)
@@ -206,7 +206,7 @@ func recoverer(next http.Handler) http.Handler {
 	})
 }
 
-// sameOrigin refuses state-changing requests that a browser says come from another site.
+// sameOrigin refuses state-changing requests that the browser says are cross-site.
 func sameOrigin(publicURL string) (func(http.Handler) http.Handler, error) {
 	protection := http.NewCrossOriginProtection()
 	if err := protection.AddTrustedOrigin(publicURL); err != nil {
@@ -218,8 +218,8 @@ func sameOrigin(publicURL string) (func(http.Handler) http.Handler, error) {
 	return protection.Handler, nil
 }
 
-// OnlyFor answers 421 to requests for another host than these; none is no limit. A page elsewhere whose
-// name was made to lead here (DNS rebinding) is same-origin to its browser; its Host betrays it.
+// OnlyFor answers 421 to requests for any host but these; with no hosts, it allows all. If a page elsewhere points
+// its name here (DNS rebinding), it is same-origin to the browser; its Host gives it away.
 func OnlyFor(hosts []string) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		if hosts == nil {
@@ -235,7 +235,7 @@ func OnlyFor(hosts []string) func(http.Handler) http.Handler {
 	}
 }
 
-// LoopbackHosts are the names of a server that listens on this machine alone, at address: address itself,
+// LoopbackHosts are the names of a server that listens only on this machine, at address: address itself,
 // localhost, 127.0.0.1 and [::1], with its port.
 func LoopbackHosts(address net.Addr) []string {
 	hosts := []string{address.String()}
@@ -245,20 +245,19 @@ func LoopbackHosts(address net.Addr) []string {
 	}
 	for _, name := range []string{"localhost", "127.0.0.1", "::1"} {
 		hosts = append(hosts, net.JoinHostPort(name, port))
-		if port == "80" { // which browsers leave out
+		if port == "80" { // browsers leave it out
 			hosts = append(hosts, strings.TrimSuffix(net.JoinHostPort(name, port), ":80"))
 		}
 	}
 	return hosts
 }
 
-// notFound answers for routes that there are not.
+// notFound answers unknown routes.
 func notFound(w http.ResponseWriter, r *http.Request) {
 	problem.Write(w, r, problem.New(http.StatusNotFound, "There is nothing at this address; /docs lists what there is"))
 }
 
-// methodNotAllowed answers for a route that does not take the method, and says which it takes
-// (RFC 9110, 15.5.6).
+// methodNotAllowed answers a route that does not take the method, and lists those it takes (RFC 9110, 15.5.6).
 func methodNotAllowed(router chi.Routes) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var allowed []string
@@ -270,7 +269,7 @@ func methodNotAllowed(router chi.Routes) http.HandlerFunc {
 				}
 			}
 		}
-		if allowed == nil { // a method that chi does not know, at an address that there is not
+		if allowed == nil { // a method unknown to chi, at an unknown address
 			notFound(w, r)
 			return
 		}

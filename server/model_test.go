@@ -26,7 +26,7 @@ var (
 	modelSeed       = flag.Uint64("model.seed", 0, "the seed of the first run; 0 takes a random one")
 )
 
-// machine is one run: the server as it is, and as the reference says that it must be.
+// machine is one run: the server as it is, and as the reference requires.
 type machine struct {
 	*servertest.Env
 	t      *rapid.T
@@ -41,7 +41,7 @@ type machine struct {
 	invitations []*refInvitation
 }
 
-// modelCounts is what all runs did.
+// modelCounts counts what all runs did.
 type modelCounts struct {
 	outcomes
 	by         map[string]*outcomes // operation
@@ -49,7 +49,7 @@ type modelCounts struct {
 	heldInside int // moves out of a restricted notebook that a grant on the note did not allow
 }
 
-// outcomes are how often something was sent, and what came of it.
+// outcomes count how often something was sent, and the results.
 type outcomes struct{ sent, allowed, refused, other int }
 
 func (o *outcomes) count(status int) {
@@ -64,10 +64,10 @@ func (o *outcomes) count(status int) {
 	}
 }
 
-// manyOperations is a run that must have seen every operation allowed and refused.
+// manyOperations is the length of a run that must see every operation allowed and refused.
 const manyOperations = 100_000
 
-// table is what became of each operation.
+// table shows each operation's outcomes.
 func (c *modelCounts) table() string {
 	var text strings.Builder
 	fmt.Fprintf(&text, "%-55s %8s %8s %8s\n", "", "allowed", "refused", "other")
@@ -77,8 +77,8 @@ func (c *modelCounts) table() string {
 	return text.String()
 }
 
-// TestTheServerDecidesAsTheModel sends random sequences of every operation there is, as people,
-// keys and services in organizations, and compares each answer with the reference.
+// TestTheServerDecidesAsTheModel sends random sequences of all operations, as people, keys and services in
+// organizations, and compares each answer with the reference.
 func TestTheServerDecidesAsTheModel(t *testing.T) {
 	t.Parallel()
 	env := servertest.New(t, func(o *server.Options) { o.Settings.AuthFailureFloor = time.Millisecond })
@@ -150,7 +150,7 @@ func modelPeople(t *testing.T, env *servertest.Env) []*refPerson {
 	return people
 }
 
-// newMachine begins from an empty place: the people, two organizations with members and things.
+// newMachine starts from an empty place: the people, two organizations with members and things.
 func newMachine(t *testing.T, rt *rapid.T, env *servertest.Env, people []*refPerson, counts *modelCounts) *machine {
 	for _, statement := range []string{
 		`delete from notes`, `delete from invitations`, `delete from key_secrets`, `delete from keys`, `delete from members`,
@@ -178,7 +178,7 @@ func newMachine(t *testing.T, rt *rapid.T, env *servertest.Env, people []*refPer
 			for range 2 {
 				m.makeNote(as, org, b)
 			}
-			// Writers with a grant: on a note of a notebook, and on the notebook itself.
+			// Writers with a grant: one on a note of a notebook, one on the notebook.
 			n := m.notes[len(m.notes)-1]
 			m.grant(as, "/notes/"+n.id, n.grants, org, m.people[3+i*4])
 			m.grant(as, "/notebooks/"+b.id, b.grants, org, m.people[6+i*4])
@@ -206,7 +206,7 @@ func (m *machine) run() {
 	m.t.Repeat(actions)
 }
 
-// begin makes a session as a sign-in would.
+// begin makes a session like a sign-in.
 func (m *machine) begin(t testing.TB, p *refPerson) {
 	made := identity.NewToken()
 	hash, _ := made.Hash()
@@ -219,7 +219,7 @@ func (m *machine) sessionOf(p *refPerson) *refSession {
 	return m.sessions[slices.IndexFunc(m.sessions, func(s *refSession) bool { return s.person == p && !s.ended })]
 }
 
-// pick draws one of the list; the second result is false for none of them.
+// pick draws one from the list; the second result is false if it draws none.
 func pick[T any](m *machine, label string, from []T) (T, bool) {
 	if len(from) == 0 {
 		var none T
@@ -228,7 +228,7 @@ func pick[T any](m *machine, label string, from []T) (T, bool) {
 	return rapid.SampledFrom(from).Draw(m.t, label), true
 }
 
-// caller draws who calls; one whose credential has ended is nearly always drawn again.
+// caller draws the caller; one whose credential has ended is nearly always redrawn.
 func (m *machine) caller(route string) refCaller {
 	c := m.credential(route)
 	for range 10 {
@@ -240,9 +240,9 @@ func (m *machine) caller(route string) refCaller {
 	return c
 }
 
-// credential draws a session or a key. Sessions are the most, since only they may do everything.
+// credential draws a session or a key. Most are sessions, since only they may do everything.
 func (m *machine) credential(route string) refCaller {
-	// Organizations have few who may do everything; so does the platform.
+	// Few may do everything in an organization, or on the platform.
 	if strings.Contains(route, "{org}") && rapid.IntRange(0, 3).Draw(m.t, "an admin") > 0 {
 		admins := slices.DeleteFunc(slices.Clone(m.sessions), func(s *refSession) bool {
 			return s.ended || s.person.locked || !slices.ContainsFunc(m.orgs, func(o *refOrg) bool { return !o.deleted && o.members[s.person] == "admin" })
@@ -267,8 +267,8 @@ func (m *machine) credential(route string) refCaller {
 	return refCaller{session: s}
 }
 
-// send sends one request and compares the answer with the verdict. It reports whether the server
-// did what was asked; into may be nil.
+// send sends one request and compares the answer with the verdict. It reports whether the server did it; into may
+// be nil.
 func (m *machine) send(c refCaller, route, path string, body any, want verdict, success int, into any) bool {
 	if !c.holds() {
 		want = verdict{status: 401}
@@ -318,7 +318,7 @@ func (m *machine) raw(c refCaller, route, path string, body any) servertest.Answ
 
 type form string
 
-// tb lets the helpers of a test's server fail the run.
+// tb makes a test server's helpers fail the run.
 func (m *machine) tb() testing.TB { return rapidTB{nil, m.t} }
 
 func (m *machine) describe(c refCaller) string {
@@ -331,7 +331,7 @@ func (m *machine) describe(c refCaller) string {
 	return fmt.Sprintf("%s's %s (revoked %t)", c.key.person.name, c.key.role, c.key.revoked)
 }
 
-// list asks for a whole list, page by page, and compares the ids in it.
+// list reads a whole list, page by page, and compares its ids.
 func (m *machine) list(c refCaller, route, path string, want verdict, member string, ids []string) {
 	var got []string
 	cursor := ""
@@ -370,7 +370,7 @@ func (m *machine) list(c refCaller, route, path string, want verdict, member str
 	}
 }
 
-// Things that there are, drawn at random. One in ten is none at all.
+// Existing things, drawn at random. One in ten is none.
 func (m *machine) stray() bool { return rapid.IntRange(0, 9).Draw(m.t, "stray") == 0 }
 
 var nowhere = &refOrg{id: uuid.NewString(), deleted: true}
@@ -391,7 +391,7 @@ func (m *machine) org(c refCaller) *refOrg {
 	return nowhere
 }
 
-// in draws a thing, mostly of the organization.
+// in draws a thing, mostly from the organization.
 func in[T any](m *machine, org *refOrg, from []T, orgOf func(T) *refOrg) (T, bool) {
 	here := slices.DeleteFunc(slices.Clone(from), func(x T) bool { return orgOf(x) != org })
 	if len(here) > 0 && rapid.IntRange(0, 6).Draw(m.t, "here") > 0 {
@@ -420,7 +420,7 @@ func (m *machine) note(org *refOrg) (n *refNote, id string) {
 	return n, n.id
 }
 
-// anyNote draws a note, mostly one that the caller is near.
+// anyNote draws a note, mostly one close to the caller.
 func (m *machine) anyNote(c refCaller) (n *refNote, id string) {
 	if own := slices.DeleteFunc(slices.Clone(m.notes), func(n *refNote) bool { return n.person == nil || n.person != c.person() }); len(own) > 0 && rapid.IntRange(0, 3).Draw(m.t, "own") == 0 {
 		n, _ = pick(m, "note", own)
@@ -429,8 +429,8 @@ func (m *machine) anyNote(c refCaller) (n *refNote, id string) {
 	return m.note(m.org(c))
 }
 
-// writesByGrant draws a note in a restricted notebook, and somebody who is no admin and may write it by a
-// grant alone; false when there is none now.
+// writesByGrant draws a note in a restricted notebook, and a non-admin who may write it only by a grant; false if
+// there is none now.
 func (m *machine) writesByGrant() (c refCaller, n *refNote, ok bool) {
 	type pair struct {
 		refCaller

@@ -11,7 +11,7 @@ import (
 	"noted/server/servertest"
 )
 
-// describedSchema is what these tests read of a schema in the OpenAPI document.
+// describedSchema is the part of a schema that these tests read.
 type describedSchema struct {
 	Ref        string `json:"$ref"`
 	Type       any
@@ -22,7 +22,7 @@ type describedSchema struct {
 	Items      *describedSchema
 }
 
-// openAPI is what these tests read of the OpenAPI document.
+// openAPI is what these tests read of the document.
 type openAPI struct {
 	Paths map[string]map[string]struct {
 		OperationID string `json:"operationId"`
@@ -40,7 +40,7 @@ func (d *openAPI) follow(s *describedSchema) *describedSchema {
 	return s
 }
 
-// valueOf is a value that a schema takes.
+// valueOf returns a valid value of a schema.
 func (d *openAPI) valueOf(s *describedSchema) any {
 	s = d.follow(s)
 	switch {
@@ -64,10 +64,10 @@ func (d *openAPI) valueOf(s *describedSchema) any {
 	return "some text"
 }
 
-// namesNothing are the operations whose name does not name what they make: it is compared.
+// namesNothing are the operations whose name is not for a new thing: they compare it.
 var namesNothing = []string{"delete-me"}
 
-// Whoever adds an operation that takes a name finds here what a name is.
+// This fails for a new operation that takes a name, and shows what a name is.
 func TestNoNameBreaksALineTurnsTextOrIsBlank(t *testing.T) {
 	t.Parallel()
 	env := servertest.New(t, func(o *server.Options) { o.Settings.OrgsPerDay = 0 })

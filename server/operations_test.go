@@ -12,8 +12,7 @@ import (
 	"noted/identity"
 )
 
-// modelOf is every operation of the server: what it is asked, what the reference says to that,
-// and what it changes.
+// modelOf has every operation of the server: its request, what the reference says to it, and what it changes.
 var modelOf = map[string]func(*machine, refCaller){}
 
 // ownThing is a decision on one session, identity or key of the caller's own.
@@ -97,7 +96,7 @@ var meOperations = map[string]func(*machine, refCaller, string){
 			}
 			return
 		}
-		// It is the only one, so that nobody can unlink it.
+		// It is the only one, so it cannot be unlinked.
 		m.send(c, route, "/v1/me/identities/"+p.identity, nil, ownThing(c, "identity:own write", p == c.person()), 409, nil)
 	},
 	"GET /auth/device": func(m *machine, c refCaller, route string) {
@@ -130,7 +129,7 @@ var meOperations = map[string]func(*machine, refCaller, string){
 			m.send(c, route, "/auth/link/confirm", form("code=nothing"), c.derives(), 409, nil)
 			return
 		}
-		// The session began to link and came back from the provider.
+		// The session began to link and is back from the provider.
 		m.Exec(m.tb(), `delete from links`)
 		m.Exec(m.tb(), `
 			insert into links (session_id, state_hash, provider, nonce, verifier, expires_at, sign_in, confirm_hash)
@@ -251,7 +250,7 @@ func (m *machine) rotate(c refCaller, route, path string, k *refKey, want verdic
 	}
 }
 
-// choice draws what is said of service keys: a role is taken without a word, or with one.
+// choice draws the choice about service keys: a role is taken without one, or with one.
 func (m *machine) choice() (choice, query string) {
 	choice = rapid.SampledFrom([]string{"", "end", "keep"}).Draw(m.t, "service keys")
 	if choice != "" {
@@ -260,12 +259,12 @@ func (m *machine) choice() (choice, query string) {
 	return choice, query
 }
 
-// knows tells whether somebody is an admin who was shown a secret of a service key there that works.
+// knows reports whether somebody is an admin who was shown the secret of a working service key there.
 func (m *machine) knows(o *refOrg, p *refPerson) bool {
 	return o.members[p] == "admin" && slices.ContainsFunc(m.keys, func(k *refKey) bool { return k.org == o && !k.revoked && k.shown == p })
 }
 
-// endKeys ends what an admin was shown there, and what they began by it.
+// endKeys ends the keys that an admin was shown there, and what they began.
 func (m *machine) endKeys(o *refOrg, p *refPerson, choice string) {
 	if choice != "end" || !m.knows(o, p) {
 		return
@@ -658,7 +657,7 @@ func (c refCaller) notebookIn(o *refOrg, b *refNotebook, act string) verdict {
 	return c.notebook(b, act)
 }
 
-// granted are a note or a notebook of an organization, as operations on grants name them.
+// granted is a note or a notebook of an organization, as operations on grants name it.
 type granted struct {
 	org     *refOrg
 	grants  map[*refPerson]string
@@ -722,7 +721,7 @@ func init() { //nolint:gochecknoinits // the same operations twice
 	}
 }
 
-// haveAccess are those who may do anything to it, by session or service key.
+// haveAccess returns who may do anything to it, by session or service key.
 func (m *machine) haveAccess(g granted) []string {
 	may := func(c refCaller) bool {
 		for _, b := range m.notebooks {
@@ -778,7 +777,7 @@ var adminOperations = map[string]func(*machine, refCaller, string){
 	},
 }
 
-// setLocked locks or unlocks somebody: unlocks mostly those who are locked.
+// setLocked locks or unlocks somebody: it mostly unlocks those who are locked.
 func (m *machine) setLocked(c refCaller, route, word string, locked bool) {
 	people := m.people
 	if shut := slices.DeleteFunc(slices.Clone(m.people), func(p *refPerson) bool { return !p.locked }); !locked && len(shut) > 0 {

@@ -16,7 +16,7 @@ import (
 // orgRow is a line of testdata/access-orgs.csv.
 type orgRow struct {
 	operation, target string
-	cells             map[string]string // by caller; a 403 with what is missing
+	cells             map[string]string // by caller; for 403 with what is missing
 }
 
 func readOrgAccess(t testing.TB) (rows []orgRow, callers []string) {
@@ -41,7 +41,7 @@ func readOrgAccess(t testing.TB) (rows []orgRow, callers []string) {
 	return rows, callers
 }
 
-// orgWorld is two organizations, here and another, made anew whenever something in them changed.
+// orgWorld is two organizations, this one and another, rebuilt after every change in them.
 type orgWorld struct {
 	*accessWorld
 	sessions  map[string]string // by name
@@ -138,7 +138,7 @@ func (w *orgWorld) organization(t testing.TB, admin string, members map[string]s
 	return o
 }
 
-// thing finds the id that a target's word means for an operation's kind of thing.
+// thing returns the id that a target's word means for an operation's kind of thing.
 func (o orgThings) thing(operation, word string) string {
 	switch {
 	case word == "key" || strings.Contains(operation, "/keys/"):
@@ -167,7 +167,7 @@ func (w *orgWorld) request(t testing.TB, row orgRow, caller string) (method, pat
 	if strings.Contains(path, "{org}") {
 		switch words[0] {
 		case "other":
-			// The other organization's path, for who is in neither or in this one; for who is in the other
+			// Use the other organization's path for callers in neither or in this one. For a member of the other
 			// one it is their own path with this one's things.
 			path = strings.Replace(path, "{org}", w.other.org, 1)
 		case "none":
@@ -258,15 +258,15 @@ func (w *orgWorld) body(row orgRow, words []string, org, notebook, named string)
 	return nil
 }
 
-// decidedByBody holds for rows whose answer hangs on what the body or the query says.
+// decidedByBody reports whether a row's answer depends on the body or the query.
 func (r orgRow) decidedByBody() bool {
 	return strings.Contains(r.target, ":") || r.target == "here restricted" && r.operation == "POST /v1/orgs/{org}/notebooks" ||
 		r.operation == "POST /v1/invitations/accept" || r.operation == "POST /v1/orgs/{org}/notebooks"
 }
 
-// TestOrganizationsAnswerEveryoneAsTheAccessMatrixSays is the promise that nothing leaks between
-// organizations, cell by cell. What is refused changes nothing, and is refused before a body is read,
-// unless the body itself is what decides.
+// TestOrganizationsAnswerEveryoneAsTheAccessMatrixSays is the promise that nothing leaks between organizations,
+// cell by cell. A refused request changes nothing, and is refused before its body is read, unless the body
+// decides.
 func TestOrganizationsAnswerEveryoneAsTheAccessMatrixSays(t *testing.T) {
 	t.Parallel()
 	rows, callers := readOrgAccess(t)

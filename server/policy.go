@@ -19,7 +19,7 @@ type policyMetrics struct {
 	warnings prometheus.Gauge
 }
 
-// newPolicyMetrics registers what tells of the policy in force.
+// newPolicyMetrics registers the metrics of the policy in force.
 func newPolicyMetrics(registry prometheus.Registerer, policy *authz.InForce) policyMetrics {
 	m := policyMetrics{reloads: prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "noted_policy_reloads_total", Help: "Reloads of the policy by result: changed, same, refused.",
@@ -56,7 +56,7 @@ func (h policyHash) Collect(to chan<- prometheus.Metric) {
 	to <- prometheus.MustNewConstMetric(policyHashDesc, prometheus.GaugeValue, 1, h.policy.Policy().Hash)
 }
 
-// warn tells of the warnings about the policy in force.
+// warn logs the warnings about the policy in force.
 func (s *Server) warn(ctx context.Context) {
 	warnings := s.options.Policy.Policy().Warnings(s.options.Providers.InPolicy())
 	s.policyMetrics.warnings.Set(float64(len(warnings)))
@@ -65,7 +65,7 @@ func (s *Server) warn(ctx context.Context) {
 	}
 }
 
-// keepPolicy loads the policy again whenever it is asked to.
+// keepPolicy reloads the policy whenever asked.
 func (s *Server) keepPolicy(ctx context.Context) {
 	s.warn(ctx)
 	for {
@@ -99,7 +99,7 @@ func (s *Server) reloadPolicy(ctx context.Context) {
 	}
 }
 
-// recordReload writes the audit row; a database that is away now gets it when it is back.
+// recordReload writes the audit row; if the database is away, it retries until it is back.
 func (s *Server) recordReload(ctx context.Context, event audit.Event) {
 	for {
 		err := audit.Record(ctx, s.Pool, event)

@@ -15,30 +15,30 @@ import (
 )
 
 const (
-	// poolSize is how many connections there are at most when database_url does not say (pool_max_conns).
+	// poolSize is the most connections, unless database_url sets pool_max_conns.
 	poolSize = 24
-	// poolWait is how long work waits for a connection. Beyond it the database is too slow for what is asked,
-	// and waiting longer would only make the queue longer.
+	// poolWait is how long work waits for a connection. Beyond it the database is too slow for the load, and
+	// waiting longer would only make the queue longer.
 	poolWait = 2 * time.Second
-	// connectTime is how long connecting may take when database_url does not say (connect_timeout).
+	// connectTime is how long connecting may take, unless database_url sets connect_timeout.
 	connectTime = 5 * time.Second
 	// readOnly is PostgreSQL's read_only_sql_transaction.
 	readOnly = "25006"
 )
 
-// bound gives the pool's connections their limits in PostgreSQL, and work its turn for them. Limits are SET
-// after connecting, not sent with it: a pooler such as PgBouncer refuses parameters that it does not know.
+// bound sets limits on the pool's connections in PostgreSQL, and makes work take turns for them. Limits are SET
+// after connecting: a pooler such as PgBouncer refuses startup parameters that it does not know.
 func bound(config *pgxpool.Config, settings Settings) *turns {
 	if config.ConnConfig.ConnectTimeout == 0 {
 		config.ConnConfig.ConnectTimeout = connectTime
 	}
-	// A server that takes no writes may have been demoted, while another does: the next connection asks again
-	// where database_url leads.
+	// A read-only server may have been demoted in favor of another: the next connection resolves database_url
+	// again.
 	closing := config.ConnConfig.OnPgError
 	config.ConnConfig.OnPgError = func(conn *pgconn.PgConn, err *pgconn.PgError) bool {
 		return err.Code != readOnly && closing(conn, err)
 	}
-	// A transaction is never older than its request.
+	// A transaction never outlives its request.
 	set := fmt.Sprintf(`set statement_timeout = %d; set lock_timeout = %d; set idle_in_transaction_session_timeout = %d`,
 		settings.StatementTimeout.Milliseconds(), settings.LockTimeout.Milliseconds(), settings.RequestTimeout.Milliseconds())
 	after := config.AfterConnect
@@ -53,32 +53,32 @@ func bound(config *pgxpool.Config, settings Settings) *turns {
 	return t
 }
 
-// lane is a kind of work, which may hold only a part of the pool, so that what hangs does not take it whole. When
-// every statement on notes hangs, so do the changes of other things that wait for locks of those; all that reads
-// other things has the rest: who signs in, who is calling, what organizations there are.
+// lane is a kind of work. Each may hold only a part of the pool, so that work that hangs does not take all of it.
+// When all statements on notes hang, so do other changes that wait for their locks. Reads of other things have the
+// rest: who signs in, who is calling, which organizations exist.
 type lane int
 
 const (
-	changes lane = iota // of what is not a note; also background work, which says nothing else
-	reads               // of what is not a note
+	changes lane = iota // of anything but notes; also background work, by default
+	reads               // of anything but notes
 	onNotes             // whatever reads or changes the table of notes
 	laneCount
 )
 
-// most is how many connections of a pool each lane may hold. All but reads together hold three quarters.
+// most returns how many connections each lane may hold. All lanes but reads together hold three quarters.
 func (l lane) most(connections int) int {
 	return max(1, connections*map[lane]int{changes: 1, reads: 3, onNotes: 2}[l]/4)
 }
 
 type laneKey struct{}
 
-// inLane says in which lane background work is.
+// inLane sets the lane of background work.
 func inLane(ctx context.Context, l lane) context.Context { return context.WithValue(ctx, laneKey{}, l) }
 
 // aboutNotes are parts of the routes that read or change the table of notes.
 var aboutNotes = []string{"/notes", "/notebooks", "/deadzone"}
 
-// laneOf tells by a request's route in which lane its work is, and by inLane for other work.
+// laneOf finds the lane by the request's route, or by inLane for other work.
 func laneOf(ctx context.Context) lane {
 	route := chi.RouteContext(ctx)
 	if route == nil {
@@ -101,8 +101,8 @@ func laneOf(ctx context.Context) lane {
 	return changes
 }
 
-// turns bounds how long work waits for a connection, and what a lane holds. It is the pool's tracer, which is called
-// before a connection is acquired, with a context that it may replace.
+// turns bounds how long work waits for a connection, and what a lane holds. It is the pool's tracer: pgx calls it
+// before it acquires a connection, and the tracer may replace the context.
 type turns struct {
 	lanes  [laneCount]chan struct{} // holds one for each connection of the lane
 	waits  atomic.Int64             // how often work waited for its lane
@@ -126,8 +126,8 @@ type turn struct {
 	stop  context.CancelFunc
 }
 
-// TraceAcquireStart implements pgxpool.AcquireTracer. When the lane has no turn within poolWait, the context
-// returned has ended, and so ends Acquire.
+// TraceAcquireStart implements pgxpool.AcquireTracer. If the lane has no turn within poolWait, it returns an ended
+// context, which ends Acquire.
 func (t *turns) TraceAcquireStart(ctx context.Context, _ *pgxpool.Pool, _ pgxpool.TraceAcquireStartData) context.Context {
 	mine := &turn{lane: t.lanes[laneOf(ctx)]}
 	ctx, mine.stop = context.WithTimeout(ctx, poolWait)
@@ -147,7 +147,7 @@ func (t *turns) TraceAcquireStart(ctx context.Context, _ *pgxpool.Pool, _ pgxpoo
 	return context.WithValue(ctx, turnKey{}, mine)
 }
 
-// held is where a connection keeps the lane that holds it.
+// held is the key under which a connection keeps its lane.
 const held = "noted.lane"
 
 // TraceAcquireEnd implements pgxpool.AcquireTracer.
@@ -169,7 +169,7 @@ func (t *turns) TraceRelease(_ *pgxpool.Pool, data pgxpool.TraceReleaseData) {
 	}
 }
 
-// TraceQueryStart implements pgx.QueryTracer, which every tracer must.
+// TraceQueryStart implements pgx.QueryTracer, as every tracer must.
 func (t *turns) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
 	return ctx
 }

@@ -102,7 +102,7 @@ func (s *Server) ready(ctx context.Context, _ *struct{}) (*readyOutput, error) {
 	return out, nil
 }
 
-// document finishes the OpenAPI document, in which all operations stand by now.
+// document finishes the OpenAPI document; all operations are in it by now.
 func (s *Server) document() {
 	if s.options.Hosts != nil {
 		openapi.AddProblem(s.openapi, http.StatusMisdirectedRequest)

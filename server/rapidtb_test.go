@@ -7,7 +7,7 @@ import (
 	"pgregory.net/rapid"
 )
 
-// rapidTB is a testing.TB whose failures end a run of rapid's, which then looks for a shorter one.
+// rapidTB is a testing.TB whose failures end a rapid run; rapid then looks for a shorter one.
 type rapidTB struct {
 	testing.TB
 	t *rapid.T

@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sync/singleflight"
 )
 
-// readinessTime is how long the database may take over the question whether it is there.
+// readinessTime is how long the database may take to answer the readiness check.
 const readinessTime = 600 * time.Millisecond
 
-// readiness asks whether the database is there, on a connection of its own: it must not wait in the queue that it
-// reports on. However many ask at a time, the database is asked once.
+// readiness checks that the database is there. It has its own connection, since it must not wait in the queue that
+// it reports on. However many ask at once, the database is asked once.
 type readiness struct {
 	pool   *pgxpool.Pool
 	asking singleflight.Group
@@ -26,7 +26,7 @@ func newReadiness(ctx context.Context, url string) (*readiness, error) {
 	}
 	config.MinConns, config.MinIdleConns, config.MaxConns = 0, 0, 1
 	config.ConnConfig.ConnectTimeout = readinessTime
-	// One that is new now and then asks again where database_url leads, for a server may have been demoted.
+	// Reconnect now and then to resolve database_url again: the server may have been demoted.
 	config.MaxConnLifetime = 10 * time.Second
 	pool, err := pgxpool.NewWithConfig(ctx, config)
 	return &readiness{pool: pool}, err
@@ -38,7 +38,7 @@ type state struct {
 	readOnly bool
 }
 
-// ask asks the database, or waits for the answer to who has just asked.
+// ask asks the database, or shares the answer of a query under way.
 func (r *readiness) ask(ctx context.Context) (state, error) {
 	answer, err, _ := r.asking.Do("", func() (any, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readinessTime)

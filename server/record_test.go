@@ -19,7 +19,7 @@ import (
 	"noted/server/servertest"
 )
 
-// recordPage is what a record's list shows.
+// recordPage is a page of a record's list.
 type recordPage struct {
 	Items      []audit.Item
 	NextCursor *string `json:"next_cursor"`
@@ -36,7 +36,7 @@ func readRecord(t *testing.T, env *servertest.Env, token, path string) recordPag
 	return shown
 }
 
-// presented is a token, and what the record should say of who acts by it.
+// presented is a token, and how the record should describe its use.
 type presented struct {
 	token string
 	via   audit.Via
@@ -74,7 +74,7 @@ func newKeyOf(t *testing.T, env *servertest.Env, session, path string, body map[
 	return presented{key.Secret, audit.Via{Kind: "key", ID: key.ID}}
 }
 
-// recordWalk does things and keeps by which presented each request did them.
+// recordWalk does things and remembers which presented made each request.
 type recordWalk struct {
 	t    *testing.T
 	env  *servertest.Env
@@ -98,7 +98,7 @@ func (w *recordWalk) make(by presented, path string, body map[string]any) (id st
 	return made.ID
 }
 
-// inOrganization does whatever leaves a row there and a key may do.
+// inOrganization does everything that leaves a row there and a key may do.
 func (w *recordWalk) inOrganization(by presented, org, member string) {
 	path := "/v1/orgs/" + org
 	w.do(by, http.MethodPatch, path, map[string]string{"name": "by " + by.via.ID.String()})
@@ -113,7 +113,7 @@ func (w *recordWalk) inOrganization(by presented, org, member string) {
 	w.do(by, http.MethodDelete, path+"/members/"+member, nil)
 }
 
-// byStaff does whatever leaves a row by a permission on everybody's things.
+// byStaff does what leaves a row by a permission on everybody's things.
 func (w *recordWalk) byStaff(by presented, note, user string) {
 	w.do(by, http.MethodGet, "/v1/notes/"+note, nil)
 	w.do(by, http.MethodGet, "/v1/notes?scope=all", nil)
@@ -171,7 +171,7 @@ func TestARowNamesTheCredentialThatActedAndOrganizationsDoNotSeeWhereStaffIs(t *
 	var invited struct{ Token string }
 	w.do(session, http.MethodPost, path+"/invitations", map[string]string{"email": "dave@dev.example", "role": "reader"}).JSON(t, &invited)
 	w.do(sessionOf(t, env, env.SignIn(t, "dave")), http.MethodPost, "/v1/invitations/accept", map[string]string{"token": invited.Token})
-	// What nobody does who was let in.
+	// Nobody with a valid credential does this.
 	if a := env.Do(t, http.MethodGet, "/v1/me", other.token, nil); a.Status != http.StatusUnauthorized {
 		t.Fatalf("an ended session: %d", a.Status)
 	}
@@ -196,7 +196,7 @@ func TestARowNamesTheCredentialThatActedAndOrganizationsDoNotSeeWhereStaffIs(t *
 			seen[item.Via.Kind] = append(seen[item.Via.Kind], item.Action)
 		}
 	}
-	// Those of linking and of devices are looked at where they are tested.
+	// Linking and devices have their own tests.
 	for kind, never := range map[string][]audit.Action{
 		"session": {audit.SessionCreate, audit.IdentityLink, audit.IdentityUnlink, audit.AuthFail, audit.PolicyReload},
 		"key": {audit.SessionCreate, audit.SessionEnd, audit.IdentityLink, audit.IdentityUnlink, audit.AuthFail, audit.PolicyReload,
@@ -299,7 +299,7 @@ func TestChangesOfNotebooksAndOrganizationsAreInTheRecordAndOnlyChanges(t *testi
 	}
 }
 
-// Two that rename at once waited for one another, until the database ended one of them.
+// Two concurrent renames used to deadlock, and the database ended one.
 func TestRenamingAnOrganizationAtTheSameTimeIsOneAfterTheOther(t *testing.T) {
 	env := servertest.New(t)
 	alice := env.SignIn(t, "alice")
@@ -311,7 +311,7 @@ func TestRenamingAnOrganizationAtTheSameTimeIsOneAfterTheOther(t *testing.T) {
 		})
 	}
 	group.Wait()
-	// A row has the time at which its transaction began, before it waited: the names tell the order.
+	// A row's time is its transaction's start, before the wait; the names show the order.
 	next := map[string]string{}
 	for _, item := range readRecord(t, env, alice, path+"/audit?action=org.change").Items {
 		var from, to string
@@ -362,7 +362,7 @@ func TestTheFilterByActionKnowsEveryActionAndTheDocumentToo(t *testing.T) {
 	}
 }
 
-// lockRecord keeps failures from being recorded until release.
+// lockRecord keeps failures out of the record until release.
 func lockRecord(t *testing.T, pool *pgxpool.Pool) (release func()) {
 	t.Helper()
 	tx, err := pool.Begin(t.Context())
@@ -384,7 +384,7 @@ func TestStoppingRecordsWhatFailedUntilThen(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	holder := t // of the lock, which outlives the server's requests
+	holder := t // the lock's, which outlives the server's requests
 	t.Run("a server that stops while the record is locked", func(t *testing.T) {
 		env := servertest.NewOn(t, url)
 		session := env.SignIn(t, "alice")

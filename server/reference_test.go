@@ -2,10 +2,10 @@ package server_test
 
 import "slices"
 
-// What follows is the authorization once more, written from docs/policy.md and docs/organizations.md
-// and from nothing of the server: who may see and do what. The model test compares the two.
+// This is the authorization again: who may see and do what. It is written only from docs/policy.md and
+// docs/organizations.md, not from the server. The model test compares the two.
 
-// permissions of each role, with what it includes written out.
+// permissions of each role, with included roles written out.
 var (
 	userRole      = set("note:own read write delete, key:own read write delete, self read, session:own read delete, identity:own write, org create, invitation:own accept, membership:own delete")
 	platformRoles = map[string]map[string]bool{
@@ -39,7 +39,7 @@ type refPerson struct {
 	name, id, identity string
 	role               string // moderator, admin or nothing
 	locked             bool
-	linked             []string // identities beside the first
+	linked             []string // identities after the first
 }
 
 type refOrg struct {
@@ -57,7 +57,7 @@ type refNotebook struct {
 
 type refNote struct {
 	id         string
-	person     *refPerson // whose it is; nil for a service's
+	person     *refPerson // the owner; nil for a service's
 	org        *refOrg    // nil for a personal note
 	notebook   *refNotebook
 	dead, gone bool
@@ -69,7 +69,7 @@ type refKey struct {
 	person          *refPerson // nil for a service key
 	org             *refOrg
 	orgRole         string
-	shown           *refPerson // of a service key: who was shown the secret that works
+	shown           *refPerson // for a service key: who was shown the working secret
 	revoked         bool
 }
 
@@ -77,7 +77,7 @@ type refSession struct {
 	id, token string
 	person    *refPerson
 	ended     bool
-	device    bool // let in from another session
+	device    bool // approved from another session
 }
 
 type refInvitation struct {
@@ -85,8 +85,8 @@ type refInvitation struct {
 	org             *refOrg
 	email           *refPerson
 	byPerson        *refPerson // nil for a service's
-	byKey           *refKey    // nil when made by a session
-	behind          *refPerson // who made it, or was shown the service's secret
+	byKey           *refKey    // nil if made by a session
+	behind          *refPerson // its maker, or who was shown the service's secret
 	over            bool
 }
 
@@ -96,7 +96,7 @@ type refCaller struct {
 	key     *refKey
 }
 
-// person is who is behind it; nil for a service.
+// person returns the person; nil for a service.
 func (c refCaller) person() *refPerson {
 	if c.session != nil {
 		return c.session.person
@@ -105,7 +105,7 @@ func (c refCaller) person() *refPerson {
 }
 func (c refCaller) service() bool { return c.person() == nil }
 
-// holds tells whether the credential is one at all.
+// holds reports whether the credential is valid.
 func (c refCaller) holds() bool {
 	switch {
 	case c.session != nil:
@@ -116,12 +116,12 @@ func (c refCaller) holds() bool {
 	return !c.key.revoked && !c.key.person.locked
 }
 
-// narrow is what a key leaves.
+// narrow reports what a key leaves.
 func (c refCaller) narrow(permission string) bool {
 	return c.session != nil || keyRoles[c.key.role][permission]
 }
 
-// platform tells what the caller may do whatever the thing.
+// platform reports whether the caller may do this to any thing.
 func (c refCaller) platform(permission string) bool {
 	if c.service() {
 		return permission == "self read" && c.narrow(permission)
@@ -129,7 +129,7 @@ func (c refCaller) platform(permission string) bool {
 	return (userRole[permission] || platformRoles[c.person().role][permission]) && c.narrow(permission)
 }
 
-// roleIn is the caller's role in an organization; empty outside.
+// roleIn returns the caller's role in an organization; empty outside.
 func (c refCaller) roleIn(org *refOrg) string {
 	switch {
 	case org == nil || org.deleted:
@@ -150,7 +150,7 @@ func (c refCaller) byGrant(grants map[*refPerson]string, permission string) bool
 	return !c.service() && grantRoles[grants[c.person()]][permission] && c.narrow(permission)
 }
 
-// verdict is an answer's status, and with 403 the permission; 0 is allowed.
+// verdict is an answer's status, and for 403 the permission; 0 means allowed.
 type verdict struct {
 	status     int
 	permission string
@@ -160,7 +160,7 @@ var allowed, unseen = verdict{}, verdict{status: 404}
 
 func lacking(permission string) verdict { return verdict{403, permission} }
 
-// area decides about no thing in particular.
+// area decides without a particular thing.
 func (c refCaller) area(permission string) verdict {
 	if c.platform(permission) {
 		return allowed
@@ -168,8 +168,8 @@ func (c refCaller) area(permission string) verdict {
 	return lacking(permission)
 }
 
-// derives decides on letting something in or linking it by the caller's own sign-in: only a session that
-// began in a browser may.
+// derives decides on approving or linking something by the caller's own sign-in: only a session from a browser
+// may.
 func (c refCaller) derives() verdict {
 	if c.session != nil && c.session.device {
 		return lacking("identity:own write")
@@ -179,7 +179,7 @@ func (c refCaller) derives() verdict {
 
 func (n *refNote) restricted() bool { return n.notebook != nil && n.notebook.restricted }
 
-// mayNote tells whether the caller may do this to a live note.
+// mayNote reports whether the caller may do this to a live note.
 func (c refCaller) mayNote(n *refNote, act string) bool {
 	if n.org == nil {
 		return n.person == c.person() && n.person != nil && c.platform("note:own "+act) || c.platform("note:any "+act)
@@ -200,10 +200,10 @@ func (c refCaller) hasGrant(n *refNote) bool {
 	return p != nil && (n.grants[p] != "" || n.notebook != nil && n.notebook.grants[p] != "")
 }
 
-// nearest names the object that is missing.
+// nearest names the missing permission's object.
 func (c refCaller) nearest(n *refNote, act string) string {
 	switch {
-	case n.org == nil && n.person == c.person(): // a service is near to no personal note
+	case n.org == nil && n.person == c.person(): // a service is never near a personal note
 		return "note:own " + act
 	case n.org == nil:
 		return "note:any " + act
@@ -213,7 +213,7 @@ func (c refCaller) nearest(n *refNote, act string) string {
 	return "note:org " + act
 }
 
-// note decides on a note of /v1/notes; nil is one that is not there.
+// note decides on a note of /v1/notes; nil if it does not exist.
 func (c refCaller) note(n *refNote, act string) verdict {
 	switch {
 	case n == nil || n.dead || n.gone:
@@ -226,7 +226,7 @@ func (c refCaller) note(n *refNote, act string) verdict {
 	return unseen
 }
 
-// place decides on putting a note into an organization's notebook, or beside its notebooks.
+// place decides on putting a note into an organization's notebook, or outside its notebooks.
 func (c refCaller) place(org *refOrg, notebook *refNotebook) verdict {
 	in := &refNote{org: org, notebook: notebook}
 	switch {
@@ -264,7 +264,7 @@ func (c refCaller) notebook(b *refNotebook, act string) verdict {
 	return unseen
 }
 
-// inOrg decides on things of a kind in an organization; there is false for one that is not there.
+// inOrg decides on things of a kind in an organization; there is false if the thing does not exist.
 func (c refCaller) inOrg(org *refOrg, object, act string, there bool) verdict {
 	may, sees := c.byRole(org, object+" "+act), c.byRole(org, object+" read")
 	switch {
@@ -280,7 +280,7 @@ func (c refCaller) inOrg(org *refOrg, object, act string, there bool) verdict {
 	return allowed
 }
 
-// gives decides on giving somebody a role in an organization, when the caller may give any.
+// gives decides on giving somebody a role in an organization, if the caller may give any.
 func (c refCaller) gives(org *refOrg, role string) verdict {
 	for _, permission := range insidePermissions {
 		if orgRoles[role][permission] && !c.byRole(org, permission) {
@@ -290,7 +290,7 @@ func (c refCaller) gives(org *refOrg, role string) verdict {
 	return allowed
 }
 
-// behind is the person behind a credential.
+// behind returns the person behind a credential.
 func (c refCaller) behind() *refPerson {
 	if c.service() {
 		return c.key.shown
@@ -298,15 +298,15 @@ func (c refCaller) behind() *refPerson {
 	return c.person()
 }
 
-// asked tells whether the role admin may not be taken from somebody, or given up, unless it is said
-// what becomes of the service keys of which they know a secret, by who may end them.
+// asked reports whether taking the role admin from somebody, or giving it up, needs a choice about the service
+// keys whose secrets they know, according to who may end them.
 func (c refCaller) asked(org *refOrg, p *refPerson, choice string) bool {
 	givesUp := p == c.person() && choice == "end"
 	return choice == "" || !givesUp && !c.byRole(org, "key:org delete")
 }
 
-// onThing decides on what hangs on a note or notebook: its grants. What the caller may not read is not
-// there, whatever they may do elsewhere.
+// onThing decides on the grants of a note or notebook. What the caller may not read does not exist for them,
+// whatever they may do elsewhere.
 func (c refCaller) onThing(org *refOrg, object, act string, visible, there bool) verdict {
 	switch {
 	case c.roleIn(org) == "" || !visible:
@@ -319,7 +319,7 @@ func (c refCaller) onThing(org *refOrg, object, act string, visible, there bool)
 	return allowed
 }
 
-// mayDead tells whether the caller may do this in the Dead Zone; as shipped, admins alone.
+// dead reports whether the caller may do this in the Dead Zone; as shipped, only admins.
 func (c refCaller) dead(n *refNote, act string) verdict {
 	switch {
 	case !c.platform("deadzone:any read") && c.service():
@@ -332,8 +332,7 @@ func (c refCaller) dead(n *refNote, act string) verdict {
 	return allowed
 }
 
-// keepsAdmin tells whether an organization keeps an admin who is not locked, if one member had
-// another role, or none.
+// keepsAdmin reports whether an organization still has an unlocked admin if one member gets another role, or none.
 func (o *refOrg) keepsAdmin(but *refPerson, role string) bool {
 	if o.members[but] != "admin" || role == "admin" {
 		return true

@@ -20,7 +20,7 @@ import (
 	"noted/server/servertest"
 )
 
-// policySource is what a server loads its policy from; another text, and it is asked to.
+// policySource is the source of a server's policy; a new text triggers a reload.
 type policySource struct {
 	text   atomic.Pointer[string]
 	loads  atomic.Int64
@@ -116,7 +116,7 @@ func TestAReloadIsSeenEverywhere(t *testing.T) {
 	}
 	checkStatus(t, "the record", env.Do(t, "GET", "/v1/admin/audit?action=policy.reload", ada, nil), 200, "")
 
-	// A bad one changes nothing, and is told.
+	// A bad one changes nothing, and is reported.
 	source.set(base + "g, dev:mona, moderatr\n")
 	eventually(t, "the refusal", func() bool { return state().Error != nil })
 	refused := state()
@@ -136,20 +136,20 @@ func TestAReloadIsSeenEverywhere(t *testing.T) {
 	if log := env.Log.String(); !strings.Contains(log, "the policy was refused") || !strings.Contains(log, "moderatr") {
 		t.Error("the log does not tell of the refusal")
 	}
-	// What was in force again: nothing changed.
+	// The policy in force again: nothing changed.
 	source.set(base + "g, dev:mona, moderator\n")
 	eventually(t, "no error any more", func() bool { return state().Error == nil })
 	if again := state(); again.Hash != second.Hash || !again.LoadedAt.Equal(second.LoadedAt) {
 		t.Errorf("got %+v", again)
 	}
-	// And taken away.
+	// Then it is removed.
 	source.set(base)
 	eventually(t, "the first again", func() bool { return state().Hash == first.Hash })
 	checkStatus(t, "mona is none any more", env.Do(t, "GET", "/v1/notes/"+note, mona, nil), 404, "")
 	checkStatus(t, "nor by key", env.Do(t, "GET", "/v1/notes/"+note, key, nil), 404, "")
 }
 
-// Two policies that agree on nothing of mona's but note:any read, and bad ones between them.
+// Two policies that share nothing for mona but note:any read, with bad ones in between.
 func TestReloadsUnderLoadFailNoRequestAndAreNeverHalf(t *testing.T) {
 	const reloads, clients = 200, 16
 	base := strings.ReplaceAll(string(noted.Policy), "p, user, org, create\n", "") + adaIsAdmin

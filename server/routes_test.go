@@ -15,8 +15,8 @@ import (
 	"noted/server/servertest"
 )
 
-// publicRoutes are all that answer somebody without a credential. Whoever adds one writes it
-// here too, and so says that it is meant.
+// publicRoutes are all routes that answer without a credential. A new one must be added here too, to confirm the
+// intent.
 var publicRoutes = []string{
 	"GET /",
 	"GET /auth/callback/{provider}",
@@ -38,7 +38,7 @@ var publicRoutes = []string{
 	"POST /auth/token",
 }
 
-// addressOf is a route's path with something in the place of each name.
+// addressOf returns a route's path with a value for each name.
 func addressOf(path string) string {
 	return strings.NewReplacer("{id}", uuid.NewString(), "{provider}", "dev", "/static/*", "/static/style.css", "/docs/*", "/docs/swagger-ui.css").Replace(path)
 }
@@ -97,8 +97,7 @@ func TestMetricsAreNotOnTheMainAddressOutsideDev(t *testing.T) {
 	checkProblem(t, "GET /metrics", env.Do(t, http.MethodGet, "/metrics", "", nil), http.StatusNotFound)
 }
 
-// checkProblem holds that a is a problem of that status which names no permission, and returns
-// what it says.
+// checkProblem checks that a is a problem of that status without a permission, and returns its text.
 func checkProblem(t *testing.T, what string, a servertest.Answer, status int) {
 	t.Helper()
 	if a.Status != status {
@@ -131,7 +130,7 @@ func TestUnknownRoutesAre404Problems(t *testing.T) {
 	} {
 		for who, token := range map[string]string{"nobody": "", "ada": session} {
 			a := env.Do(t, http.MethodGet, path, token, nil)
-			if path == "/docs/" && a.Status == http.StatusOK { // a page, if the server wants it so
+			if path == "/docs/" && a.Status == http.StatusOK { // a page, if the server chooses so
 				continue
 			}
 			checkProblem(t, "GET "+path+" by "+who, a, http.StatusNotFound)
@@ -264,7 +263,7 @@ func TestHEADWorksWhereGETDoes(t *testing.T) {
 			address = addressOf(strings.NewReplacer("/notebooks/{id}/", "/notebooks/"+notebook+"/", "/notes/{id}/", "/notes/"+note+"/").Replace(path))
 		}
 		address = strings.Replace(address, "{org}", org, 1)
-		// Go's client asks for gzip by itself, but not with HEAD.
+		// Go's client asks for gzip by itself, but not for HEAD.
 		get := env.Do(t, http.MethodGet, address, session, nil, "Accept-Encoding", "identity")
 		head := env.Do(t, http.MethodHead, address, session, nil, "Accept-Encoding", "identity")
 		if head.Status != get.Status || len(head.Body) != 0 {
@@ -279,7 +278,7 @@ func TestHEADWorksWhereGETDoes(t *testing.T) {
 			}
 		}
 	}
-	// A HEAD is decided on like its GET.
+	// A HEAD is decided like its GET.
 	if a := env.Do(t, http.MethodHead, "/v1/me", "", nil); a.Status != http.StatusUnauthorized {
 		t.Errorf("HEAD /v1/me by nobody: got %d", a.Status)
 	}

@@ -47,7 +47,7 @@ type Options struct {
 	Settings  Settings // checked
 	Providers oidc.Providers
 	Policy    *authz.InForce
-	// Reload asks for the policy to be loaded again, by a signal or by a change of its files.
+	// Reload asks for a reload of the policy: on a signal or a change of its files.
 	Reload  <-chan struct{}
 	Log     *slog.Logger
 	Version string
@@ -57,10 +57,9 @@ type Options struct {
 	Migrate func(ctx context.Context, url string) error
 	// Tracer sees each statement that the pool runs; nil for none.
 	Tracer pgx.QueryTracer
-	// Hosts are the names by which requests may ask for this server, as the Host header has them; 421 for
-	// any other. Nil for all.
+	// Hosts are the Host headers that requests may carry; any other gets 421. Nil allows all.
 	Hosts []string
-	// Around goes around all that is served; nil for nothing. Tests look at every answer by it.
+	// Around wraps all that is served; nil for nothing. Tests use it to check every answer.
 	Around func(http.Handler) http.Handler
 }
 
@@ -89,8 +88,7 @@ type Server struct {
 	connections   *connections
 }
 
-// publicRoutes read no credential. A route that is not here and declares no permission stops
-// the start.
+// publicRoutes read no credential. Any other route must declare a permission, or the start fails.
 var publicRoutes = map[string]bool{
 	"GET /":                         true, // looks at the session, never fails for it
 	"GET /invitation":               true, // looks at the session, never fails for it; the token is in the fragment
@@ -142,13 +140,13 @@ func Open(ctx context.Context, options Options) (*Server, error) {
 	return s, nil
 }
 
-// openPool connects; in between nothing waits longer than bound says.
+// openPool connects. Nothing in between waits longer than bound allows.
 func openPool(ctx context.Context, settings Settings, tracer pgx.QueryTracer) (*pgxpool.Pool, *turns, error) {
 	config, err := pgxpool.ParseConfig(settings.DatabaseURL)
 	if err != nil {
 		return nil, nil, err
 	}
-	plain, err := pgx.ParseConfig(settings.DatabaseURL) // which leaves what is the pool's
+	plain, err := pgx.ParseConfig(settings.DatabaseURL) // without the pool's own parameters
 	if err != nil {
 		return nil, nil, err
 	}
@@ -240,8 +238,7 @@ func (s *Server) newRouter(m metrics) (*chi.Mux, error) {
 	return router, nil
 }
 
-// checkRoutes refuses a route that is neither public nor declared with a permission, whoever
-// added it and however.
+// checkRoutes refuses a route that is neither public nor declared with a permission, however it was added.
 func checkRoutes(router chi.Routes, declared map[string]string) error {
 	var errs []error
 	err := chi.Walk(router, func(method, route string, _ http.Handler, _ ...func(http.Handler) http.Handler) error {
@@ -257,7 +254,7 @@ func checkRoutes(router chi.Routes, declared map[string]string) error {
 	return errors.Join(append(errs, err)...)
 }
 
-// humaConfig is huma without its own pages, hooks and links, reading JSON strictly.
+// humaConfig is huma without its own pages, hooks and links, and with strict JSON.
 func (s *Server) humaConfig() huma.Config {
 	config := huma.DefaultConfig("noted", s.options.Version)
 	config.Info.Description = "A note-taking backend that a team runs itself. Every operation names the permission it needs."
@@ -278,10 +275,10 @@ func (s *Server) humaConfig() huma.Config {
 // Handler serves everything but metrics_listen.
 func (s *Server) Handler() http.Handler { return s.router }
 
-// Run serves on the listener, and metrics on the second one if it is not nil, until ctx ends;
-// then it drains: /readyz says 503, requests under way get ShutdownGrace to finish, after which they get
-// 503, nothing new is taken, and what failed until then is recorded. It returns when all of that, and the
-// background work, is over, three seconds after ShutdownGrace at the latest, whatever the database does.
+// Run serves on the listener, and metrics on metricsListener unless it is nil, until ctx ends. Then it drains:
+// /readyz says 503, no new connections are taken, requests under way get ShutdownGrace to finish and 503 after it,
+// and the failures so far are recorded. It returns when all that and the background work is over, at most three
+// seconds after ShutdownGrace, whatever the database does.
 func (s *Server) Run(ctx context.Context, listener, metricsListener net.Listener) error {
 	s.memory.apply(s.options.Log)
 	workContext, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -334,7 +331,7 @@ func (s *Server) Run(ctx context.Context, listener, metricsListener net.Listener
 	if err != nil {
 		s.options.Log.Warn("requests are under way after shutdown_grace; they get 503")
 		stopRequests(errStopping)
-		s.connections.dropWaiting() // Shutdown takes one on which nothing was ever sent for busy
+		s.connections.dropWaiting() // Shutdown takes a connection with nothing sent yet for busy
 		last, cancelLast := context.WithTimeout(context.WithoutCancel(ctx), lastAnswers)
 		defer cancelLast()
 		if err = shutdown(last, servers); err != nil {
@@ -344,7 +341,7 @@ func (s *Server) Run(ctx context.Context, listener, metricsListener net.Listener
 			}
 		}
 	}
-	_ = s.Failures.Flush(grace) // what is left then is Close's
+	_ = s.Failures.Flush(grace) // Close handles what is left
 	return err
 }
 
@@ -358,20 +355,20 @@ func shutdown(ctx context.Context, servers []*http.Server) error {
 }
 
 const (
-	// drainNotice is how long /readyz says 503 before the listener closes, for a load balancer to
-	// see it. Answers say Connection: close meanwhile, so that few connections are idle when it ends.
+	// drainNotice is how long /readyz says 503 before the listener closes, so that a load balancer notices.
+	// Answers say Connection: close meanwhile, so that few idle connections are left.
 	drainNotice = time.Second
 	// lastAnswers is how long requests have to answer 503 after shutdown_grace.
 	lastAnswers = 2 * time.Second
-	// closeTime is how long the connections to the database have to say goodbye.
+	// closeTime is how long the database connections have to close politely.
 	closeTime = time.Second / 2
 )
 
-// errStopping is what requests get that are under way after shutdown_grace.
+// errStopping is what requests still under way after shutdown_grace get.
 var errStopping = problem.New(http.StatusServiceUnavailable, "The server is stopping; try again in a moment").With("Retry-After", "2")
 
-// sayStopping tells clients that their connection ends with its answer, so that they send their next
-// request elsewhere and none on a connection that is about to be closed.
+// sayStopping tells clients that their connection closes after the answer, so that they send their next request
+// elsewhere and none on a connection about to close.
 func (s *Server) sayStopping(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.draining.Load() {
@@ -381,8 +378,8 @@ func (s *Server) sayStopping(next http.Handler) http.Handler {
 	})
 }
 
-// Close records the failures that still wait, for a second at most, and lets go of the database, which
-// may hang: then it does not wait for it.
+// Close records the failures that still wait, for a second at most, and closes the pool. If the database hangs,
+// Close does not wait for it.
 func (s *Server) Close() {
 	s.Failures.Close()
 	s.closePools()
@@ -401,8 +398,8 @@ func (s *Server) closePools() {
 	}
 }
 
-// mostConnections is http_connections, or less when the process may not open so many: a quarter of its
-// descriptors is for all else.
+// mostConnections is http_connections, or less if the process may not open so many: a quarter of its descriptors
+// is for all else.
 func (s *Server) mostConnections() int {
 	most := s.options.Settings.HTTPConnections
 	if room := descriptors() / 4 * 3; room > 0 && room < most {
@@ -412,8 +409,8 @@ func (s *Server) mostConnections() int {
 	return most
 }
 
-// httpServer bounds what a slow or greedy client can hold. Reading a body has a deadline of
-// its own in each operation. Requests end with ctx.
+// httpServer bounds what a slow or greedy client can hold. Each operation sets its own deadline for reading a
+// body. Requests end with ctx.
 func (s *Server) httpServer(ctx context.Context, handler http.Handler) *http.Server {
 	whole := s.options.Settings.RequestTimeout + bodies.Whole
 	return &http.Server{
@@ -423,7 +420,7 @@ func (s *Server) httpServer(ctx context.Context, handler http.Handler) *http.Ser
 		ReadTimeout:       bodies.Whole + 10*time.Second,
 		WriteTimeout:      whole + 10*time.Second,
 		IdleTimeout:       2 * time.Minute,
-		// OPTIONS * goes through our handlers like any other request.
+		// Let our handlers serve OPTIONS * like any other request.
 		DisableGeneralOptionsHandler: true,
 		MaxHeaderBytes:               32 << 10,
 		ErrorLog:                     slog.NewLogLogger(s.options.Log.Handler(), slog.LevelWarn),
@@ -434,7 +431,7 @@ func (s *Server) metricsHandler() http.Handler {
 	return promhttp.HandlerFor(s.registry, promhttp.HandlerOpts{})
 }
 
-// tidy deletes what nobody needs any more, and warns of keys that stop soon, once an hour.
+// tidy runs once an hour: it deletes what is no longer needed, and warns of keys that stop soon.
 func (s *Server) tidy(ctx context.Context) {
 	ticker := time.NewTicker(time.Hour)
 	defer ticker.Stop()

@@ -26,9 +26,8 @@ import (
 	"noted/orgs"
 )
 
-// Settings are the scalars of the configuration: each is a member of the YAML file, a flag
-// (--dead-zone-retention) and an environment variable (NOTED_DEAD_ZONE_RETENTION). A flag
-// wins over a variable, a variable over the file.
+// Settings are the scalars of the configuration. Each is a member of the YAML file, a flag (--dead-zone-retention)
+// and an environment variable (NOTED_DEAD_ZONE_RETENTION). A flag overrides a variable, and a variable the file.
 type Settings struct {
 	Listen                string        `yaml:"listen" default:"127.0.0.1:8080" env:"NOTED_LISTEN" help:"Address to serve on, host:port; port 0 picks a free one."`
 	MetricsListen         string        `yaml:"metrics_listen" env:"NOTED_METRICS_LISTEN" help:"Address for /metrics, host:port; none if left out (dev: on the same address)."`
@@ -78,10 +77,10 @@ type ProviderSettings struct {
 	AllowedAudiences    []string `yaml:"allowed_audiences"`
 	CAFile              string   `yaml:"ca_file"`
 
-	places map[string]string // name:line:column of each member that is there, and of the entry under ""
+	places map[string]string // name:line:column of each member present, and of the entry under ""
 }
 
-// place is where to look for a member: itself, else its entry.
+// place returns where to look for a member: itself, else its entry.
 func (p ProviderSettings) place(member string) string {
 	if at, ok := p.places[member]; ok {
 		return at
@@ -98,9 +97,8 @@ type file struct {
 	Providers []ProviderSettings `yaml:"providers"`
 }
 
-// ReadFile reads the YAML file name strictly: an unknown member, a member there twice and a
-// value of the wrong type are errors with name:line:column. It returns the scalars by their
-// YAML names, as they stand there, and the providers.
+// ReadFile reads the YAML file name strictly. Unknown and duplicate members and values of the wrong type are
+// errors with name:line:column. It returns the scalars, unconverted, by their YAML names, and the providers.
 func ReadFile(name string) (scalars map[string]any, providers []ProviderSettings, err error) {
 	text, err := os.ReadFile(name) //nolint:gosec // the operator names it
 	if err != nil {
@@ -124,7 +122,7 @@ func ReadFile(name string) (scalars map[string]any, providers []ProviderSettings
 	return scalars, f.Providers, nil
 }
 
-// locateProviders notes where the members of each provider stand, for the errors about them.
+// locateProviders notes where each provider's members are, for error messages.
 func locateProviders(name string, text []byte, entries []ProviderSettings) {
 	path, err := yaml.PathString("$.providers")
 	if err != nil {
@@ -150,7 +148,7 @@ func locateProviders(name string, text []byte, entries []ProviderSettings) {
 	}
 }
 
-// yamlDuration reads what checkTree has let pass.
+// yamlDuration reads what checkTree has accepted.
 func yamlDuration(into *time.Duration, value []byte) (err error) {
 	var text string
 	if err := yaml.Unmarshal(value, &text); err != nil {
@@ -160,8 +158,7 @@ func yamlDuration(into *time.Duration, value []byte) (err error) {
 	return err
 }
 
-// DurationFlags makes kong read every time.Duration of a command line, of its variables and of its
-// defaults as the file's are read.
+// DurationFlags makes kong read each time.Duration of flags, variables and defaults as the file's are read.
 func DurationFlags() kong.Option {
 	return kong.TypeMapper(reflect.TypeFor[time.Duration](), kong.MapperFunc(func(ctx *kong.DecodeContext, target reflect.Value) error {
 		var text string
@@ -177,9 +174,8 @@ func DurationFlags() kong.Option {
 	}))
 }
 
-// checkTree refuses what the decoder passes over or does not locate (a second document, of which
-// nothing would be read, and a duration that is none), and names that nothing has, for which it knows
-// what was meant.
+// checkTree refuses what the decoder ignores or cannot locate: a second document, which would not be read, and
+// malformed durations. It also refuses unknown names, and suggests what was meant.
 func checkTree(name string, text []byte) error {
 	tree, err := parser.ParseBytes(text, 0)
 	if err != nil {
@@ -198,7 +194,7 @@ func checkTree(name string, text []byte) error {
 	}
 	mapping, ok := tree.Docs[0].Body.(*ast.MappingNode)
 	if !ok {
-		return nil // the decoder says what it wants
+		return nil // the decoder reports it
 	}
 	settings, durations := namesOf(reflect.TypeFor[Settings]())
 	if err := checkNames(name, mapping, append(settings, "providers")); err != nil {
@@ -220,7 +216,7 @@ func checkTree(name string, text []byte) error {
 		}
 		var err error
 		switch value := entry.Value.(type) {
-		case *ast.NullNode: // as if it were not there
+		case *ast.NullNode: // as if absent
 		case ast.ScalarNode:
 			_, err = duration.Parse(fmt.Sprint(value.GetValue()))
 		case *ast.MappingNode, *ast.SequenceNode:
@@ -233,7 +229,7 @@ func checkTree(name string, text []byte) error {
 	return nil
 }
 
-// checkNames refuses a member that is none of the known ones, and says which was probably meant.
+// checkNames refuses an unknown member, and says which was probably meant.
 func checkNames(name string, mapping *ast.MappingNode, known []string) error {
 	for _, entry := range mapping.Values {
 		key := entry.Key.String()
@@ -249,13 +245,13 @@ func checkNames(name string, mapping *ast.MappingNode, known []string) error {
 	return nil
 }
 
-// position is where a node stands: name:line:column.
+// position returns where a node is: name:line:column.
 func position(name string, node ast.Node) string {
 	at := node.GetToken().Position
 	return fmt.Sprintf("%s:%d:%d", name, at.Line, at.Column)
 }
 
-// namesOf are the YAML names of a struct's members, and of those that are durations.
+// namesOf returns the YAML names of a struct's members, and of those that are durations.
 func namesOf(of reflect.Type) (names, durations []string) {
 	for field := range of.Fields() {
 		name := field.Tag.Get("yaml")
@@ -270,8 +266,8 @@ func namesOf(of reflect.Type) (names, durations []string) {
 	return names, durations
 }
 
-// located writes a YAML error as name:line:column: what is wrong. It leaves out the library's
-// excerpt of the file, which may show a secret.
+// located writes a YAML error as name:line:column: what is wrong. It leaves out the library's excerpt of the file,
+// which may show a secret.
 func located(name string, err error) error {
 	var at yaml.Error
 	if errors.As(err, &at) && at.GetToken() != nil && at.GetToken().Position != nil {
@@ -281,11 +277,10 @@ func located(name string, err error) error {
 	return fmt.Errorf("%s: %w", name, err)
 }
 
-// DevProvider is the id of the provider of `noted dev`; no other may have it.
+// DevProvider is the id of `noted dev`'s provider; no other may have it.
 const DevProvider = "dev"
 
-// Providers checks the entries and makes providers of them. Errors name the entry, the
-// member and what to write.
+// Providers checks the entries and makes providers of them. Errors name the entry, the member and what to write.
 func Providers(entries []ProviderSettings) (oidc.Providers, error) {
 	var providers oidc.Providers
 	var errs []error
@@ -365,7 +360,7 @@ func (p ProviderSettings) provider() (provider *oidc.Provider, faults []fault) {
 	}, faults
 }
 
-// secret takes the client's secret from the one place that is set.
+// secret reads the client's secret from the one place that is set.
 func (p ProviderSettings) secret() (string, *fault) {
 	set := 0
 	for _, place := range []string{p.ClientSecret, p.ClientSecretFile, p.ClientSecretEnv} {
@@ -395,7 +390,7 @@ func (p ProviderSettings) secret() (string, *fault) {
 	return p.ClientSecret, nil
 }
 
-// checkIssuer says what is wrong with an issuer; empty when nothing is.
+// checkIssuer says what is wrong with an issuer; empty if nothing is.
 func checkIssuer(issuer string) string {
 	u, err := url.Parse(issuer)
 	switch {
@@ -477,13 +472,13 @@ func (s *Settings) Check() error {
 	return errors.Join(errs...)
 }
 
-// IsLoopback holds for localhost and for addresses of this machine alone.
+// IsLoopback reports whether host is localhost or a loopback address.
 func IsLoopback(host string) bool {
 	ip, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
-// mailer is what sends invitations; nil when no mail server is set.
+// mailer returns what sends invitations; nil if no mail server is set.
 func (s *Settings) mailer() (mailer *orgs.Mailer, err error) {
 	switch {
 	case s.SMTPURL == "" && s.MailFrom != "":
@@ -496,8 +491,7 @@ func (s *Settings) mailer() (mailer *orgs.Mailer, err error) {
 	return mailer, err
 }
 
-// CheckLoopback refuses a listening address that others can reach: `noted dev` has people
-// without passwords.
+// CheckLoopback refuses a listening address that others can reach, since `noted dev` has people without passwords.
 func CheckLoopback(listen string) error {
 	host, _, err := net.SplitHostPort(listen)
 	if err != nil {

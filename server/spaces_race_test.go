@@ -9,8 +9,8 @@ import (
 	"noted/server/servertest"
 )
 
-// Every suite checks its statements when a server ends. Here each exception is asked for, so that none
-// outlives its reason.
+// Every suite checks its statements when a server ends. Here each exception is used, so that none outlives its
+// reason.
 func TestEveryStatementThatLooksAcrossSpacesIsStillNeeded(t *testing.T) {
 	t.Parallel()
 	s := newSpaced(t)
@@ -30,7 +30,7 @@ func TestEveryStatementThatLooksAcrossSpacesIsStillNeeded(t *testing.T) {
 	}
 }
 
-// A service reaches nothing outside of its organization, so it is asked for nothing there.
+// A service reaches nothing outside its organization, so it is not asked there.
 func TestAServiceNeedsNoStatementAcrossSpaces(t *testing.T) {
 	t.Parallel()
 	s := newSpaced(t)

@@ -10,8 +10,7 @@ import (
 	"noted/server/servertest"
 )
 
-// spaced has something of every kind that stands in a space: of alice, of an organization of hers, and of
-// a service there.
+// spaced has something of every kind in a space: alice's, an organization's of hers, and a service's there.
 type spaced struct {
 	*servertest.Env
 	alice, ada, service         string // tokens
@@ -52,7 +51,7 @@ func (s *spaced) must(t *testing.T, method, path, token string, body any, status
 	}
 }
 
-// Each table with a space is told by its column, so that a new one is in this test from its first day.
+// The column marks each table with a space, so that this test includes a new one at once.
 func TestWhatStandsInASpaceHasItFirstInItsKeysAndItsBucketInItsID(t *testing.T) {
 	t.Parallel()
 	s := newSpaced(t)
@@ -99,8 +98,8 @@ func TestWhatStandsInASpaceHasItFirstInItsKeysAndItsBucketInItsID(t *testing.T) 
 		}
 	}
 
-	// A key or unique index that did not begin with the space could not be kept on one machine, and a foreign key
-	// to what stands in a space would reach over to another.
+	// A key or unique index that does not begin with the space could not stay on one machine, and a foreign key to
+	// a space's rows would reach into another.
 	keys, err := s.Pool.Query(t.Context(), `
 		with spaced as (
 			select attrelid, attnum from pg_attribute join pg_class c on c.oid = attrelid
@@ -147,8 +146,7 @@ func TestNothingStandsInASpaceThatIsNotItsOwn(t *testing.T) {
 	}
 }
 
-// An id from before, whose bits are anybody's, works on every path as ever, and a bucket that is right
-// lets nobody in.
+// An older id, with random bits, works on every path as before, and a correct bucket lets nobody in.
 func TestTheBucketOfAnIDIsAHintAndNoPermission(t *testing.T) {
 	t.Parallel()
 	s := newSpaced(t)
@@ -175,7 +173,7 @@ func TestTheBucketOfAnIDIsAHintAndNoPermission(t *testing.T) {
 			s.must(t, http.MethodPost, path+"/restore", s.ada, nil, http.StatusOK)
 		}
 	}
-	// carol's own bucket, in an id that is nobody's.
+	// carol's own bucket, in an unused id.
 	var me struct {
 		ID uuid.UUID `json:"id"`
 	}

@@ -12,10 +12,10 @@ import (
 	"testing"
 )
 
-// storeRooms are the rooms whose SQL stands in store.go and store_*.go alone.
+// storeRooms are the rooms whose SQL is only in store.go and store_*.go.
 var storeRooms = []string{"identity"}
 
-// sqlIn are the places in a file where a statement is run or written.
+// sqlIn returns where a file runs or contains a statement.
 func sqlIn(t *testing.T, fset *token.FileSet, name string, text any) (places []token.Position) {
 	t.Helper()
 	begins := regexp.MustCompile("^[`\"]\\s*(select|insert into|update|delete from|with|listen|notify) ")
@@ -40,7 +40,7 @@ func sqlIn(t *testing.T, fset *token.FileSet, name string, text any) (places []t
 	return places
 }
 
-// A newcomer finds a room's SQL by the names of its files.
+// A newcomer finds a room's SQL by its file names.
 func TestSQLStandsInTheStore(t *testing.T) {
 	for _, room := range storeRooms {
 		files, err := filepath.Glob("../" + room + "/*.go")
@@ -73,7 +73,7 @@ func TestSQLStandsInTheStore(t *testing.T) {
 	}
 }
 
-// Three statements that each say what a live session is come to mean three things.
+// If three statements each define a live session, they come to mean three things.
 func TestWhatALiveSessionIsIsSaidOnce(t *testing.T) {
 	files, err := filepath.Glob("../identity/*.go")
 	if err != nil {

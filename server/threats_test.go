@@ -31,10 +31,10 @@ import (
 	"noted/server/servertest"
 )
 
-// Each test here holds one property that keeps a real fault of another system out of this one;
-// the property stands in quotes above it.
+// Each test here checks one property that keeps a real fault of another system out of this one. The property is
+// quoted above it.
 
-// whoami is what /v1/me tells.
+// whoami is the answer of /v1/me.
 type whoami struct {
 	ID, Name, Via string
 	Email         *string
@@ -52,7 +52,7 @@ func me(t *testing.T, env *servertest.Env, token string, headers ...string) whoa
 	return m
 }
 
-// signInWith signs somebody in whose ID token says what is given: a nil value takes a claim away.
+// signInWith signs somebody in with the given ID token claims: a nil value removes one.
 func signInWith(t *testing.T, env *servertest.Env, claims map[string]any) string {
 	t.Helper()
 	env.Provider.SetLie(devidp.Lie{Claims: func(signed map[string]any) {
@@ -68,7 +68,7 @@ func signInWith(t *testing.T, env *servertest.Env, claims map[string]any) string
 	return env.SignIn(t, "alice")
 }
 
-// withPolicy makes a server run under the shipped policy with more lines.
+// withPolicy runs a server under the shipped policy with more lines.
 func withPolicy(t *testing.T, more ...string) func(*server.Options) {
 	t.Helper()
 	text := string(noted.Policy) + "\n" + strings.Join(more, "\n") + "\n"
@@ -76,7 +76,7 @@ func withPolicy(t *testing.T, more ...string) func(*server.Options) {
 	return func(o *server.Options) { o.Policy = servertest.Fixed(t, policy, err) }
 }
 
-// checkStatus compares the status, and with 403 the missing permission.
+// checkStatus compares the status, and for 403 the missing permission.
 func checkStatus(t *testing.T, what string, a servertest.Answer, status int, permission string) {
 	t.Helper()
 	var body struct{ Permission string }
@@ -114,7 +114,7 @@ func TestAUserIsFoundByIssuerAndSubjectAlone(t *testing.T) {
 func TestNothingIsLinkedByEmail(t *testing.T) {
 	t.Parallel()
 	env := servertest.New(t)
-	// Somebody was here first, with the e-mail of who comes later.
+	// Somebody was here first, with the newcomer's e-mail.
 	eve := signInWith(t, env, map[string]any{"sub": "eve", "email": "alice@dev.example", "email_verified": true})
 	env.NewNote(t, eve, "planted")
 	_, key := env.NewKey(t, eve, "key-writer")
@@ -162,9 +162,9 @@ func TestAnEmailIsANameInThePolicyOnlyWhenVerifiedIsJSONTrue(t *testing.T) {
 		"a blank behind":            {claims{"email": "eve@dev.example ", "email_verified": true}, false},
 		"a line end behind":         {claims{"email": "eve@dev.example\n", "email_verified": true}, false},
 		"NUL behind":                {claims{"email": "eve@dev.example\x00", "email_verified": true}, false},
-		// A claim's name is compared as it is (RFC 7519, 7.3), where Go's JSON passes over case.
+		// Claim names are compared exactly (RFC 7519, 7.3), while Go's JSON ignores case.
 		"the e-mail of one name, verified of another": {claims{"email": "eve@dev.example", "email_verified": nil, "email_Verified": true}, false},
-		// In lower case U+212A (the Kelvin sign) is k and U+0130 is i: another mailbox than mike's.
+		// In lower case U+212A (the Kelvin sign) is k and U+0130 is i: not mike's mailbox.
 		"the Kelvin sign":   {claims{"email": "mi\u212Ae@dev.example", "email_verified": true}, false},
 		"an I with a dot":   {claims{"email": "m\u0130ke@dev.example", "email_verified": true}, false},
 		"a full-width e":    {claims{"email": "\uFF45ve@dev.example", "email_verified": true}, false},
@@ -178,9 +178,8 @@ func TestAnEmailIsANameInThePolicyOnlyWhenVerifiedIsJSONTrue(t *testing.T) {
 	}
 }
 
-// judge tries a credential on both sides of a moment. before and after move a time of the
-// database so that it is one second ahead or one second past. A machine that stops for that
-// second is given another try.
+// judge tries a credential on both sides of a moment. before and after set a time in the database to one second
+// ahead and one second past. If the machine stalls for that second, it tries again.
 func judge(t *testing.T, env *servertest.Env, what, before, after string, works func() bool, args ...any) {
 	t.Helper()
 	for try := 0; ; try++ {
@@ -259,7 +258,7 @@ func TestASessionEndsAtItsAbsoluteEndHoweverOftenItIsUsed(t *testing.T) {
 	}
 	began := end()
 	for range 10 {
-		// A use an hour ago, so that each one here is noted.
+		// Last used an hour ago, so that each use here is noted.
 		env.Exec(t, `update sessions set last_used_at = now() - interval '1 hour' where token_hash = $1`, hash)
 		me(t, env, token)
 	}
@@ -270,7 +269,7 @@ func TestASessionEndsAtItsAbsoluteEndHoweverOftenItIsUsed(t *testing.T) {
 	checkStatus(t, "used a moment ago, but as old as it may get", env.Do(t, http.MethodGet, "/v1/me", token, nil), http.StatusUnauthorized, "")
 }
 
-// pageNames tells whether the page at / takes the caller for somebody of that name.
+// pageNames reports whether the page at / greets the caller by that name.
 func pageNames(t *testing.T, env *servertest.Env, name string, headers ...string) bool {
 	t.Helper()
 	a := env.Do(t, http.MethodGet, "/", "", nil, append(headers, "Accept", "text/html")...)
@@ -379,7 +378,7 @@ func TestAnEndedSessionFailsOnEveryPathHoweverItEnded(t *testing.T) {
 		if pageNames(t, env, "alice", cookie...) {
 			t.Errorf("%s, then the page at / greets alice", how)
 		}
-		// Signing out twice fails for nobody.
+		// Signing out twice never fails.
 		checkStatus(t, how+", then signing out", env.Do(t, http.MethodPost, "/auth/logout", token, nil), http.StatusNoContent, "")
 	}
 }
@@ -519,7 +518,7 @@ func TestAKeyWhoseRoleThePolicyDoesNotDefineCanDoNothing(t *testing.T) {
 	ada := env.SignIn(t, "ada")
 	id, key := env.NewKey(t, ada, "key-admin")
 	note, dead := env.NewNote(t, ada, "live"), env.NewDeadNote(t, ada, "dead")
-	org := env.NewOrg(t, ada, "o") // in which ada may do everything
+	org := env.NewOrg(t, ada, "o") // here ada may do everything
 	env.Exec(t, `update keys set role = 'key-gone' where id = $1`, id)
 	for _, route := range routesOf(t, env) {
 		if slices.Contains(publicRoutes, route) {
@@ -574,7 +573,7 @@ func TestAKeyCannotMakeAKey(t *testing.T) {
 	}
 }
 
-// lastAddress uses a fresh key with the headers, and returns the address that noted saw.
+// lastAddress uses a new key with the headers, and returns the address that noted saw.
 func lastAddress(t *testing.T, env *servertest.Env, session string, headers ...string) string {
 	t.Helper()
 	id, key := env.NewKey(t, session, "key-reader")
@@ -631,8 +630,8 @@ func TestAClientsAddressComesOnlyFromConfiguredProxies(t *testing.T) {
 		{"203.0.113.9", []string{"X-Forwarded-For", "198.51.100.1", "X-Forwarded-For", "203.0.113.9"}},
 		{"203.0.113.9", []string{"X-Forwarded-For", "198.51.100.1, 203.0.113.9, 10.1.2.3"}},
 		{"2001:db8::9", []string{"X-Forwarded-For", "2001:db8::9"}},
-		// The last address was written by the proxy; where that cannot be read, the proxy is all that
-		// is known, and never whoever the client wrote before.
+		// The proxy wrote the last address. If that cannot be read, only the proxy is known, never an address the
+		// client wrote before.
 		{"127.0.0.1", []string{"X-Forwarded-For", "203.0.113.9, nonsense"}},
 		{"203.0.113.9", []string{"X-Forwarded-For", "203.0.113.9", "X-Real-IP", "198.51.100.1", "Forwarded", "for=198.51.100.1"}},
 	} {
@@ -688,15 +687,15 @@ func TestNoHeaderQueryOrBodySaysWhoIsCalling(t *testing.T) {
 	} {
 		checkStatus(t, what, env.Do(t, http.MethodGet, "/v1/me", "", nil, headers...), http.StatusUnauthorized, "")
 	}
-	// With both, the header alone counts: whoever plants a cookie changes nothing, and a failed
-	// header falls back to none.
+	// With both, only the header counts: a planted cookie changes nothing, and a failed header falls back to
+	// nothing.
 	if got := me(t, env, alice, "Cookie", "noted_session="+ada); got.Name != "alice" {
 		t.Errorf("with alice's header and ada's cookie: %s", got.Name)
 	}
 	checkStatus(t, "a failed header beside a good cookie", env.Do(t, http.MethodGet, "/v1/me", "nsess_nonsense", nil, "Cookie", "noted_session="+ada), http.StatusUnauthorized, "")
 }
 
-// rawRequest sends a request line as it is; Go's client would tidy it up.
+// rawRequest sends a request line as it is; Go's client would normalize it.
 func rawRequest(t *testing.T, env *servertest.Env, method, target, token string) servertest.Answer {
 	t.Helper()
 	host := strings.TrimPrefix(env.URL, "http://")
@@ -725,7 +724,7 @@ func rawRequest(t *testing.T, env *servertest.Env, method, target, token string)
 	return servertest.Answer{Status: response.StatusCode, Header: response.Header, Body: body}
 }
 
-// spellings are other ways to write a path, some of which other servers read as the same.
+// spellings are other ways to write a path, some of which other servers treat as equal.
 func spellings(path string) []string {
 	rest := path[1:]                            // v1/notes
 	head, tail, _ := strings.Cut(rest, "/")     // v1, notes
@@ -780,7 +779,7 @@ func TestNoSpellingOfAPathGetsRoundThePermission(t *testing.T) {
 			}
 		}
 	}
-	// Other ways to write an id, and two of them in one path.
+	// Other spellings of an id, and two ids in one path.
 	for _, id := range []string{
 		strings.ToUpper(note), "urn:uuid:" + note, "%7B" + note + "%7D", strings.ReplaceAll(note, "-", ""), "%" + fmt.Sprintf("%x", note[0]) + note[1:],
 		own + "/../" + note, own + "%2f..%2f" + note, own + "/" + note, own + "," + note, own + ";" + note, note + "%20", "%20" + note, note + "%00", note + "/",
@@ -788,11 +787,11 @@ func TestNoSpellingOfAPathGetsRoundThePermission(t *testing.T) {
 		check("alice", alice, "GET", "/v1/notes/"+id)
 		check("alice", alice, "DELETE", "/v1/notes/"+id)
 	}
-	// Of one's own note there is only the id in the path.
+	// Only the id in the path is one's own.
 	for _, query := range []string{"?id=" + note, "?id=" + note + "&id=" + own} {
 		checkStatus(t, "one's own note with "+query, env.Do(t, http.MethodGet, "/v1/notes/"+own+query, alice, nil), http.StatusUnprocessableEntity, "")
 	}
-	// A method in a header, a query or a form is no method.
+	// A method in a header, a query or a form does not count.
 	for _, name := range []string{"X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override"} {
 		a := env.Do(t, http.MethodGet, "/v1/notes/"+own, alice, nil, name, "DELETE")
 		checkStatus(t, "GET with "+name+": DELETE", a, http.StatusOK, "")
@@ -864,7 +863,7 @@ func TestAfterSigningInABrowserStaysHere(t *testing.T) {
 			t.Errorf("return_to %q wrote a header: %q", trick, a.Header)
 		}
 	}
-	// Local, or / by choice: with these both are right, as long as a browser stays.
+	// Local, or /: for these both are right, as long as a browser stays.
 	base, _ := url.Parse(env.URL)
 	for _, odd := range []string{"/%2f/evil.example", "/%2fevil.example", "/%5cevil.example", "/%09/evil.example", "/..//evil.example", "/.//evil.example", "/./\u2215evil.example", "/;//evil.example", "/ /evil.example", "/?\\evil.example", "/#//evil.example"} {
 		got := callbackFor(t, env, odd).Header.Get("Location")
@@ -885,8 +884,8 @@ func TestAfterSigningInABrowserStaysHere(t *testing.T) {
 	}
 }
 
-// The path to return to waits in a cookie. Whoever can write that browser's cookies, such as a
-// neighbour under the same domain, cannot lead it away either.
+// The return path is in a cookie. Somebody who can write that browser's cookies, such as a neighbor under the same
+// domain, cannot lead it away either.
 func TestATamperedSignInCookieLeadsNowhereElse(t *testing.T) {
 	t.Parallel()
 	env := servertest.New(t)
@@ -928,7 +927,7 @@ func TestSessionsAndKeysWorkWhileTheProviderIsDown(t *testing.T) {
 	_, key := env.NewKey(t, session, "key-admin")
 	env.Provider.SetLie(devidp.Lie{Handler: func(_ string, w http.ResponseWriter, _ *http.Request) bool {
 		if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
-			_ = conn.Close() // as if nobody were there
+			_ = conn.Close() // as if nobody listened
 		}
 		return true
 	}})
@@ -956,7 +955,7 @@ func TestSessionsAndKeysWorkWhileTheProviderIsDown(t *testing.T) {
 		t.Errorf("the answer says too much: %v %s", a.Header, a.Body)
 	}
 	env.Provider.SetLie(devidp.Lie{})
-	deadline := time.Now().Add(10 * time.Second) // it is tried again once a second
+	deadline := time.Now().Add(10 * time.Second) // it retries once a second
 	for a.Status != http.StatusFound && time.Now().Before(deadline) {
 		time.Sleep(50 * time.Millisecond)
 		a = late.Do(t, http.MethodGet, "/auth/login", "", nil)
@@ -994,8 +993,8 @@ func TestRolesNeverComeFromARequest(t *testing.T) {
 		checkStatus(t, "the users with "+name, env.Do(t, http.MethodGet, "/v1/admin/users", alice, nil, name, "admin"), http.StatusForbidden, "user:any read")
 	}
 	still("after all that", alice)
-	// Somebody called like a role, or nearly like an admin, holds nothing by it; and what a token
-	// says of roles counts only where the policy names that group.
+	// Somebody named like a role, or nearly like an admin, gains nothing by it. A token's roles count only if the
+	// policy names that group.
 	for what, claims := range map[string]map[string]any{
 		"the subject admin":         {"sub": "admin"},
 		"the subject user, admin":   {"sub": "user, admin"},
@@ -1113,7 +1112,7 @@ func TestTextThatPostgreSQLWouldRefuseIsNoInternalError(t *testing.T) {
 	checkStatus(t, "an odd User-Agent", response, http.StatusFound, "")
 }
 
-// The third column of docs/threat-model.md, and whatever test another document names.
+// Checks the third column of docs/threat-model.md, and all other tests that documents name.
 func TestEveryTestThatTheDocumentsNameExists(t *testing.T) {
 	declared := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
 	named := regexp.MustCompile("`((?:Test|Fuzz)[A-Z]\\w*)`")

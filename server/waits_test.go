@@ -13,10 +13,10 @@ import (
 	"noted/server/servertest"
 )
 
-// Requests that wait: for a row which the test's own transaction has locked, after they were decided on
-// and before they write. What they do then shows whether they decide again, and what they lock.
+// Requests wait for a row that the test's transaction has locked, after they were decided and before they write.
+// This shows whether they decide again, and what they lock.
 
-// underWay is a request that was sent; its answer comes when nothing holds it any more.
+// underWay is a sent request; its answer comes when nothing holds it.
 type underWay struct{ answer chan servertest.Answer }
 
 func begin(t testing.TB, env *servertest.Env, c call) *underWay {
@@ -37,7 +37,7 @@ func begin(t testing.TB, env *servertest.Env, c call) *underWay {
 	return u
 }
 
-// waiting is how many statements wait for a lock in the test's database.
+// waiting counts the statements that wait for a lock in the test's database.
 func waiting(t testing.TB, env *servertest.Env) (count int) {
 	t.Helper()
 	err := env.Pool.QueryRow(t.Context(), `select count(*) from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`).Scan(&count)
@@ -47,7 +47,7 @@ func waiting(t testing.TB, env *servertest.Env) (count int) {
 	return count
 }
 
-// waits tells whether the request comes to wait, so that count statements do, or is answered instead.
+// waits reports whether the request comes to wait, so that count statements do, or gets an answer instead.
 func (u *underWay) waits(t testing.TB, env *servertest.Env, count int) bool {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
@@ -65,7 +65,7 @@ func (u *underWay) waits(t testing.TB, env *servertest.Env, count int) bool {
 	return false
 }
 
-// end makes every statement that waits fail, so that the request changes nothing.
+// end makes every waiting statement fail, so that the request changes nothing.
 func (u *underWay) end(t testing.TB, env *servertest.Env) {
 	t.Helper()
 	for {
@@ -81,8 +81,8 @@ func (u *underWay) end(t testing.TB, env *servertest.Env) {
 	}
 }
 
-// beside runs work while a transaction of the test's holds what sql locks. What work does in the
-// transaction is committed when it returns.
+// beside runs work while a transaction of the test holds what sql locks. The transaction, with work's changes, is
+// committed when work returns.
 func beside(t testing.TB, env *servertest.Env, work func(tx pgx.Tx), sql string, args ...any) {
 	t.Helper()
 	defer env.Server.Identity.Forget()
@@ -114,13 +114,13 @@ func (w *orgWorld) callOf(t testing.TB, row orgRow, caller string) call {
 	return c
 }
 
-// writesInOrg holds for rows by which an organization's admin changes something in it.
+// writesInOrg reports whether in the row an organization's admin changes something in it.
 func (r orgRow) writesInOrg() bool {
 	return !strings.HasPrefix(r.operation, "GET ") && strings.HasPrefix(r.cells["admin"], "2") && r.operation != "POST /v1/orgs"
 }
 
-// Who has another role, or none, when the turn of their request comes is answered as the access matrix says for
-// what they are now.
+// If a caller's role has changed when their request gets its turn, it is answered by the access matrix for their
+// present role, or none.
 func TestRoleThatChangesWhileARequestWaitsCountsAsItIsNow(t *testing.T) {
 	t.Parallel()
 	rows, _ := readOrgAccess(t)
@@ -131,7 +131,7 @@ func TestRoleThatChangesWhileARequestWaitsCountsAsItIsNow(t *testing.T) {
 			t.Run(row.operation+" on "+row.target, func(t *testing.T) { w.losesTheirRole(t, row, "admin") })
 		}
 	}
-	// The Dead Zone is the platform's admins' unless the policy opens it.
+	// Only platform admins have the Dead Zone unless the policy opens it.
 	opened := &orgWorld{accessWorld: newAccessWorld(t, withPolicy(t, "p, org-admin, deadzone:org, read", "p, org-admin, deadzone:org, restore", "p, org-admin, deadzone:org, purge"))}
 	opened.make(t)
 	for operation, success := range map[string]string{"POST /v1/deadzone/{id}/restore": "200", "DELETE /v1/deadzone/{id}": "204"} {
@@ -168,8 +168,8 @@ func (w *orgWorld) losesTheirRole(t *testing.T, row orgRow, caller string) {
 	}
 }
 
-// locksAlone are the operations that change who may do what in an organization, or the organization's own row:
-// nothing else is written there beside one of them.
+// locksAlone are the operations that change permissions in an organization, or its own row: nothing else there is
+// written at the same time.
 var locksAlone = map[string]bool{
 	"PATCH /v1/orgs/{org}":                               true,
 	"DELETE /v1/orgs/{org}":                              true,
@@ -184,8 +184,8 @@ var locksAlone = map[string]bool{
 	"DELETE /v1/orgs/{org}/notes/{id}/grants/{user}":     true,
 }
 
-// What a decision rests on stays as it is until the change that it allowed is there: the organization, the
-// note, and the credential's rows. A request waits for whoever holds them.
+// What a decision rests on stays unchanged until the allowed change is done: the organization, the note, and the
+// credential's rows. A request waits for whoever holds them.
 func TestEachChangeWaitsForWhatItsDecisionRestsOn(t *testing.T) {
 	t.Parallel()
 	const organization, user, session, key, note = `select from orgs where id = $1 for no key update`, `select from users where id = $1 for update`,
@@ -218,7 +218,7 @@ func TestEachChangeWaitsForWhatItsDecisionRestsOn(t *testing.T) {
 					rest = append(rest, lock{"the note", note, id})
 				}
 				c := w.callOf(t, row, caller)
-				w.must(t, http.MethodGet, "/v1/me", c.token, http.StatusOK) // a key's first use is noted in its row
+				w.must(t, http.MethodGet, "/v1/me", c.token, http.StatusOK) // a key's first use is written to its row
 				for _, l := range rest {
 					beside(t, w.Env, func(pgx.Tx) {
 						u := begin(t, w.Env, c)
@@ -251,7 +251,7 @@ func TestEachChangeWaitsForWhatItsDecisionRestsOn(t *testing.T) {
 	}
 }
 
-// The same for what is a person's own, and for what the platform's admins do.
+// The same for people's own things, and for what platform admins do.
 func TestEachChangeOfOnesOwnWaitsForTheCredential(t *testing.T) {
 	t.Parallel()
 	rows, _ := readAccess(t)
@@ -275,7 +275,7 @@ func TestEachChangeOfOnesOwnWaitsForTheCredential(t *testing.T) {
 				for _, sql := range locks {
 					w.reset(t)
 					c, _ := w.prepare(t, row, caller)
-					w.must(t, http.MethodGet, "/v1/me", c.token, http.StatusOK) // a key's first use is noted in its row
+					w.must(t, http.MethodGet, "/v1/me", c.token, http.StatusOK) // a key's first use is written to its row
 					beside(t, w.Env, func(pgx.Tx) {
 						u := begin(t, w.Env, c)
 						if !u.waits(t, w.Env, 1) {
@@ -290,8 +290,8 @@ func TestEachChangeOfOnesOwnWaitsForTheCredential(t *testing.T) {
 	}
 }
 
-// actsAlone are the changes that lock people's rows before they share them, in one order: two of them at once would
-// otherwise wait for one another.
+// actsAlone are the changes that lock people's rows before they share them, in one order: two at once would
+// otherwise deadlock.
 var actsAlone = map[string]bool{
 	"DELETE /v1/me/sessions": true, "DELETE /v1/me/sessions/{id}": true, "POST /v1/admin/users/{id}/lock": true, "POST /v1/admin/users/{id}/unlock": true,
 }
@@ -319,7 +319,8 @@ func TestWhatEndsCredentialsOfSomebodyWaitsForWhoeverSharesTheirRow(t *testing.T
 	}
 }
 
-// An invitation is made alone: a service's key that is revoked beside it would leave it behind, made by nobody.
+// An invitation is made alone: if a service's key were revoked meanwhile, the invitation would remain, made by
+// nobody.
 func TestInvitationThatAServiceMakesWhileItsKeyIsRevokedEndsWithTheKey(t *testing.T) {
 	t.Parallel()
 	w := &orgWorld{accessWorld: newAccessWorld(t)}
@@ -335,7 +336,7 @@ func TestInvitationThatAServiceMakesWhileItsKeyIsRevokedEndsWithTheKey(t *testin
 		}
 		revokes = begin(t, w.Env, call{http.MethodDelete, path + "/keys/" + w.self["service admin"], w.tokens["admin"], ""})
 		revokes.waits(t, w.Env, 2)
-	}, `lock table audit_events in share mode`) // the last that inviting writes
+	}, `lock table audit_events in share mode`) // inviting writes it last
 	if a, b := <-invites.answer, <-revokes.answer; a.Status != http.StatusCreated || b.Status != http.StatusNoContent {
 		t.Fatalf("inviting: %d %s, revoking: %d %s", a.Status, a.Body, b.Status, b.Body)
 	}

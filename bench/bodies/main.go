@@ -1,13 +1,12 @@
-// Command bodies answers: what do many large bodies at once cost, and what do the others notice?
+// Command bodies answers: what do many large bodies at once cost, and what do other callers notice?
 //
 //	go run ./bench/bodies
 //
-// It builds noted, runs `noted dev` on a private PostgreSQL, and sends so many bodies at once by a number of callers:
-// wide ones of 6.9 MB (a member that there is not, with a list of empty objects), uploads of 7 MiB that
-// stand still before their end, and notes of 1 MiB. Another person goes on reading and writing small notes
-// meanwhile. A row says how much memory the process held at most (VmHWM), how much after it, when it was back
-// under 200 MiB (at most -settle later), how long the other person's requests took, before and meanwhile, and how
-// all were answered. It takes five minutes at most for each row, two as a rule. Linux alone.
+// It builds noted, runs `noted dev` on a private PostgreSQL, and sends many bodies at once from several callers: wide
+// ones of 6.9 MB (an unknown member with a list of empty objects), uploads of 7 MiB that stall before their end, and
+// notes of 1 MiB. Meanwhile another person reads and writes small notes. Each row shows the process's peak memory
+// (VmHWM), its memory afterwards, when it was back under 200 MiB (at most -settle later), the times of the other
+// person's requests, before and meanwhile, and all statuses. A row usually takes two minutes, at most five. Linux only.
 package main
 
 import (
@@ -97,7 +96,7 @@ func command(ctx context.Context, args []string, out io.Writer) error {
 	return nil
 }
 
-// row measures one kind of body on a process of its own.
+// row measures one kind of body on its own process.
 func row(ctx context.Context, table io.Writer, binary, data, kind string, n, callers int, length, settle time.Duration) error {
 	s, err := startNoted(ctx, binary, data)
 	if err != nil {
@@ -113,7 +112,7 @@ func row(ctx context.Context, table io.Writer, binary, data, kind string, n, cal
 	if err != nil {
 		return err
 	}
-	// In a process of its own, and a nice one: what the senders take of this machine is not what noted takes.
+	// A separate, nice process: the senders' load must not count as noted's.
 	program, err := os.Executable()
 	if err != nil {
 		return err
@@ -187,7 +186,7 @@ func (s *instance) stop() {
 	_ = s.command.Wait()
 }
 
-// memory is a line of /proc/PID/status, in MiB.
+// memory reads a line of /proc/PID/status, in MiB.
 func (s *instance) memory(name string) (int, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.command.Process.Pid))
 	if err != nil {
@@ -202,7 +201,7 @@ func (s *instance) memory(name string) (int, error) {
 	return 0, fmt.Errorf("no %s", name)
 }
 
-// makeCallers makes an organization with so many service keys: each is a caller of its own.
+// makeCallers makes an organization with n service keys: each is its own caller.
 func (s *instance) makeCallers(ctx context.Context, n int) (tokens []string, org string, err error) {
 	jar, err := cookiejar.New(nil)
 	if err != nil {
@@ -248,7 +247,7 @@ func (s *instance) makeCallers(ctx context.Context, n int) (tokens []string, org
 	return tokens, org, nil
 }
 
-// others sends small requests of bob's, some forty a second, for a time or until done.
+// others sends bob's small requests, about forty a second, for a time or until done.
 func (s *instance) others(ctx context.Context, length time.Duration, done <-chan struct{}) (took []time.Duration, statuses map[string]int) {
 	if done == nil {
 		timer, cancel := context.WithTimeout(ctx, length)
@@ -300,7 +299,7 @@ func (s *instance) send(ctx context.Context, client *http.Client, method, token 
 	return strconv.Itoa(response.StatusCode)
 }
 
-// attackFrom is the process of the senders: URL KIND N LENGTH ORG TOKENS.
+// attackFrom is the senders' process: URL KIND N LENGTH ORG TOKENS.
 func attackFrom(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) < 6 {
 		return errors.New("attack URL KIND N LENGTH ORG TOKENS")
@@ -320,7 +319,7 @@ func attackFrom(ctx context.Context, args []string, out io.Writer) error {
 	return err
 }
 
-// attack has n senders send one body after another, at least one each, and returns how they were answered.
+// attack runs n senders, each with at least one body after another, and returns the statuses.
 func (s *instance) attack(ctx context.Context, kind string, n int, length time.Duration, tokens []string, org string) map[string]int {
 	var body []byte
 	switch kind {
@@ -352,7 +351,7 @@ func (s *instance) attack(ctx context.Context, kind string, n int, length time.D
 	return statuses
 }
 
-// post sends a body, of which so much is announced, and reads what the server says at any time.
+// post sends a body, announcing announced bytes, and reads the server's answer whenever it comes.
 func (s *instance) post(ctx context.Context, token string, announced int, body []byte) string {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", strings.TrimPrefix(s.url, "http://"))
 	if err != nil {

@@ -37,14 +37,14 @@ func main() {
 	}
 }
 
-// plan is how much is measured.
+// plan sets how much is measured.
 type plan struct {
 	rounds, connections int
 	each                time.Duration // a round's length
 	profile             string
 }
 
-// notesWritten is how many notes there are, so that lists have several pages.
+// notesWritten is the number of notes, so that lists have several pages.
 const notesWritten = 200
 
 func command(ctx context.Context, args []string, out io.Writer) (err error) {
@@ -70,7 +70,7 @@ func command(ctx context.Context, args []string, out io.Writer) (err error) {
 	if p.rounds < 1 || p.each < 100*time.Millisecond || p.connections < 1 || flags.NArg() > 0 {
 		return errors.New("rounds and connections are at least 1, a round at least 100ms, and there are no arguments")
 	}
-	// Whatever hangs, this ends.
+	// This ends whatever hangs.
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Minute+time.Duration(6*(p.rounds+1))*2*p.each)
 	defer cancel()
 
@@ -96,7 +96,7 @@ func command(ctx context.Context, args []string, out io.Writer) (err error) {
 	return compare(ctx, p, noted, bare, who, out)
 }
 
-// child is a server in a process of its own.
+// child is a server in its own process.
 type child struct {
 	cmd *exec.Cmd
 	url string
@@ -133,13 +133,13 @@ func (c *child) end() {
 	_ = c.cmd.Wait()
 }
 
-// tell sends a line; the noted child begins and ends its profile so.
+// tell sends a line; it makes the noted child begin and end its profile.
 func (c *child) tell(line string) error {
 	_, err := io.WriteString(c.in, line+"\n")
 	return err
 }
 
-// cpu is the time that the process had on a processor so far, user and system.
+// cpu returns the process's CPU time so far, user and system.
 func (c *child) cpu() time.Duration {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", c.cmd.Process.Pid))
 	if err != nil {
@@ -223,7 +223,7 @@ func send(ctx context.Context, method, url, token string, body []byte) (status i
 	return response.StatusCode, answer, err
 }
 
-// measured is one round of one server.
+// measured is one round on one server.
 type measured struct {
 	Requests int           `json:"requests"`
 	Took     time.Duration `json:"took"`
@@ -304,7 +304,7 @@ func compare(ctx context.Context, p plan, noted, bare *child, who person, out io
 	return err
 }
 
-// sameAnswer compares what the two send.
+// sameAnswer compares the two servers' answers.
 func sameAnswer(ctx context.Context, noted, bare, path, token string) error {
 	status, one, err := send(ctx, http.MethodGet, noted+path, token, nil)
 	if err != nil || status != http.StatusOK {
@@ -320,7 +320,7 @@ func sameAnswer(ctx context.Context, noted, bare, path, token string) error {
 	return nil
 }
 
-// shorn takes off a cursor, which each server seals for itself.
+// shorn removes a cursor, which each server seals for itself.
 func shorn(answer []byte) []byte {
 	if at := bytes.LastIndex(answer, []byte(`"next_cursor"`)); at >= 0 {
 		answer = answer[:at]
@@ -341,7 +341,7 @@ func measure(ctx context.Context, p plan, server *child, path, token string) (m 
 	return m, err
 }
 
-// sum adds rounds up; percentiles are the medians of the rounds'.
+// sum adds up rounds; its percentiles are the medians of theirs.
 func sum(rounds []measured) (m measured) {
 	var p50, p99 []time.Duration
 	for _, one := range rounds {

@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// sendMany is the process that sends: URL TOKEN DURATION CONNECTIONS. It prints a measured. Each
-// connection has one request under way; any answer but 200 ends it all.
+// sendMany is the sending process: URL TOKEN DURATION CONNECTIONS. It prints a measured. Each connection has one
+// request under way; any answer but 200 ends everything.
 func sendMany(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) != 4 {
 		return errors.New("send URL TOKEN DURATION CONNECTIONS")
@@ -55,7 +55,7 @@ func sendMany(ctx context.Context, args []string, out io.Writer) error {
 	})
 }
 
-// sendOn sends over one connection until the end, and returns how long each answer took.
+// sendOn sends over one connection until the end, and returns each answer's time.
 func sendOn(ctx context.Context, host string, request []byte, end time.Time) (times []time.Duration, err error) {
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", host)
 	if err != nil {

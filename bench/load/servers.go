@@ -28,8 +28,8 @@ import (
 	"noted/server"
 )
 
-// serveNoted is the process of noted: DATABASE PROFILE. It is the server of `noted serve` with its
-// defaults; the provider at which alice signs in runs in it too.
+// serveNoted is noted's process: DATABASE PROFILE. It runs the server of `noted serve` with its defaults, and the
+// provider at which alice signs in.
 func serveNoted(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) != 2 {
 		return errors.New("noted DATABASE PROFILE")
@@ -128,7 +128,7 @@ type bareOwner struct {
 const bareColumns = `n.id, n.title, n.owner_id, o.name, n.version, n.created_at, n.updated_at,
 	case when n.owner_id = @caller then 'own' else 'any' end as relation`
 
-// serveBare is the process of the bare handler: DATABASE CALLER. The statements are noted's.
+// serveBare is the bare handler's process: DATABASE CALLER. The statements are noted's.
 func serveBare(ctx context.Context, args []string, out io.Writer) error {
 	if len(args) != 2 {
 		return errors.New("bare DATABASE CALLER")
@@ -150,7 +150,7 @@ func serveBare(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	// The limits on slow clients are noted's: what serves the public has some.
+	// It has noted's limits on slow clients, as any public server has some.
 	srv := &http.Server{
 		Handler: router, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 70 * time.Second, WriteTimeout: 90 * time.Second, IdleTimeout: 2 * time.Minute,
 	}

@@ -1,6 +1,6 @@
 package main
 
-// accepted are faults that cannot matter, by name, with the reason. One that names nothing fails the run.
+// accepted are harmless faults, by name, with the reason. One that names nothing fails the run.
 var accepted = map[string]string{
 	"identity/authenticate.go:BySession:caller.Via != authz.ViaSession is false": "a second wall: a policy whose key role holds what pages need is refused",
 	"authz/standing.go:inOrganization:byRole != \"\" is true":                    noObject,
@@ -35,5 +35,5 @@ const (
 	goneAgain   = "what is not there is looked for again in the transaction, which answers the same"
 )
 
-// accepted holds for the fault of one operation, and for that of all.
+// accepted reports whether f is accepted, for its operation or for all.
 func (f *fault) accepted() bool { return accepted[f.name] != "" || accepted[f.String()] != "" }

@@ -11,8 +11,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// checkSQL has the database read every statement of the recorded run with each of its faults: one that is no SQL
-// would fail any test, and show nothing.
+// checkSQL makes the database parse every recorded statement with each of its faults: invalid SQL would fail any
+// test, and show nothing.
 func (f *finder) checkSQL(ctx context.Context, statements map[string]bool) (wrong error) {
 	server := os.Getenv("NOTED_TEST_DATABASE_URL")
 	if server == "" {

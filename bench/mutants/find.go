@@ -20,25 +20,25 @@ import (
 	"strings"
 )
 
-// rooms are the packages in which somebody decides. A file's name narrows a package to what of it decides.
+// rooms are the packages that decide. A file's name limits a package to what it decides.
 var rooms = []string{"authz", "identity", "keys", "orgs", "notes", "admin", "internal/audit"}
 
-// place is one fault: what is left out or turned round, and where.
+// place is one fault: what is left out or inverted, and where.
 type place struct {
 	id     int
-	name   string // file:function:what#n, for people and for the accepted ones; renames of others do not change it
+	name   string // file:function:what#n, for people and accepted; renames elsewhere do not change it
 	at     token.Position
-	routes bool // it decides for every operation, and is a fault for each
-	mark   bool // it takes away what a transaction does below; where it does nothing of it there is no fault
+	routes bool // it decides for every operation; one fault for each
+	mark   bool // it removes what a transaction does below; if it does none of that, there is no fault
 }
 
-// edit puts text before and after a part of a file.
+// edit puts text before and after part of a file.
 type edit struct {
 	from, to      int // offsets
 	before, after string
 }
 
-// file is one source file with what is changed in it.
+// file is one source file and its edits.
 type file struct {
 	name  string // from the root, with slashes
 	path  string
@@ -61,8 +61,8 @@ type finder struct {
 	rooms  []*room
 	places []*place
 	named  map[string]int
-	sql    map[int][2]string // what stands before and after a clause when its fault is chosen
-	seen   map[ast.Expr]bool // SQL that was read
+	sql    map[int][2]string // text before and after a clause when its fault is chosen
+	seen   map[ast.Expr]bool // SQL already read
 }
 
 func (f *finder) add(file *file, pos token.Pos, what string) *place {
@@ -76,7 +76,7 @@ func (f *finder) add(file *file, pos token.Pos, what string) *place {
 	return p
 }
 
-// enclosing names the function, or the declaration, around a position.
+// enclosing names the function or declaration around a position.
 func enclosing(tree *ast.File, pos token.Pos) string {
 	for _, d := range tree.Decls {
 		if pos < d.Pos() || pos >= d.End() {
@@ -122,7 +122,7 @@ func find(ctx context.Context, root string) (*finder, error) {
 	return f, nil
 }
 
-// exportsOf are the files with the types of every package that the rooms import.
+// exportsOf returns the files with the types of every package that the rooms import.
 func exportsOf(ctx context.Context, root string) (map[string]string, error) {
 	arguments := []string{"list", "-export", "-deps", "-json=ImportPath,Export"}
 	for _, name := range rooms {
@@ -188,7 +188,7 @@ func (f *file) source(fset *token.FileSet, n ast.Node) string {
 	return string(f.text[f.offset(fset, n.Pos()):f.offset(fset, n.End())])
 }
 
-// callee is what a call calls; nil for a conversion.
+// callee returns what a call calls; nil for a conversion.
 func (r *room) callee(call *ast.CallExpr) types.Object {
 	fun := ast.Unparen(call.Fun)
 	if index, ok := fun.(*ast.IndexExpr); ok {
@@ -211,7 +211,7 @@ func signature(o types.Object) *types.Signature {
 	return s
 }
 
-// is tells whether a type, or what it points to, is the package's type of that name.
+// is reports whether a type, or what it points to, is the package's type of that name.
 func is(t types.Type, path, name string) bool {
 	if pointer, ok := t.(*types.Pointer); ok {
 		t = pointer.Elem()
@@ -246,14 +246,14 @@ func isFunc(t types.Type) bool {
 
 func isTx(t types.Type) bool { return is(t, "github.com/jackc/pgx/v5", "Tx") }
 
-// failing tells whether the last result is an error.
+// failing reports whether the last result is an error.
 func failing(s *types.Signature) bool {
 	n := s.Results().Len()
 	return n > 0 && isError(s.Results().At(n-1).Type())
 }
 
-// decides tells whether a call decides on a principal: a method of theirs, whatever takes them and no context,
-// authz.Again, or a method of what RegisterOn found, which decides again.
+// decides reports whether a call decides on a principal: a principal's method, anything that takes one and no
+// context, authz.Again, or a method of what RegisterOn found, which decides again.
 func decides(o types.Object) bool {
 	s := signature(o)
 	if _, conversion := o.(*types.TypeName); conversion || s == nil || !failing(s) {
@@ -275,7 +275,7 @@ func confirms(o types.Object) bool {
 
 var lockNames = regexp.MustCompile(`(?i)^(hold|lock.*)$`)
 
-// locks tells whether a call locks rows for the rest of a transaction that is there.
+// locks reports whether a call locks rows for the rest of a given transaction.
 func locks(o types.Object) bool {
 	s := signature(o)
 	if s == nil || !failing(s) || !lockNames.MatchString(o.Name()) {
@@ -285,10 +285,10 @@ func locks(o types.Object) bool {
 	return isFunction && hasParam(s, isTx) && hasParam(s, isContext) && !hasParam(s, isFunc)
 }
 
-// transactions are the functions that run work in a transaction in which they confirm or lock first.
+// transactions returns the functions that run work in a transaction in which they first confirm or lock.
 func (f *finder) transactions() map[string]bool {
 	found := map[string]bool{}
-	for range 5 { // as deep as they call each other
+	for range 5 { // the depth of their calls
 		for _, r := range f.rooms {
 			for _, file := range r.files {
 				for _, d := range file.tree.Decls {
@@ -315,8 +315,8 @@ func (f *finder) transactions() map[string]bool {
 	return found
 }
 
-// full is an object's name in the whole program; what is imported is another object than what was read. An
-// interface's method is that of what implements it.
+// full returns an object's name in the whole program, since an imported object differs from the one read. An
+// interface's method has its implementation's name.
 func full(o types.Object) string {
 	if fn, ok := o.(*types.Func); ok {
 		return strings.Replace(fn.Origin().FullName(), "noted/keys.Organizations)", "*noted/orgs.Service)", 1)
@@ -327,10 +327,10 @@ func full(o types.Object) string {
 // inGo finds calls.
 func (f *finder) inGo(file *file, transacts map[string]bool) {
 	if file.of.types.Name() == "authz" && !strings.HasSuffix(file.name, "/operation.go") {
-		return // there decisions are made, not asked for
+		return // it makes decisions, asks for none
 	}
 	r := file.of
-	within, asksFor := "", false // the function around, and whether a function around is itself a decision on somebody
+	within, asksFor := "", false // the function around, and whether one around is itself a decision on somebody
 	var visit func(n ast.Node) bool
 	visit = func(n ast.Node) bool {
 		switch n := n.(type) {
@@ -372,8 +372,8 @@ func (f *finder) inGo(file *file, transacts map[string]bool) {
 	ast.Inspect(file.tree, visit)
 }
 
-// decision makes a decision's error count for nothing. In the one place that decides for every operation
-// it does so for one operation at a time.
+// decision makes a decision's error count for nothing. In the one place that decides for every operation, it does
+// so for one operation at a time.
 func (f *finder) decision(file *file, call *ast.CallExpr, o types.Object, each bool) {
 	p := f.add(file, call.Pos(), o.Name())
 	s := signature(o)
@@ -399,7 +399,7 @@ func (f *finder) decision(file *file, call *ast.CallExpr, o types.Object, each b
 	}
 }
 
-// route is an expression for the operation that is being decided on, where it is known; else "".
+// route returns an expression for the operation being decided on, if known; else "".
 func (r *room) route(call *ast.CallExpr) string {
 	inner := r.types.Scope().Innermost(call.Pos())
 	for scope := inner; scope != nil && scope != r.types.Scope(); scope = scope.Parent() {
@@ -426,7 +426,7 @@ func (f *file) typeName(t types.Type) string {
 	})
 }
 
-// leftOut does not make a call: what it would have returned is the context that it got, true, and no error.
+// leftOut skips a call. The call's results become the context it got, true, and no error.
 func (f *finder) leftOut(file *file, call *ast.CallExpr, o types.Object) {
 	p := f.add(file, call.Pos(), o.Name()+" left out")
 	s := signature(o)
@@ -451,8 +451,8 @@ func (f *finder) leftOut(file *file, call *ast.CallExpr, o types.Object) {
 		strings.Join(results, ", "), p.id, kind, arg, strings.Join(values, ", ")), " }()")
 }
 
-// conditions finds what stands between && and || where a principal or a standing is asked for: each is made true, and made
-// false. In authz that is every condition by which a principal is decided on for a standing.
+// conditions finds the operands of && and || that ask about a principal or a standing. It makes each true, and
+// false. In authz these are all conditions that decide on a principal for a standing.
 func (f *finder) conditions(file *file) {
 	r := file.of
 	for _, d := range file.tree.Decls {
@@ -515,7 +515,7 @@ func (f *finder) conditions(file *file) {
 	}
 }
 
-// changed is the file with its edits.
+// changed returns the file with its edits.
 func (f *file) changed() []byte {
 	type insertion struct {
 		at    int
@@ -533,7 +533,8 @@ func (f *file) changed() []byte {
 		width := e.to - e.from
 		all = append(all, insertion{e.from, true, width, i, e.before}, insertion{e.to, false, width, -i, e.after})
 	}
-	// What closes comes before what opens; the wider opens first and closes last, and so does the first of two alike.
+	// Closing text comes before opening text. The wider edit opens first and closes last; of two alike, the first
+	// does.
 	slices.SortStableFunc(all, func(a, b insertion) int {
 		switch {
 		case a.at != b.at:

@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// clausesOf are the faults of a statement, and the statement with one of them.
+// clausesOf returns the faults of a statement, and the statement with one of them.
 func clausesOf(t *testing.T, sql string) (names []string, with func(name string) string) {
 	t.Helper()
 	f := &finder{fset: token.NewFileSet(), named: map[string]int{}, sql: map[int][2]string{}, seen: map[ast.Expr]bool{}}
@@ -77,7 +77,7 @@ func TestAFaultLeavesTheStatementAStatement(t *testing.T) {
 	}
 }
 
-// The faults that were once put in by hand, and the kinds that there are, are found in the program as it is.
+// The program contains all faults that were once put in by hand, and all kinds of faults.
 func TestWhatDecidesInTheProgramIsFound(t *testing.T) {
 	f, err := find(t.Context(), "../..")
 	if err != nil {

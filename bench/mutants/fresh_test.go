@@ -10,9 +10,9 @@ import (
 	"testing"
 )
 
-// What is decided in a transaction is decided on the principal that Confirm made anew, and on what is locked: what runs in
-// one neither uses a principal from outside, nor asks a context from outside who is calling, but for their id, which stays and by
-// which their row is locked before they are confirmed; nor uses a standing from outside, but for whether the thing is the
+// A decision in a transaction uses the principal from Confirm, and locked rows. Code in a transaction may not use
+// an outside principal, except its id, which stays and serves to lock its row before the confirmation. It may not
+// ask an outside context who is calling. It may not use an outside standing, except whether the thing is the
 // caller's own, and its organization, which stay.
 func TestWhatIsDecidedInATransactionIsDecidedOnTheFreshPrincipal(t *testing.T) {
 	f, err := find(t.Context(), "../..")
@@ -47,7 +47,7 @@ func takesTx(r *room, f *ast.FuncType) bool {
 	return false
 }
 
-// stale is what a function that runs in a transaction takes of its caller from outside.
+// stale returns what a function that runs in a transaction takes from outside about its caller.
 func (f *finder) stale(r *room, work *ast.FuncLit) (wrong []string) {
 	outside := func(o types.Object) bool {
 		_, variable := o.(*types.Var)
@@ -56,11 +56,11 @@ func (f *finder) stale(r *room, work *ast.FuncLit) (wrong []string) {
 	say := func(at token.Pos, format string, args ...any) {
 		wrong = append(wrong, fmt.Sprintf("%s: %s", f.fset.Position(at), fmt.Sprintf(format, args...)))
 	}
-	own := false // it has a context of its own: handed to it, or made by Confirm
+	own := false // it has its own context: passed in, or made by Confirm
 	for _, field := range work.Type.Params.List {
 		own = own || isContext(r.info.TypeOf(field.Type))
 	}
-	var ids, stays []ast.Node // principals of which the id alone is asked; standings of which what stays is
+	var ids, stays []ast.Node // principals used only for their id; standings used only for what stays
 	ast.Inspect(work.Body, func(n ast.Node) bool {
 		if slices.Contains(ids, n) || slices.Contains(stays, n) {
 			return true

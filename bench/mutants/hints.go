@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// hintsFile says which test found each fault in the last run, so that the next one asks it first. A wrong hint
-// costs time and nothing else; every whole run writes the file anew.
+// hintsFile says which test found each fault in the last run, so that the next run tries it first. A wrong hint
+// costs only time; every whole run rewrites the file.
 var hintsFile = filepath.Join("bench", "mutants", "hints.tsv")
 
 // readHints returns the test, as package and name, for each fault.

@@ -21,7 +21,7 @@ func main() {
 	only := flag.String("only", "", "only the faults whose name contains this")
 	list := flag.Bool("list", false, "list the places and do nothing")
 	flag.Parse()
-	// What is stopped ends its tests and leaves no folder behind.
+	// On a signal, end the tests and leave no folder behind.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	err := run(ctx, os.Stdout, *only, *list)
 	stop()
@@ -108,7 +108,7 @@ func run(ctx context.Context, out io.Writer, only string, list bool) error {
 	return nil
 }
 
-// askHinted runs, for each fault of which a hint tells, the test that the hint names.
+// askHinted runs, for each fault with a hint, the test that the hint names.
 func (h *hunter) askHinted(ctx context.Context, places []*place) error {
 	var hinted []*fault
 	for _, p := range places {
@@ -140,7 +140,7 @@ func (h *hunter) askHinted(ctx context.Context, places []*place) error {
 	return err
 }
 
-// hunt runs the tests against every fault that no hint has found, and returns those that none finds.
+// hunt runs the tests against every fault that no hint has found, and returns those that survive.
 func (h *hunter) hunt(ctx context.Context, found *finder, r *record) (survivors []string, err error) {
 	all, unreached := r.faults(found.places)
 	all = slices.DeleteFunc(all, func(f *fault) bool { return f.accepted() || !strings.Contains(f.String(), h.only) })
@@ -155,7 +155,7 @@ func (h *hunter) hunt(ctx context.Context, found *finder, r *record) (survivors 
 	}
 	h.say("%d faults: %d of clauses, %d of decisions, locks and confirmations in Go, %d of declared permissions; %d more are accepted",
 		len(all), inSQL, len(all)-inSQL-routes, routes, len(accepted))
-	// A test that fails with nothing changed, as some may beside all this work, has found nothing.
+	// A test that fails without a fault, as some may under this load, has found nothing.
 	maps.DeleteFunc(h.found, func(_, test string) bool { return r.fails[test] })
 	for name := range h.found {
 		if !slices.ContainsFunc(all, func(f *fault) bool { return f.String() == name }) {
@@ -191,7 +191,7 @@ func (h *hunter) hunt(ctx context.Context, found *finder, r *record) (survivors 
 	return survivors, err
 }
 
-// atOnce does the work for each of a list, so many at a time, and stops at the first error.
+// atOnce does the work for each item of a list, many at a time, and stops at the first error.
 func atOnce[T any](many int, all []T, work func(T) error) (first error) {
 	var wait sync.WaitGroup
 	var mu sync.Mutex

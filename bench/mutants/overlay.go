@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// runtimeText is the package that the changed program asks which fault is chosen. It exists in the copy alone.
+// runtimeText is the package that tells the changed program which fault is chosen. It exists only in the copy.
 const runtimeText = `// Package mutant is what a changed program asks.
 package mutant
 
@@ -145,8 +145,8 @@ func SQL(marked string) string {
 // tested are the packages whose tests run.
 var tested = []string{"authz", "identity", "keys", "orgs", "notes", "admin", "internal/audit", "server"}
 
-// build writes the changed copies below folder and builds the tests of each package with them; it returns the
-// programs by package.
+// build writes the changed copies below folder and builds each package's tests with them. It returns the programs
+// by package.
 func (f *finder) build(ctx context.Context, root, folder string) (map[string]string, error) {
 	replaced := map[string]string{}
 	write := func(path, name string, text []byte) error {
@@ -189,7 +189,7 @@ func (f *finder) build(ctx context.Context, root, folder string) (map[string]str
 	return programs, nil
 }
 
-// fillIn is a statement with one of its faults, and no trace of the others.
+// fillIn returns a statement with one of its faults, and no trace of the others.
 func fillIn(marked string, id int, clause [2]string) string {
 	marked = strings.ReplaceAll(marked, fmt.Sprintf("/*m%d<*/", id), clause[0])
 	marked = strings.ReplaceAll(marked, fmt.Sprintf("/*m%d>*/", id), clause[1])

@@ -17,13 +17,13 @@ import (
 	"time"
 )
 
-// unit is a test that can be run alone: a subtest, or a whole test.
+// unit is a test that can run alone: a subtest, or a whole test.
 type unit struct {
 	program string // its package
 	name    string
 	cost    time.Duration
-	kills   int            // faults that it has found
-	killsIn map[string]int // by the function that they stand in
+	kills   int            // faults found
+	killsIn map[string]int // by the function with the fault
 }
 
 // fault is a place, for one operation if it decides for all.
@@ -40,16 +40,16 @@ func (f *fault) String() string {
 	return f.name + " for " + f.route
 }
 
-// chosen is what the changed program is told.
+// chosen is the fault's id for the changed program.
 func (f *fault) chosen() string { return strings.TrimSpace(strconv.Itoa(f.id) + " " + f.route) }
 
-// record is what a run of all tests with no fault chosen has shown.
+// record is the result of running all tests with no fault chosen.
 type record struct {
 	mu    sync.Mutex
 	took  map[string]time.Duration   // by package and test
-	reach map[string]map[string]bool // what each reached: an id, and perhaps a route
-	sql   map[string]bool            // the statements, with the marks of their faults
-	fails map[string]bool            // with nothing changed
+	reach map[string]map[string]bool // what each reached: an id, maybe with a route
+	sql   map[string]bool            // the statements, with their faults' marks
+	fails map[string]bool            // that fail without a fault
 }
 
 var (
@@ -58,7 +58,7 @@ var (
 	hits   = regexp.MustCompile(`^@(\d+.*)$`)
 )
 
-// first levels alone are run by themselves.
+// upToSubtest cuts a name to its first subtest.
 func upToSubtest(name string) string {
 	test, sub, _ := strings.Cut(name, "/")
 	if sub == "" {
@@ -133,7 +133,7 @@ func (r *record) note(unit, what string) {
 	r.reach[unit][what] = true
 }
 
-// faults are what there is to find, with the tests that might.
+// faults returns the faults to find, with the tests that might.
 func (r *record) faults(places []*place) (all []*fault, unreached []*place) {
 	by := map[string][]*unit{}
 	subtests := map[string]time.Duration{}
@@ -200,7 +200,7 @@ type hunter struct {
 	root     string
 	programs map[string]string
 	sql      map[int][2]string
-	only     string            // a part of the names of what is asked for
+	only     string            // only faults with this in their names
 	hints    map[string]string // what readHints says
 	say      func(string, ...any)
 	mu       sync.Mutex
@@ -213,21 +213,21 @@ func (h *hunter) fell(f *fault, pkg, test string) {
 	h.found[f.String()] = pkg + " " + test
 }
 
-// budgets are how long the tests of each round may take, as they took in the recorded run; the last has them all.
+// budgets are how long each round's tests may take, by the recorded run; the last allows all.
 var budgets = []time.Duration{2 * time.Second, 8 * time.Second, 30 * time.Second, time.Hour}
 
-// likely are tests that are about the very faults, which come first until it is seen which tests find what. A name that no test
-// has costs a little time and nothing else.
+// likely are tests about these very faults. They come first until it is known which tests find what. A name
+// without a test costs a little time and nothing else.
 var likely = regexp.MustCompile(`^(TestWhoLoses|TestRoleThatChanges|TestEachChange|TestWhatEndsCredentials|TestCredentialThatEnds|TestAList|TestIDsThat|TestOrganizationsAnswer|TestEveryOperation|TestDecisionsAreCasbinsOwn)`)
 
-// functionOf is the file and the function of a fault's name.
+// functionOf returns the file and function in a fault's name.
 func functionOf(name string) string {
 	file, rest, _ := strings.Cut(name, ":")
 	function, _, _ := strings.Cut(rest, ":")
 	return file + ":" + function
 }
 
-// credit counts, for the tests that reach the faults, what the hints say that they have found.
+// credit counts, for the tests that reach the faults, what they found according to the hints.
 func (h *hunter) credit(faults []*fault) {
 	kills, killsIn := map[string]int{}, map[string]map[string]int{}
 	for fault, test := range h.hints {
@@ -248,8 +248,8 @@ func (h *hunter) credit(faults []*fault) {
 	}
 }
 
-// falls reports whether a test fails with the fault. Those that have found others in the same function come
-// first, then the cheapest for what they have found.
+// falls reports whether a test fails with the fault. Tests that found others in the same function come first, then
+// the cheapest for what they have found.
 func (h *hunter) falls(ctx context.Context, f *fault) (fell bool, err error) {
 	left := slices.Clone(f.units)
 	where := functionOf(f.name)
@@ -354,7 +354,7 @@ func (h *hunter) try(ctx context.Context, f *fault, pkg string, names []string) 
 	return "", fmt.Errorf("%s: the tests of %s end by something else than a test: %w\n%s", f, pkg, err, out)
 }
 
-// pattern is the -test.run of tests and subtests.
+// pattern returns the -test.run of tests and subtests.
 func pattern(names []string) string {
 	var alternatives []string
 	for _, name := range names {

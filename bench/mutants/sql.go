@@ -10,9 +10,8 @@ import (
 	"strings"
 )
 
-// inSQL finds the clauses of the statements of a package: whatever is handed to Query, QueryRow or Exec, with the
-// constants, variables, parameters and functions that it is put together from, and each literal that begins
-// like a statement.
+// inSQL finds the clauses in a package's statements: whatever goes to Query, QueryRow or Exec, with the constants,
+// variables, parameters and functions that build it, and each literal that begins like a statement.
 func (f *finder) inSQL(r *room) {
 	s := &statements{finder: f, room: r, files: map[ast.Expr]*file{}, values: map[types.Object][]ast.Expr{}, calls: map[types.Object][]*ast.CallExpr{}}
 	var asked []ast.Expr
@@ -78,7 +77,7 @@ func (f *finder) inSQL(r *room) {
 	}
 }
 
-// first is the literal with which an expression begins.
+// first returns the literal at the start of an expression.
 func first(e ast.Expr) *ast.BasicLit {
 	for {
 		switch x := e.(type) {
@@ -107,17 +106,17 @@ func (s *statements) gives(o types.Object, e ast.Expr, in *file) {
 	}
 }
 
-// piece is a part of a text: a literal's content, or something that is not known here.
+// piece is part of a text: a literal's content, or something unknown.
 type piece struct {
 	text   string
 	offset int  // of the content in the file
 	hole   bool // one unknown thing, for which text has one letter
 }
 
-// unknown stands in a statement's text for what is put in there.
+// unknown stands for an unknown part of a statement's text.
 const unknown = '\x01'
 
-// read takes an expression apart, follows what it names, and finds the clauses.
+// read takes an expression apart, follows its names, and finds the clauses.
 func (s *statements) read(e ast.Expr, in *file) {
 	if in == nil || s.seen[e] {
 		return
@@ -163,7 +162,7 @@ func isUntypedString(t types.Type) bool {
 	return ok && basic.Info()&types.IsString != 0
 }
 
-// follow reads whatever an object may be.
+// follow reads every possible value of an object.
 func (s *statements) follow(o types.Object) {
 	if o == nil {
 		return
@@ -173,7 +172,7 @@ func (s *statements) follow(o types.Object) {
 			s.read(e, s.files[e])
 		}
 	}
-	// A parameter is what the calls of its function hand on.
+	// A parameter's values are what callers pass.
 	for caller, calls := range s.calls {
 		sig := signature(caller)
 		if sig == nil {
@@ -241,14 +240,14 @@ type clauses struct {
 	known  map[string]bool
 }
 
-// position is where a page of a list goes on: that decides on nothing.
+// position is where a page of a list continues; it decides nothing.
 var position = regexp.MustCompile(`^(\(?\S+::timestamptz is null( or .*\) < \(.*\))?|\(\w+\S*, \w+\S*\) < \(.*\))$`)
 
-// shown are columns that a coalesce gives to people, and that decide on nothing either.
+// shown are columns that a coalesce shows to people; they decide nothing either.
 var shown = regexp.MustCompile(`^(\$\d|now|host|(\w+\.)?(name|email|title|body|id_token|owner_id|owner_key|deleted_by|deleted_by_key))$`)
 
-// offset is where in the file something can be written that is to stand at a place of the text: before it, or
-// behind it. ok is false when that is no literal's.
+// offset returns where in the file to write something before or behind a place of the text. ok is false if that is
+// not in a literal.
 func (c *clauses) offset(at int, before bool) (offset int, ok bool) {
 	start := 0
 	for i, p := range c.pieces {
@@ -266,7 +265,7 @@ func (c *clauses) offset(at int, before bool) (offset int, ok bool) {
 	return 0, false
 }
 
-// fault notes that the words from i to j (not with it) may become something else.
+// fault notes that the words from i up to j (exclusive) may be replaced.
 func (c *clauses) fault(i, j int, what, before, after string) {
 	if i >= j {
 		return
@@ -293,7 +292,7 @@ func (c *clauses) fault(i, j int, what, before, after string) {
 	c.in.edits = append(c.in.edits, edit{from, to, fmt.Sprintf("/*m%d<*/", p.id), fmt.Sprintf("/*m%d>*/", p.id)})
 }
 
-// The faults keep what they make useless, so that the statement stays one and each argument keeps its type.
+// Faults keep the words they disable, so that the statement stays valid and each argument keeps its type.
 func (c *clauses) always(i, j int) { c.fault(i, j, "is true", "(true or (", "))") }
 func (c *clauses) never(i, j int)  { c.fault(i, j, "is false", "(false and (", "))") }
 func (c *clauses) null(i, j int)   { c.fault(i, j, "is null", "(case when false then (", ") end)") }
@@ -312,7 +311,7 @@ func (c *clauses) at(i int) string {
 	return c.words[i].text
 }
 
-// until is the first word from i, at its depth, that is one of these; or the end of the parentheses around, or of the text.
+// until returns the first word from i, at its depth, that is a stop; or the end of the parentheses or the text.
 func (c *clauses) until(i, depth int, stops ...string) int {
 	for ; i < len(c.words); i++ {
 		w := c.words[i]
@@ -390,7 +389,7 @@ func (c *clauses) find() {
 	}
 }
 
-// items are those of a select list; what is a condition is made true and false.
+// items handles a select list; each condition in it is made true and false.
 func (c *clauses) items(i, end int) {
 	for i < end {
 		to := min(end, c.until(i, c.words[i].depth, ","))
@@ -407,7 +406,7 @@ func (c *clauses) items(i, end int) {
 	}
 }
 
-// isBoolean tells whether an expression is a condition.
+// isBoolean reports whether an expression is a condition.
 func (c *clauses) isBoolean(i, j int) bool {
 	if i >= j || c.at(i) == "case" {
 		return false
@@ -435,8 +434,8 @@ func (c *clauses) closes(i int) int {
 	return -1
 }
 
-// operands makes each part of a condition count for nothing: what and joins true, what or joins false. alone says
-// that a condition of one part is such a part.
+// operands makes each part of a condition irrelevant: what and joins true, what or joins false. alone means that a
+// condition with a single part counts too.
 func (c *clauses) operands(i, j int, alone bool) {
 	if i >= j || i >= len(c.words) {
 		return
@@ -475,7 +474,7 @@ func (c *clauses) operands(i, j int, alone bool) {
 	}
 }
 
-// parts are what the word joins (and, or), at the depth of the first.
+// parts returns what joined (and, or) joins, at the first word's depth.
 func (c *clauses) parts(i, j int, joined string) (parts [][2]int) {
 	depth, from, between, cases := c.words[i].depth, i, false, 0
 	for k := i; k < j; k++ {

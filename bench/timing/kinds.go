@@ -16,9 +16,9 @@ import (
 // kind is one way for authentication to fail.
 type kind struct {
 	name   string
-	sort   string // of credential: what a caller knows of it
-	reason string // as the server counts it
-	// request is a whole HTTP request, made before the time runs. i counts the kind's requests.
+	sort   string // of credential: a caller knows it
+	reason string // as counted by the server
+	// request makes a whole HTTP request before the time runs. i counts the kind's requests.
 	request func(ctx context.Context, i int) ([]byte, error)
 }
 
@@ -28,11 +28,11 @@ const (
 	sortIDToken = "ID token"
 )
 
-// copies is how many credentials a kind has that noted knows: a failure takes a lock on the row that remembers when
-// that key or user was last in the audit record, and no two should often wait for each other.
+// copies is how many known credentials a kind has. A failure locks the row that remembers when that key or user
+// was last in the audit record, and two should rarely wait for each other.
 const copies = 8
 
-// kindsOf makes the credentials, as people do, and has them end. Time alone is moved by SQL.
+// kindsOf makes and ends the credentials as people do. SQL only moves time.
 func kindsOf(ctx context.Context, s *site) ([]kind, error) {
 	k := maker{ctx: ctx, site: s}
 	alice, ada, bob := k.signIn("alice"), k.signIn("ada"), k.signIn("bob")
@@ -77,7 +77,7 @@ func kindsOf(ctx context.Context, s *site) ([]kind, error) {
 		return fmt.Appendf(nil, "POST /auth/token HTTP/1.1\r\nHost: %s\r\nContent-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n%s",
 			s.public(), len(form), form)
 	}
-	// signed is a fresh ID token of alice's, but for the change.
+	// signed returns a fresh ID token of alice's with the change.
 	signed := func(change func(claims map[string]any)) (string, error) {
 		now := time.Now().Unix()
 		claims := map[string]any{
@@ -93,7 +93,7 @@ func kindsOf(ctx context.Context, s *site) ([]kind, error) {
 			return exchange(token), err
 		}
 	}
-	// used is a token that was exchanged for a session; it is made anew before it is too old to be told from others.
+	// used is an exchanged token; it is renewed before its age sets it apart.
 	var used string
 	var usedAt time.Time
 	replayed := func(ctx context.Context, _ int) ([]byte, error) {
@@ -132,7 +132,7 @@ func kindsOf(ctx context.Context, s *site) ([]kind, error) {
 	}, nil
 }
 
-// exchangeForm asks for a session for an ID token (RFC 8693, 2.1).
+// exchangeForm exchanges an ID token for a session (RFC 8693, 2.1).
 func exchangeForm(token string) url.Values {
 	return url.Values{
 		"grant_type":         {"urn:ietf:params:oauth:grant-type:token-exchange"},
@@ -159,7 +159,7 @@ func unknownKey() string            { return withChecksum("noted_" + random(16, 
 func wrongSecret(key string) string { return withChecksum(key[:idEnd+1] + random(32, 43)) }
 func unknownSession() string        { return "nsess_" + random(32, 43) }
 
-// badChecksum is key with a checksum that does not fit.
+// badChecksum returns key with a wrong checksum.
 func badChecksum(key string) string {
 	for {
 		if sum := random(4, 6); sum != key[secretEnd:] {
@@ -168,7 +168,7 @@ func badChecksum(key string) string {
 	}
 }
 
-// forged is token with another signature of the same length.
+// forged returns token with another signature of the same length.
 func forged(token string) string {
 	at := strings.LastIndexByte(token, '.') + 1
 	first := byte('A')

@@ -28,10 +28,10 @@ func main() {
 	}
 }
 
-// errDifference is the result that nobody wants.
+// errDifference is the unwanted result.
 var errDifference = errors.New("the time tells why authentication failed")
 
-// tiny is the floor of a server that has none, as far as the settings allow.
+// tiny is the lowest floor that the settings allow.
 const tiny = time.Nanosecond
 
 func command(ctx context.Context, args []string, out io.Writer) (err error) {
@@ -52,7 +52,7 @@ func command(ctx context.Context, args []string, out io.Writer) (err error) {
 	if p.n < 2 || *replicas < 1 || p.workers < 1 || flags.NArg() > 0 {
 		return errors.New("n is at least 2, replicas and workers at least 1, and there are no arguments")
 	}
-	// Whatever hangs, this ends; a run with the floor takes some hundred milliseconds for each request of a worker.
+	// This ends whatever hangs; with the floor, each request of a worker takes a few hundred milliseconds.
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute+time.Duration(30*p.n/(*replicas*p.workers))*time.Second)
 	defer cancel()
 
@@ -114,11 +114,11 @@ type row struct {
 	least, median, p99 float64
 	mean, deviation    float64
 	t                  float64 // against the other kinds of the same sort
-	quickT             float64 // the same of the quicker nine tenths
-	spreadT            float64 // the same of their distances from the middle
+	quickT             float64 // the same for the quicker nine tenths
+	spreadT            float64 // the same for their distances from the mean
 	allT               float64 // against the other kinds of all sorts
-	visible            float64 // the difference in the mean whose t would be the limit
-	quickVisible       float64 // the same of the quicker nine tenths
+	visible            float64 // the difference in means whose t would be the limit
+	quickVisible       float64 // the same for the quicker nine tenths
 }
 
 func tableOf(ctx context.Context, s *site, kinds []kind, p plan) (table, error) {

@@ -19,20 +19,20 @@ import (
 	"time"
 )
 
-// plan is how a run goes.
+// plan configures a run.
 type plan struct {
-	floor   time.Duration // what the server was told
+	floor   time.Duration // as set on the server
 	n       int           // measurements of each kind
-	workers int           // requests under way at once at each replica
-	pause   time.Duration // the longest a worker waits between two requests; how long is random
+	workers int           // concurrent requests at each replica
+	pause   time.Duration // a worker's longest, random wait between two requests
 }
 
 const (
-	// batch is how many of each kind are made and shuffled at a time: ID tokens must be fresh.
+	// batch is how many of each kind are made and shuffled at a time, since ID tokens must be fresh.
 	batch = 100
-	// warm is how many of each kind go before, unmeasured: connections, caches, prepared statements.
+	// warm is how many of each kind go first, unmeasured: connections, caches, prepared statements.
 	warm = 10
-	// answerLimit is far beyond what any answer takes.
+	// answerLimit is far longer than any answer takes.
 	answerLimit = 30 * time.Second
 )
 
@@ -57,7 +57,7 @@ func measure(ctx context.Context, s *site, kinds []kind, p plan) ([][]float64, e
 		}
 		connections = append(connections, &connection{Conn: c, reader: bufio.NewReader(c)})
 	}
-	// A collection of ours during a measurement would be a time of ours.
+	// Our own garbage collection would distort the measured times.
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))
 
 	judge := newJudge(kinds, p.floor)
@@ -112,7 +112,7 @@ func jobsOf(ctx context.Context, kinds []kind, first, number int) ([]job, error)
 	return jobs, nil
 }
 
-// run sends all jobs, each on whichever connection is free next, and returns how long each took.
+// run sends all jobs, each on the next free connection, and returns how long each took.
 func run(ctx context.Context, connections []*connection, jobs []job, judge *judge, pause time.Duration) ([]time.Duration, error) {
 	took := make([]time.Duration, len(jobs))
 	answers := make([]answer, len(jobs))
@@ -122,7 +122,7 @@ func run(ctx context.Context, connections []*connection, jobs []job, judge *judg
 	defer giveUp(nil)
 	for _, c := range connections {
 		group.Go(func() {
-			// Without a pause all would march in step, since all wait for the same floor.
+			// Without a pause all would run in step, since all wait for the same floor.
 			for sleep(ctx, rand.N(pause+1)) { //nolint:gosec // no secret
 				i := int(next.Add(1)) - 1
 				if i >= len(jobs) {
@@ -158,21 +158,21 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// connection is one that is kept. net/http's client would pass each request to one goroutine and each answer to
-// another; here the one that takes the time does both.
+// connection is a kept connection. net/http's client would hand each request and answer to other goroutines; here
+// the goroutine that takes the time does both.
 type connection struct {
 	net.Conn
 	reader *bufio.Reader
 }
 
-// answer is what came back, read to its end.
+// answer is an answer, read to its end.
 type answer struct {
 	status int
 	header http.Header
 	body   []byte
 }
 
-// ask sends a request. The time is that from just before it is written to the first byte of the answer.
+// ask sends a request. It returns the time from just before the write to the first byte of the answer.
 func (c *connection) ask(request []byte) (answer, time.Duration, error) {
 	if err := c.SetDeadline(time.Now().Add(answerLimit)); err != nil {
 		return answer{}, 0, err
@@ -195,11 +195,11 @@ func (c *connection) ask(request []byte) (answer, time.Duration, error) {
 	return answer{response.StatusCode, response.Header, body}, took, err
 }
 
-// judge holds every answer against the contract, and against the first of the same sort of request.
+// judge checks every answer against the contract, and against the first of the same sort of request.
 type judge struct {
 	kinds  []kind
 	floor  time.Duration
-	header map[string]http.Header // by sort, that of the first answer
+	header map[string]http.Header // by sort, the first answer's
 }
 
 func newJudge(kinds []kind, floor time.Duration) *judge {
@@ -211,12 +211,12 @@ const (
 	badExchange  = `{"error":"invalid_request"}`
 )
 
-// check returns an error unless the answer is the one answer: its status, its body to the byte, the same headers as
-// any other, and no sooner than the floor.
+// check returns an error unless the answer is the one answer: its status, its exact body, the same headers as any
+// other, and no sooner than the floor.
 func (j *judge) check(index int, a answer, took time.Duration) error {
 	k := j.kinds[index]
 	status, body := http.StatusUnauthorized, unauthorized
-	// Keys and sessions go to the same address, so they must have the same headers too.
+	// Keys and sessions use the same address, so they must have the same headers too.
 	request := "GET /v1/me"
 	if k.sort == sortIDToken {
 		status, body, request = http.StatusBadRequest, badExchange, "POST /auth/token"
@@ -253,8 +253,8 @@ func (j *judge) check(index int, a answer, took time.Duration) error {
 	return nil
 }
 
-// reasonsAreMeant returns an error unless noted has counted n more failures for each kind's reason: a key that fails
-// for another reason than its kind says would measure nothing.
+// reasonsAreMeant returns an error unless noted has counted n more failures for each kind's reason. A key that
+// fails for another reason would measure nothing.
 func reasonsAreMeant(kinds []kind, n int, before, after map[string]int) error {
 	want := map[string]int{}
 	for _, k := range kinds {

@@ -40,9 +40,9 @@ const (
 // replica is one noted of several that share a database.
 type replica struct{ address, metrics, log string }
 
-// site is what stands round noted: a database, a provider and the files of an operator, all of it gone with close.
+// site is all around noted: a database, a provider and an operator's files. close removes it all.
 type site struct {
-	dir      string // everything is in it but the database
+	dir      string // everything but the database
 	replicas []replica
 	issuer   string
 	provider *devidp.Provider
@@ -50,8 +50,8 @@ type site struct {
 	database *localpg.Server
 }
 
-// open builds noted and sets everything up for so many replicas, each with so many connections to the database. The
-// site is to be closed also after an error.
+// open builds noted and sets up the replicas, each with the given number of database connections. Close the site
+// even after an error.
 func open(ctx context.Context, replicas, connections int) (s *site, err error) {
 	s = &site{}
 	if s.dir, err = os.MkdirTemp("", "noted-timing-"); err != nil {
@@ -61,7 +61,7 @@ func open(ctx context.Context, replicas, connections int) (s *site, err error) {
 	if out, err := build.CombinedOutput(); err != nil {
 		return s, fmt.Errorf("building noted: %w\n%s", err, out)
 	}
-	// As in production, what is committed waits for the disk. Each replica has a connection more, which listens.
+	// As in production, commits wait for the disk. Each replica has one more connection, which listens.
 	s.database, err = localpg.Start(ctx, localpg.Options{
 		Durable:  true,
 		Settings: map[string]string{"max_connections": strconv.Itoa(replicas*(connections+1) + 10)},
@@ -100,7 +100,7 @@ providers:
 func (s *site) binary() string { return filepath.Join(s.dir, "noted") }
 func (s *site) config() string { return filepath.Join(s.dir, "noted.yaml") }
 
-// public is where people come.
+// public is the address for people.
 func (s *site) public() string { return s.replicas[0].address }
 
 func (s *site) close() error {
@@ -134,12 +134,12 @@ func (s *site) startProvider() error {
 	return nil
 }
 
-// serve runs the replicas with the given floor while work is done. When one ends, so does the work's context.
+// serve runs the replicas with the given floor during work. If one ends, it cancels work's context.
 func (s *site) serve(ctx context.Context, floor time.Duration, work func(context.Context) error) (err error) {
 	ctx, stop := context.WithCancelCause(ctx)
 	var running sync.WaitGroup
 	defer func() {
-		if cause := context.Cause(ctx); cause != nil { // why the work ended in error
+		if cause := context.Cause(ctx); cause != nil { // the cause of work's error
 			err = cause
 		}
 		stop(nil)
@@ -196,7 +196,7 @@ func (r replica) awaitReady(ctx context.Context) error {
 	}
 }
 
-// lastWords are the end of the log.
+// lastWords returns the end of the log.
 func (r replica) lastWords() string {
 	text, err := os.ReadFile(r.log)
 	if err != nil {
@@ -205,7 +205,7 @@ func (r replica) lastWords() string {
 	return string(text[max(0, len(text)-2000):])
 }
 
-// failures is how often authentication failed so far for each reason, as the replicas count it.
+// failures returns how often authentication has failed for each reason, as counted by the replicas.
 func (s *site) failures(ctx context.Context) (map[string]int, error) {
 	counts := map[string]int{}
 	for _, r := range s.replicas {
@@ -229,8 +229,8 @@ func (s *site) failures(ctx context.Context) (map[string]int, error) {
 	return counts, nil
 }
 
-// freeAddresses are n of 127.0.0.1 that nobody uses just now. Their ports are below those that the system hands out
-// by itself, so that no connection of ours takes one before noted does.
+// freeAddresses returns n free addresses on 127.0.0.1. Their ports are below those that the system assigns, so
+// that no connection of ours takes one before noted does.
 func freeAddresses(ctx context.Context, n int) ([]string, error) {
 	var addresses []string
 	var err error
@@ -277,7 +277,7 @@ func send(ctx context.Context, method, address, token string, body any) (status 
 	return response.StatusCode, answer, err
 }
 
-// exchange gets a session for an ID token, which is then used.
+// exchange trades an ID token, then used up, for a session.
 func (s *site) exchange(ctx context.Context, form url.Values) error {
 	r, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+s.public()+"/auth/token", strings.NewReader(form.Encode()))
 	if err != nil {
@@ -295,14 +295,14 @@ func (s *site) exchange(ctx context.Context, form url.Values) error {
 	return nil
 }
 
-// maker does what people do to have credentials. After the first error it does nothing more.
+// maker gets credentials as people do. After the first error it does nothing more.
 type maker struct {
 	ctx  context.Context
 	site *site
 	err  error
 }
 
-// do sends a request that must have the given status, and decodes its answer unless into is nil.
+// do sends a request that must get the given status, and decodes its answer unless into is nil.
 func (k *maker) do(method, path, token string, body any, want int, into any) {
 	if k.err != nil {
 		return
@@ -350,21 +350,21 @@ func (k *maker) signIn(name string) (token string) {
 	return ""
 }
 
-// newKey makes an API key by a session.
+// newKey makes an API key with a session.
 func (k *maker) newKey(session string) (id, token string) {
 	var key struct{ ID, Secret string }
 	k.do(http.MethodPost, "/v1/keys", session, map[string]string{"name": "timing"}, http.StatusCreated, &key)
 	return key.ID, key.Secret
 }
 
-// me is the id of who is signed in.
+// me returns the id of the signed-in user.
 func (k *maker) me(session string) string {
 	var me struct{ ID string }
 	k.do(http.MethodGet, "/v1/me", session, nil, http.StatusOK, &me)
 	return me.ID
 }
 
-// current is the id of a session.
+// current returns a session's id.
 func (k *maker) current(session string) string {
 	var list struct {
 		Items []struct {

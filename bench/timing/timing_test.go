@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// The expected values are by Python's statistics module, from the definition.
+// The expected values come from Python's statistics module, by the definition.
 func TestWelchOfKnownSamples(t *testing.T) {
 	a := []float64{27.5, 21.0, 19.0, 23.6, 17.0, 17.9, 16.9, 20.1, 21.9, 22.6, 23.1, 19.6, 19.0, 21.7, 21.4}
 	b := []float64{27.1, 22.0, 20.8, 23.4, 23.4, 23.5, 25.8, 22.0, 24.8, 20.2, 21.9, 22.1, 22.9, 30.0, 23.9}
@@ -50,7 +50,7 @@ func TestMomentsAndQuantiles(t *testing.T) {
 	}
 }
 
-// made are times of a kind: around 300 ms, with a rare slow one.
+// made returns a kind's times: around 300 ms, with a rare slow one.
 func made(seed uint64, n int, shift, deviation float64) []float64 {
 	r := rand.New(rand.NewPCG(seed, 1))
 	times := make([]float64, n)
@@ -76,7 +76,7 @@ func TestADifferenceIsFoundAndNoneIsNot(t *testing.T) {
 		"the same mean, but less spread":    {made(1, 500, 0, 0.05), true},
 		"slower by more than all the noise": {made(1, 500, 20, 0.1), true},
 	} {
-		// What a session takes is nobody's business here.
+		// A session's times do not matter here.
 		found := table{rows: rowsOf(kinds, [][]float64{c.a, made(2, 500, 0, 0.1), made(3, 500, 0, 0.1), made(4, 500, 50, 0.1)})}
 		if worst := found.worst(); (worst >= limit) != c.seen {
 			t.Errorf("%s: the largest |t| is %.2f", name, worst)

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// limit is where |t| begins to be a difference (see doc.go).
+// limit is the |t| that counts as a difference (see doc.go).
 const limit = 4.5
 
 // moments are the number, mean and unbiased variance of a sample.
@@ -28,13 +28,13 @@ func momentsOf(sample []float64) moments {
 	return m
 }
 
-// standardError is that of the difference of two means.
+// standardError returns that of the difference of two means.
 func standardError(a, b moments) float64 {
 	return math.Sqrt(a.variance/float64(a.n) + b.variance/float64(b.n))
 }
 
-// welch is Welch's t of two samples, which may have different variances: how many standard errors the mean of a is
-// above that of b. It is 0 where a sample has fewer than two values: that shows nothing.
+// welch returns Welch's t of two samples, whose variances may differ: how many standard errors the mean of a is
+// above that of b. It returns 0 if a sample has fewer than two values, which show nothing.
 func welch(a, b []float64) float64 {
 	if len(a) < 2 || len(b) < 2 {
 		return 0
@@ -47,8 +47,8 @@ func welch(a, b []float64) float64 {
 	return difference / standardError(x, y)
 }
 
-// spread are the squared distances of a sample from a mean: Welch's t of two of these compares variances, as the
-// second-order tests of TVLA do.
+// spread returns a sample's squared distances from a mean. Welch's t of two of these compares variances, as TVLA's
+// second-order tests do.
 func spread(sample []float64, mean float64) []float64 {
 	squares := make([]float64, len(sample))
 	for i, x := range sample {
@@ -57,13 +57,13 @@ func spread(sample []float64, mean float64) []float64 {
 	return squares
 }
 
-// quantile is the smallest value of a sorted sample that a share q of it does not exceed.
+// quantile returns the smallest value of a sorted sample that a share q of it does not exceed.
 func quantile(sorted []float64, q float64) float64 {
 	i := int(math.Ceil(q*float64(len(sorted)))) - 1
 	return sorted[min(max(i, 0), len(sorted)-1)]
 }
 
-// below are the values that are at most x.
+// below returns the values that are at most x.
 func below(sample []float64, x float64) []float64 {
 	return slices.DeleteFunc(slices.Clone(sample), func(y float64) bool { return y > x })
 }

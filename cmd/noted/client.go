@@ -31,17 +31,17 @@ const (
 	tokenVariable = "NOTED_TOKEN"
 )
 
-// serverFlag is the flag that every command of the client has.
+// serverFlag is the flag of every client command.
 type serverFlag struct {
 	Server string `env:"NOTED_SERVER" placeholder:"URL" help:"The noted server. If left out: that of your last login, else http://127.0.0.1:8080."`
 }
 
-// open is a client of the server named, with no credential.
+// open returns a client of the named server, without a credential.
 func (f serverFlag) open(kept sessions) (*client, error) {
 	return newClient(cmp.Or(f.Server, kept.Last, defaultServer))
 }
 
-// openKept is open with the sessions that are kept, and where.
+// openKept is open that also returns the kept sessions and their file.
 func (f serverFlag) openKept() (file sessionFile, kept sessions, c *client, err error) {
 	if file, err = findSessionFile(); err != nil {
 		return file, kept, nil, err
@@ -53,15 +53,15 @@ func (f serverFlag) openKept() (file sessionFile, kept sessions, c *client, err 
 	return file, kept, c, err
 }
 
-// signedIn is a client with a credential: the token in NOTED_TOKEN (a session's or a key), else the
-// session kept for the server. Without either it is an error that says how to get one.
+// signedIn returns a client with a credential: the token in NOTED_TOKEN (a session's or a key), else the session
+// kept for the server. Without either, the error says how to get one.
 func (f serverFlag) signedIn() (*client, error) {
 	token := os.Getenv(tokenVariable)
 	if token != "" && !bearerToken.MatchString(token) {
 		return nil, errors.New(tokenVariable + " has something in it that is no token; it must be the key or the session's token alone")
 	}
 	var kept sessions
-	if token == "" || f.Server == "" { // a script that names both needs no home folder
+	if token == "" || f.Server == "" { // a script that sets both needs no home folder
 		file, err := findSessionFile()
 		if err != nil {
 			return nil, err
@@ -84,13 +84,12 @@ func (f serverFlag) signedIn() (*client, error) {
 	return c, nil
 }
 
-// hostName is a name of DNS, an internationalized one in its xn-- form. What is not ASCII might look like
+// hostName is a DNS name, with internationalized ones in their xn-- form. Non-ASCII characters could imitate
 // another name.
 var hostName = regexp.MustCompile(`^[a-z0-9_]([a-z0-9._-]*[a-z0-9_])?$`)
 
-// parseServer reads a server's address and writes it the one way that sessions are kept by: scheme
-// and host in lower case, the port unless it is the scheme's own, nothing more. It never quotes what it
-// refuses, which may have a password in it.
+// parseServer normalizes a server's address to the form that sessions use: scheme and host in lower case, the port
+// unless it is the default, nothing more. It never quotes what it refuses, which may contain a password.
 func parseServer(text string) (string, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.ForceQuery || u.Fragment != "" {
@@ -130,8 +129,8 @@ func parseServer(text string) (string, error) {
 	return scheme + "://" + address, nil
 }
 
-// client talks to one server. It trusts it with its own credential and with nothing else: not with the
-// terminal, not with memory or time without end, and not with the name of another server.
+// client talks to one server. It trusts the server only with its own credential: not with the terminal, unlimited
+// memory or time, or the name of another server.
 type client struct {
 	server string // as parseServer writes it
 	token  string // sent as a bearer token; empty: none
@@ -141,8 +140,8 @@ type client struct {
 
 const (
 	dialTimeout    = 10 * time.Second
-	requestTimeout = time.Minute // the whole of one request; the longest a server works is a purge or a 1 MiB note
-	maxAnswer      = 8 << 20     // a note of 1 MiB, every byte of it escaped as \u00XX, and room
+	requestTimeout = time.Minute // one whole request; the longest are a purge and a 1 MiB note
+	maxAnswer      = 8 << 20     // a 1 MiB note with every byte escaped as \u00XX, and room
 )
 
 func newClient(server string) (*client, error) {
@@ -156,7 +155,7 @@ func newClient(server string) (*client, error) {
 		ResponseHeaderTimeout: requestTimeout, IdleConnTimeout: requestTimeout, MaxResponseHeaderBytes: 64 << 10,
 	}
 	if strings.HasPrefix(server, "https:") {
-		transport.Proxy = http.ProxyFromEnvironment // which tunnels, and sees nothing
+		transport.Proxy = http.ProxyFromEnvironment // it tunnels, and sees nothing
 	} else {
 		dialer.Control = onlyLoopback
 	}
@@ -166,7 +165,7 @@ func newClient(server string) (*client, error) {
 	}}, nil
 }
 
-// onlyLoopback keeps what is in clear on this machine, whatever the name localhost stands for there.
+// onlyLoopback keeps plain HTTP on this machine, whatever localhost resolves to.
 func onlyLoopback(_, address string, _ syscall.RawConn) error {
 	if to, err := netip.ParseAddrPort(address); err != nil || !to.Addr().IsLoopback() {
 		return errors.New("http goes to this machine alone")
@@ -174,20 +173,20 @@ func onlyLoopback(_, address string, _ syscall.RawConn) error {
 	return nil
 }
 
-// answer is what the server sent, whatever its status.
+// answer is the server's answer, whatever its status.
 type answer struct {
 	status int
 	header http.Header
 	body   []byte
 }
 
-// unreachable is a request that got no answer, or none that is HTTP.
+// unreachable is a request that got no answer, or one that is not HTTP.
 type unreachable struct {
 	server string
 	err    error
 }
 
-// Error leaves out the request's path, and what of the server's words might control a terminal.
+// Error omits the request's path, and any server text that could control a terminal.
 func (e *unreachable) Error() string {
 	err := e.err
 	var of *url.Error
@@ -197,11 +196,11 @@ func (e *unreachable) Error() string {
 	return fmt.Sprintf("cannot reach %s: %s", e.server, printable(err.Error(), 300))
 }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (e *unreachable) Unwrap() error { return e.err }
 
-// send sends one request. The error is *unreachable when there was no answer at all; a status is never an
-// error. An empty mediaType goes with no body.
+// send sends one request. It returns *unreachable if there was no answer at all; a status is never an error. An
+// empty mediaType means no body.
 func (c *client) send(ctx context.Context, method, path, mediaType string, body []byte) (answer, error) {
 	r, err := http.NewRequestWithContext(ctx, method, c.server+path, bytes.NewReader(body))
 	if err != nil {
@@ -230,7 +229,7 @@ func (c *client) send(ctx context.Context, method, path, mediaType string, body 
 	return answer{response.StatusCode, response.Header, text}, nil
 }
 
-// noAnswer tells a person's Ctrl-C from a server that is away.
+// noAnswer distinguishes a person's Ctrl-C from a server that is away.
 func (c *client) noAnswer(ctx context.Context, err error) error {
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return stopped(ctx)
@@ -245,7 +244,7 @@ func (c *client) sendForm(ctx context.Context, path string, form url.Values) (an
 	return c.send(ctx, http.MethodPost, path, "application/x-www-form-urlencoded", []byte(form.Encode()))
 }
 
-// read is a GET whose answer must be JSON with status 200. What the server refuses is a *refusal.
+// read is a GET that must get JSON with status 200. It returns *refusal if the server refuses.
 func (c *client) read(ctx context.Context, path string, out any) (answer, error) {
 	a, err := c.send(ctx, http.MethodGet, path, "", nil)
 	if err != nil {
@@ -257,7 +256,7 @@ func (c *client) read(ctx context.Context, path string, out any) (answer, error)
 	return a, c.decode(a, out)
 }
 
-// decode reads an answer's JSON. Members that out has not are passed over: a newer server may send more.
+// decode reads an answer's JSON. It ignores unknown members, since a newer server may send more.
 func (c *client) decode(a answer, out any) error {
 	if !a.is("application/json") || json.Unmarshal(a.body, out) != nil {
 		return c.noSense()
@@ -274,7 +273,7 @@ func (a answer) is(mediaType string) bool {
 	return err == nil && got == mediaType
 }
 
-// retryAfter is what Retry-After asks for (RFC 9110, 10.2.3), at most a day; 0 if it asks for nothing.
+// retryAfter returns what Retry-After asks for (RFC 9110, 10.2.3), at most a day; 0 if nothing.
 func (a answer) retryAfter(now time.Time) time.Duration {
 	text := a.header.Get("Retry-After")
 	var wait time.Duration
@@ -286,7 +285,7 @@ func (a answer) retryAfter(now time.Time) time.Duration {
 	return min(max(wait, 0), 24*time.Hour)
 }
 
-// refusal is an answer that is no success.
+// refusal is an answer that is not a success.
 type refusal struct {
 	status int
 	text   string // for people, fit for a terminal
@@ -295,11 +294,11 @@ type refusal struct {
 // Error says what the server said.
 func (e *refusal) Error() string { return e.text }
 
-// maxShown bounds what of one text of the server is shown.
+// maxShown bounds how much of one server text is shown.
 const maxShown = 500
 
-// refused is the error for an answer that is no success: a problem's detail (RFC 9457) with
-// what noted adds to it (the missing permission, the invalid values), or what to do about it.
+// refused returns the error for an answer that is not a success: a problem's detail (RFC 9457) with noted's
+// additions (the missing permission, the invalid values), or what to do about it.
 func (c *client) refused(a answer) error {
 	switch {
 	case a.status == http.StatusUnauthorized && c.given:
@@ -320,7 +319,7 @@ func (c *client) refused(a answer) error {
 	return &refusal{a.status, text}
 }
 
-// describe is a problem in words; without any of its own it is otherwise.
+// describe puts a problem in words; otherwise is for one without words.
 func (c *client) describe(p problem.Error, otherwise string) string {
 	text := cmp.Or(c.show(p.Detail), c.show(p.Title), otherwise)
 	if permission := c.show(p.Permission); permission != "" && !strings.Contains(text, permission) {
@@ -336,8 +335,8 @@ func (c *client) describe(p problem.Error, otherwise string) string {
 	return text
 }
 
-// show makes a text of the server fit to be shown: nothing in it controls the terminal, and our
-// own token, should a server send it back, is not in it.
+// show makes a server's text safe to show: it cannot control the terminal, and our own token is hidden if the
+// server returns it.
 func (c *client) show(text string) string {
 	return printable(c.hide(text), maxShown)
 }
@@ -349,9 +348,8 @@ func (c *client) hide(text string) string {
 	return strings.ReplaceAll(text, c.token, "…")
 }
 
-// printable replaces what is no visible character: controls, which a terminal obeys (C1 and ESC
-// among them), invisible and direction-changing ones, bad UTF-8. White space becomes a space. At most limit
-// characters are left.
+// printable replaces invisible characters: controls, which a terminal obeys (including C1 and ESC), invisible and
+// direction-changing ones, bad UTF-8. White space becomes a space. It keeps at most limit characters.
 func printable(text string, limit int) string {
 	var b strings.Builder
 	n := 0

@@ -33,7 +33,7 @@ func runNotedUntil(ctx context.Context, args ...string) (code int, stdout, stder
 	return code, out.String(), err.String()
 }
 
-// obeyed is the first character of a text that a terminal would not merely show; 0 if there is none.
+// obeyed returns the first character that a terminal would not merely show; 0 if there is none.
 func obeyed(text string) rune {
 	for _, r := range text {
 		if r != '\n' && !unicode.IsPrint(r) {
@@ -43,7 +43,7 @@ func obeyed(text string) rune {
 	return 0
 }
 
-// serveAnswer is a server with one answer for everything. It returns its address, and counts requests.
+// serveAnswer serves one answer for everything. It returns its address, and counts requests.
 func serveAnswer(t *testing.T, answer http.HandlerFunc) (url string, requests *atomic.Int64) {
 	t.Helper()
 	requests = &atomic.Int64{}
@@ -400,7 +400,7 @@ func TestASessionGoesToItsOwnServerAlone(t *testing.T) {
 	for _, command := range []string{"whoami", "logout", "login"} {
 		_, _, _ = runNoted(t, command, "--server", url)
 	}
-	if diff := cmp.Diff([]string{""}, got); diff != "" { // that of login alone
+	if diff := cmp.Diff([]string{""}, got); diff != "" { // login's alone
 		t.Errorf("Authorization headers -want +got:\n%s", diff)
 	}
 }

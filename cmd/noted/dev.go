@@ -29,8 +29,8 @@ import (
 	"noted/server"
 )
 
-// devPeople are the people of `noted dev` who have a key, and the roles they are given in memory. The
-// provider has devOthers too: each has an account once they sign in.
+// devPeople are the people of `noted dev` with a key, and their roles, set in memory. The provider also has
+// devOthers: each gets an account at the first sign-in.
 var (
 	devPeople = []devPerson{{"alice", ""}, {"bob", ""}, {"mona", "moderator"}, {"ada", "admin"}}
 	devOthers = []string{"carol", "dave", "erin", "frank", "grace", "heidi"}
@@ -40,7 +40,7 @@ type devPerson struct{ name, role string }
 
 const (
 	devProvider = server.DevProvider
-	devKeyName  = "noted dev" // each start revokes the last start's key of this name
+	devKeyName  = "noted dev" // each start revokes the previous key of this name
 	devKeyRole  = "key-admin"
 )
 
@@ -51,7 +51,7 @@ type devCommand struct {
 	People []string   `placeholder:"NAME" help:"People beside the four to give an account and a key, names with commas between; the provider has carol, dave, erin, frank, grace and heidi besides."`
 	server.Settings
 
-	people []devPerson // who have a key: the four, then those of --people
+	people []devPerson // those with a key: the four, then those of --people
 	own    bool        // the database is a private one
 }
 
@@ -137,7 +137,7 @@ func (c *devCommand) choosePeople() error {
 	return nil
 }
 
-// subjects are all whom the provider has: who have a key, and the others.
+// subjects are all people of the provider, with a key or without.
 func (c *devCommand) subjects() []string {
 	var names []string
 	for _, p := range c.people {
@@ -163,8 +163,7 @@ func devGroupings() []authz.Grouping {
 
 var errDatabaseEnded = errors.New("PostgreSQL ended by itself; its log stands above")
 
-// startDatabase starts a private PostgreSQL in the data folder and sets DatabaseURL, unless a
-// server is named.
+// startDatabase starts a private PostgreSQL in the data folder and sets DatabaseURL, unless a server is named.
 func (c *devCommand) startDatabase(ctx context.Context, to streams, cancel context.CancelCauseFunc) (stop func(), err error) {
 	if c.Data == "" {
 		if c.Data, err = dataFolder(); err != nil {
@@ -197,7 +196,7 @@ func (c *devCommand) startDatabase(ctx context.Context, to streams, cancel conte
 	}, nil
 }
 
-// dataFolder is where `noted dev` keeps its data if it is not told (XDG Base Directory).
+// dataFolder is the default folder for the data of `noted dev` (XDG Base Directory).
 func dataFolder() (string, error) {
 	if base := os.Getenv("XDG_DATA_HOME"); base != "" {
 		return filepath.Join(base, "noted-dev"), nil
@@ -209,10 +208,9 @@ func dataFolder() (string, error) {
 	return filepath.Join(home, ".local", "share", "noted-dev"), nil
 }
 
-// startProvider serves the dev provider, on the port of the last start if that is free, and
-// returns how noted knows it, and under which other issuers it was known at earlier starts.
-// They stand in the data folder, the last one last: a start that is killed half way leaves
-// nobody behind at an issuer that is forgotten.
+// startProvider serves the dev provider, on the last start's port if that is free. It returns noted's settings for
+// it and the issuers of earlier starts. The data folder lists these, the latest last, so that a start killed half
+// way leaves nobody behind at a forgotten issuer.
 func (c *devCommand) startProvider(ctx context.Context) (provider *oidc.Provider, old []string, err error) {
 	note := filepath.Join(c.Data, "dev-issuer")
 	text, err := os.ReadFile(note) //nolint:gosec // in our own data folder
@@ -224,7 +222,7 @@ func (c *devCommand) startProvider(ctx context.Context) (provider *oidc.Provider
 	if len(known) > 0 {
 		last = known[len(known)-1]
 	}
-	host, _, _ := net.SplitHostPort(c.Listen) // CheckLoopback has read it
+	host, _, _ := net.SplitHostPort(c.Listen) // CheckLoopback has checked it
 	listener, err := listenAgain(ctx, last, host)
 	if err != nil {
 		return nil, nil, fmt.Errorf("dev provider: %w", err)
@@ -257,7 +255,7 @@ func (c *devCommand) startProvider(ctx context.Context) (provider *oidc.Provider
 	}, old, nil
 }
 
-// listenAgain takes the address of oldIssuer, else a free port of host.
+// listenAgain listens on oldIssuer's address, else on a free port of host.
 func listenAgain(ctx context.Context, oldIssuer, host string) (net.Listener, error) {
 	config := &net.ListenConfig{}
 	if u, err := url.Parse(oldIssuer); err == nil && u.Host != "" {
@@ -270,15 +268,15 @@ func listenAgain(ctx context.Context, oldIssuer, host string) (net.Listener, err
 
 func devEmail(name string) string { return name + "@dev.example" }
 
-// person is one of those who have a key, with this start's.
+// person is one of those with a key, and this start's key.
 type person struct {
 	name string
 	id   uuid.UUID
 	key  keys.Token
 }
 
-// meetPeople moves the identities of earlier issuers to this start's, ends the keys of earlier starts,
-// signs in who is to have a key and gives each a fresh one. first tells whether the four were new.
+// meetPeople moves the identities of earlier issuers to this start's, revokes earlier starts' keys, signs in the
+// people with keys and gives each a new one. first is true if the four were new.
 func (c *devCommand) meetPeople(ctx context.Context, srv *server.Server, oldIssuers []string) (people []person, first bool, err error) {
 	issuer := srv.Identity.Issuer(devProvider)
 	for _, old := range oldIssuers {
@@ -304,7 +302,7 @@ func (c *devCommand) meetPeople(ctx context.Context, srv *server.Server, oldIssu
 		if err != nil && (!errors.As(err, &failure) || failure.Reason != identity.ReasonLocked) {
 			return nil, first, fmt.Errorf("signing %s in: %w", p.name, err)
 		}
-		// Somebody whom ada locked gets a key all the same; it fails as it should.
+		// Somebody locked by ada gets a key all the same; it fails as it should.
 		key, err := srv.Keys.Mint(ctx, audit.Actor{ID: user, Kind: "user", Name: p.name}, devKeyName, devKeyRole)
 		if err != nil {
 			return nil, first, err
@@ -314,8 +312,7 @@ func (c *devCommand) meetPeople(ctx context.Context, srv *server.Server, oldIssu
 	return people, first, nil
 }
 
-// announce says that requests are served: what programs read on standard output, what people
-// read on standard error.
+// announce says that requests are served: to programs on standard output, to people on standard error.
 func announce(to streams, address string, people []person) {
 	alice, ada := people[0].key, people[len(devPeople)-1].key
 	_, _ = fmt.Fprintf(to.err, `

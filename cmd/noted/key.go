@@ -14,7 +14,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// keyCommand is `noted key`: one's API keys at a server.
+// keyCommand is `noted key`: the caller's API keys at a server.
 type keyCommand struct {
 	List   keyListCommand   `cmd:"" help:"List your keys: role, last use, when they stop."`
 	New    keyNewCommand    `cmd:"" help:"Make a key; it is printed, this once, on standard output."`
@@ -39,10 +39,10 @@ type apiKey struct {
 	Secret string `json:"secret"` // of a new one
 }
 
-// keyToken is what a key looks like: nothing else a server might send is printed as one.
+// keyToken matches a key; nothing else that a server sends is printed as one.
 var keyToken = regexp.MustCompile(`^noted_[0-9A-Za-z]{22}_[0-9A-Za-z]{49}$`)
 
-// sendJSON sends body, nil for none, and reads an answer of the status into out, nil for none.
+// sendJSON sends body, unless nil, and reads an answer of the status into out, unless nil.
 func (c *client) sendJSON(ctx context.Context, method, path string, body any, status int, out any) error {
 	var text []byte
 	mediaType := ""
@@ -66,8 +66,7 @@ func (c *client) sendJSON(ctx context.Context, method, path string, body any, st
 	return c.decode(a, out)
 }
 
-// printSecret prints a new key alone on standard output, for a file or a variable, and the rest
-// beside it.
+// printSecret prints a new key alone on standard output, for a file or a variable, the rest on standard error.
 func (c *client) printSecret(to streams, key apiKey, did string) error {
 	if !keyToken.MatchString(key.Secret) {
 		return c.noSense()

@@ -29,13 +29,13 @@ approve. The session is kept in noted/sessions.json in your configuration folder
 same server is ended.`
 }
 
-// Run logs in as RFC 8628 describes it, keeps the session and says who one is.
+// Run logs in by RFC 8628, keeps the session and prints who is logged in.
 func (l *loginCommand) Run(ctx context.Context, to streams) error {
 	file, err := findSessionFile()
 	if err != nil {
 		return err
 	}
-	// Nobody is to approve a login that then cannot be kept.
+	// Nobody should approve a login that cannot be kept.
 	if err := file.prepare(); err != nil {
 		return err
 	}
@@ -93,7 +93,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// mopUp is a context for ending a session that nobody would know of afterwards: it outlives a Ctrl-C.
+// mopUp returns a context that outlives a Ctrl-C, to end a session that nobody would know of.
 func mopUp(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), dialTimeout)
 }
@@ -110,7 +110,7 @@ func (c *client) logout(ctx context.Context) error {
 	return nil
 }
 
-// deviceLogin is one login of RFC 8628, the client's side.
+// deviceLogin is the client's side of an RFC 8628 login.
 type deviceLogin struct {
 	client *client
 	now    func() time.Time
@@ -118,7 +118,7 @@ type deviceLogin struct {
 	out    io.Writer // what the person reads
 }
 
-// deviceCode is the answer that begins it (RFC 8628, 3.2).
+// deviceCode is the first answer (RFC 8628, 3.2).
 type deviceCode struct {
 	DeviceCode              string `json:"device_code"`
 	UserCode                string `json:"user_code"`
@@ -134,8 +134,8 @@ const (
 
 	usualInterval = 5 * time.Second         // RFC 8628, 3.2
 	slowDown      = 5 * time.Second         // RFC 8628, 3.5
-	maxBackOff    = 60 * time.Second        // between two tries at a server that is away
-	maxCodeLife   = time.Hour               // nobody waits longer, whatever the server says
+	maxBackOff    = 60 * time.Second        // between two tries if the server is away
+	maxCodeLife   = time.Hour               // the longest wait, whatever the server says
 	maxSession    = 10 * 365 * 24 * 60 * 60 // seconds
 )
 
@@ -145,7 +145,7 @@ var (
 	errCodeUnknown = errors.New("the server does not know this login any more; run noted login again")
 )
 
-// userCode is what a code that people type looks like; anything else might be more than a code.
+// userCode matches a code that people type; anything else might be more than a code.
 var userCode = regexp.MustCompile(`^[0-9A-Za-z](-?[0-9A-Za-z]){3,31}$`)
 
 // run returns the new session once somebody has approved it.
@@ -159,12 +159,12 @@ func (d *deviceLogin) run(ctx context.Context) (session, error) {
 	return d.poll(ctx, code, expires)
 }
 
-// seconds is a server's number of seconds, at most maxCodeLife.
+// seconds converts a server's number of seconds, at most maxCodeLife.
 func seconds(n int64) time.Duration {
 	return time.Duration(min(n, int64(maxCodeLife/time.Second))) * time.Second
 }
 
-// begin asks for a code and refuses an answer that would lead a person astray.
+// begin asks for a code and refuses an answer that would mislead a person.
 func (d *deviceLogin) begin(ctx context.Context) (code deviceCode, err error) {
 	a, err := d.client.sendForm(ctx, "/auth/device", url.Values{"client_id": {clientID}})
 	if err != nil {
@@ -188,8 +188,8 @@ func (d *deviceLogin) begin(ctx context.Context) (code deviceCode, err error) {
 	return code, err
 }
 
-// checkOwn refuses an address that is not on the client's server: a person who has named one
-// server must not be sent to sign in at another.
+// checkOwn refuses an address on another server: a person who named one server must not be sent to sign in
+// elsewhere.
 func (c *client) checkOwn(address string) error {
 	for _, r := range address {
 		if r <= ' ' || r > '~' || strings.ContainsRune(`"<>\^{|}`+"`", r) {
@@ -220,7 +220,7 @@ func (d *deviceLogin) invite(code deviceCode, expires time.Time) {
 	_, _ = fmt.Fprintf(d.out, "Waiting for you to approve, for %s; Ctrl-C gives up. Give the code to nobody.\n", expires.Sub(d.now()).Round(time.Second))
 }
 
-// poll asks until somebody has decided or the code has expired (RFC 8628, 3.4 and 3.5).
+// poll asks until somebody decides or the code expires (RFC 8628, 3.4 and 3.5).
 func (d *deviceLogin) poll(ctx context.Context, code deviceCode, expires time.Time) (session, error) {
 	form := url.Values{"grant_type": {grantDeviceCode}, "device_code": {code.DeviceCode}, "client_id": {clientID}}
 	interval := usualInterval
@@ -274,7 +274,7 @@ func (d *deviceLogin) poll(ctx context.Context, code deviceCode, expires time.Ti
 	}
 }
 
-// oauthError is the error of an answer in OAuth's form (RFC 6749, 5.2); empty for any other answer.
+// oauthError returns the error of an OAuth answer (RFC 6749, 5.2); empty for any other answer.
 func (a answer) oauthError() string {
 	var body struct {
 		Error string `json:"error"`
@@ -285,7 +285,7 @@ func (a answer) oauthError() string {
 	return body.Error
 }
 
-// grant is the answer that ends it well (RFC 6749, 5.1).
+// grant is the answer after approval (RFC 6749, 5.1).
 type grant struct {
 	AccessToken string `json:"access_token"`
 	TokenType   string `json:"token_type"`
@@ -314,8 +314,8 @@ func (*logoutCommand) Help() string {
 succeeds, since then all is as asked. ` + tokenVariable + ` is left alone: a key is revoked, not logged out.`
 }
 
-// Run ends the session on the server and removes it here. If the server cannot be told, the session
-// stays here too, so that it can be ended later; --forget removes it all the same.
+// Run ends the session on the server and removes it here. If the server cannot be told, the session stays here, so
+// that it can be ended later; --forget removes it anyway.
 func (l *logoutCommand) Run(ctx context.Context, to streams) error {
 	file, kept, c, err := l.openKept()
 	if err != nil {
@@ -332,7 +332,7 @@ func (l *logoutCommand) Run(ctx context.Context, to streams) error {
 			failed, kept.Servers[c.server].ExpiresAt.Format(time.RFC3339))
 	}
 	if err := file.change(func(kept *sessions) {
-		if kept.Servers[c.server].Token == c.token { // not a login's of this very moment
+		if kept.Servers[c.server].Token == c.token { // not a login's from this very moment
 			delete(kept.Servers, c.server)
 		}
 	}); err != nil {
@@ -369,7 +369,7 @@ type me struct {
 	} `json:"key"`
 }
 
-// me asks who the credential is.
+// me asks whose the credential is.
 func (c *client) me(ctx context.Context) (who me, a answer, err error) {
 	a, err = c.read(ctx, "/v1/me", &who)
 	if err == nil && (who.ID == "" || who.Via == "") {
@@ -378,7 +378,7 @@ func (c *client) me(ctx context.Context) (who me, a answer, err error) {
 	return who, a, err
 }
 
-// Run prints who one is.
+// Run prints who is signed in.
 func (w *whoamiCommand) Run(ctx context.Context, to streams) error {
 	c, err := w.signedIn()
 	if err != nil {
@@ -401,8 +401,8 @@ func (w *whoamiCommand) Run(ctx context.Context, to streams) error {
 	return err
 }
 
-// escaped writes JSON's invisible characters by their numbers, so that a terminal shows them and does
-// not obey them. To a program it is the same JSON: such characters stand inside strings alone.
+// escaped writes JSON's invisible characters as escapes, so that a terminal shows them and does not obey them. The
+// JSON stays the same to programs: such characters occur only in strings.
 func escaped(text string) string {
 	var b strings.Builder
 	for _, r := range text {

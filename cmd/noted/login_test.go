@@ -18,7 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// peer plays the server's side of a login, as badly as the test wants.
+// peer plays the server in a login, as badly as the test wants.
 type peer struct {
 	url    string
 	device http.HandlerFunc // the answer of /auth/device; nil: an honest one
@@ -27,7 +27,7 @@ type peer struct {
 	logout http.HandlerFunc // the answer of /auth/logout; nil: 204
 
 	mu      sync.Mutex
-	answers []http.HandlerFunc // of /auth/token, one after the other
+	answers []http.HandlerFunc // of /auth/token, in order
 	forms   []url.Values       // what came to /auth/device and /auth/token
 	ended   []string           // the Authorization of each /auth/logout
 }
@@ -77,7 +77,7 @@ func (p *peer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	answer(w, r)
 }
 
-// code is an honest answer of /auth/device with some members changed; the value "" takes one away.
+// code is an honest answer of /auth/device with changed members; the value "" removes one.
 func (p *peer) code(changed map[string]string) string {
 	members := map[string]string{
 		"device_code": `"` + deviceSecret + `"`, "user_code": `"WDJB-MJHT"`, "verification_uri": `"` + p.url + `/auth/device"`,
@@ -112,10 +112,10 @@ func granted(token string) http.HandlerFunc {
 	return jsonAnswer(fmt.Sprintf(`{"access_token":%q,"token_type":"Bearer","expires_in":604800}`, token))
 }
 
-// hangUp ends the connection with no answer.
+// hangUp closes the connection without an answer.
 func hangUp(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
 
-// clock is a time that passes only while somebody sleeps.
+// clock is a time that passes only during sleeps.
 type clock struct {
 	at    time.Time
 	slept []time.Duration
@@ -135,7 +135,7 @@ func (c *clock) total() (sum time.Duration) {
 	return sum
 }
 
-// login runs the device login alone, on the test's own clock.
+// login runs only the device login, on the test's own clock.
 func (p *peer) login(t *testing.T) (made session, told string, c *clock, err error) {
 	t.Helper()
 	client, err := newClient(p.url)
@@ -316,8 +316,8 @@ func TestLoginShowsNothingThatWouldLeadAPersonAstray(t *testing.T) {
 			if told != "" || len(p.forms) != 1 || len(clock.slept) != 0 {
 				t.Errorf("%d requests, and this was shown: %s", len(p.forms), told)
 			}
-			// The name of the other server may be told, so that a mistake in public_url can be found; an address
-			// to open may not.
+			// The other server's name may be shown, so that a mistake in public_url can be found; a full address
+			// may not.
 			if obeyed(err.Error()) != 0 || strings.Contains(err.Error(), evil+"/") || strings.Contains(err.Error(), deviceSecret) || len(err.Error()) > 300 {
 				t.Errorf("the error shows: %q", err)
 			}
@@ -351,7 +351,7 @@ func FuzzWhatLoginShowsIsOfItsOwnServer(f *testing.F) {
 	})
 }
 
-// quick makes the peer's interval the shortest there is, for logins on the real clock.
+// quick sets the peer's shortest interval, for logins on the real clock.
 func (p *peer) quick() { p.device = jsonAnswer(p.code(map[string]string{"interval": "1"})) }
 
 func TestLoginShowsTheAddressAndTheCodeOnStandardErrorAndKeepsTheSession(t *testing.T) {
@@ -573,7 +573,7 @@ func TestLogoutEndsTheSessionOnTheServerAndThenHere(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("NOTED_TOKEN", "noted_k1") // not what is logged out
+	t.Setenv("NOTED_TOKEN", "noted_k1") // logout must not use this
 	code, stdout, stderr := runNoted(t, "logout")
 	if code != 0 || stdout != "" || stderr != "Signed out at "+p.url+".\n" {
 		t.Errorf("exit code %d, standard output %q, standard error: %s", code, stdout, stderr)

@@ -1,6 +1,6 @@
-// Command noted is the one binary: `noted dev` runs the whole product with nothing set up,
-// `noted serve` is production, `noted check-provider` and `noted policy` work on what production
-// reads, and `noted login`, `logout`, `whoami`, `token` and `key` are for the people who use it.
+// Command noted is the one binary. `noted dev` runs the whole product with no setup, and `noted serve` is
+// production. `noted check-provider` and `noted policy` check production's files. `noted login`, `logout`,
+// `whoami`, `token` and `key` are for the product's users.
 package main
 
 import (
@@ -22,7 +22,7 @@ import (
 // version is the release; a build may set it: -ldflags "-X main.version=1.2.3".
 var version = "0.1.0-dev"
 
-// cli is the command line: a field for each command.
+// cli is the command line: one field per command.
 type cli struct {
 	Dev           devCommand           `cmd:"" help:"Run everything on this machine with nothing set up: its own PostgreSQL, an OpenID provider with ten people, four keys, sample notes."`
 	Serve         serveCommand         `cmd:"" help:"Run the server for production."`
@@ -36,7 +36,7 @@ type cli struct {
 	Version       struct{}             `cmd:"" help:"Say which noted this is."`
 }
 
-// streams are where a command writes: what is asked for on out, everything else on err.
+// streams are where a command writes: its result to out, everything else to err.
 type streams struct{ out, err io.Writer }
 
 func main() {
@@ -47,17 +47,15 @@ func main() {
 	os.Exit(code)
 }
 
-// calmGC lets the heap grow to five times of what lives before it is collected, unless GOGC says
-// otherwise. Little lives between two requests, so that Go's own twofold would collect many
-// times a second.
+// calmGC lets the heap grow to five times its live size before a collection, unless GOGC is set. Little is live
+// between requests, so Go's default of twice would collect many times a second.
 func calmGC() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(400)
 	}
 }
 
-// run is main without the process: 0 when all went well, 1 when the command failed, 2 for a
-// command line that makes no sense.
+// run is main without the process. It returns 0 on success, 1 if the command failed, 2 for a bad command line.
 func run(ctx context.Context, args []string, to streams) int {
 	var c cli
 	parser, err := kong.New(&c, kong.Name("noted"),

@@ -21,7 +21,7 @@ type policyCommand struct {
 	Explain policyExplainCommand `cmd:"" help:"Say whether somebody may do something, and by which lines. Exits 0 for yes, 1 for no, 2 for an error."`
 }
 
-// modelFlag and policyFlag are the files that a command reads.
+// modelFlag and policyFlag name the files that a command reads.
 type modelFlag struct {
 	Model string `help:"Casbin's model file; model.conf here, else the one in the binary."`
 }
@@ -35,7 +35,7 @@ type jsonFlag struct {
 	JSON bool `help:"Print JSON, for programs."`
 }
 
-// printJSON prints value for programs, when they asked for it.
+// printJSON prints value for programs.
 func (f jsonFlag) printJSON(to io.Writer, value any) error {
 	encoder := json.NewEncoder(to)
 	encoder.SetEscapeHTML(false)
@@ -43,10 +43,10 @@ func (f jsonFlag) printJSON(to io.Writer, value any) error {
 	return encoder.Encode(value)
 }
 
-// exitCode is an error that was told already, or is none, with the code to exit with.
+// exitCode is the exit code, with an error still to print, if any.
 type exitCode struct {
 	code int
-	err  error // what is still to be told; may be nil
+	err  error // what is still to be printed; may be nil
 }
 
 func (e exitCode) Error() string { return fmt.Sprint(e.err) }
@@ -65,7 +65,7 @@ type checked struct {
 	Warnings authz.Faults `json:"warnings"`
 }
 
-// Run prints all faults and warnings; with a fault it fails.
+// Run prints all faults and warnings; it fails if there is a fault.
 func (c *policyCheckCommand) Run(to streams) error {
 	providers, err := c.Config.providers()
 	if err != nil {
@@ -179,7 +179,7 @@ type policyDiffCommand struct {
 	jsonFlag
 }
 
-// Run prints the differences; it does not fail because there are some.
+// Run prints the differences; having some is not a failure.
 func (c *policyDiffCommand) Run(to streams) error {
 	switch {
 	case c.Old == "-" && cmp.Or(c.New, c.Policy) == "-":
@@ -226,7 +226,7 @@ func (c *policyDiffCommand) Run(to streams) error {
 	return nil
 }
 
-// changeText is a paragraph on one subject.
+// changeText is one subject's paragraph.
 func changeText(c authz.Change) string {
 	var b strings.Builder
 	who := c.Kind + " " + c.Who
@@ -267,13 +267,13 @@ type policyExplainCommand struct {
 // explained is what `noted policy explain --json` prints.
 type explained struct {
 	Subject    string `json:"subject"`
-	Key        string `json:"key,omitempty"` // the role of the API key
+	Key        string `json:"key,omitempty"` // the API key's role
 	Permission string `json:"permission"`
 	File       string `json:"file"`
 	authz.Explanation
 }
 
-// Run prints the decision; a denial is exit code 1, an error 2.
+// Run prints the decision; a denial exits with 1, an error with 2.
 func (c *policyExplainCommand) Run(to streams) error {
 	words := strings.Fields(strings.Join(c.Permission, " "))
 	if len(words) != 2 {

@@ -18,7 +18,7 @@ const (
 	usualPolicy = "policy.csv"
 )
 
-// loadPolicy reads the named files, else those of the current folder, else the shipped ones.
+// loadPolicy reads the named files, else those in the current folder, else the shipped ones.
 func loadPolicy(modelName, policyName string, added ...authz.Grouping) (*authz.Policy, error) {
 	model, err := source(modelName, usualModel, noted.Model)
 	if err != nil {
@@ -47,17 +47,16 @@ func source(name, usual string, shipped []byte) (authz.Source, error) {
 	return authz.Source{}, err
 }
 
-// policyFiles are the files that a server decides by.
+// policyFiles are the policy files of a server.
 type policyFiles struct {
 	model, policy string // as in the settings; empty: the usual name
 	added         []authz.Grouping
 	needsAdmin    bool
-	providers     []authz.Provider // by one of which the admin must be able to sign in
+	providers     []authz.Provider // the admin must be able to sign in at one
 }
 
-// keep loads the policy, and gives a channel that asks for it again after a change of the files
-// and at each of the signals, until ctx ends. A file that was there once must stay: the shipped
-// one does not take the place of one that was deleted.
+// keep loads the policy, and returns a channel that asks to reload it after a file change or one of the signals,
+// until ctx ends. A file that existed once must stay: the shipped one does not replace a deleted one.
 func (f policyFiles) keep(ctx context.Context, signals ...os.Signal) (*authz.InForce, <-chan struct{}, error) {
 	names := []string{cmp.Or(f.model, usualModel), cmp.Or(f.policy, usualPolicy)}
 	files := watch.Files(names...)
@@ -80,7 +79,7 @@ func (f policyFiles) keep(ctx context.Context, signals ...os.Signal) (*authz.InF
 	ask := func() {
 		select {
 		case reload <- struct{}{}:
-		default: // asked for already
+		default: // already asked
 		}
 	}
 	go files.Run(ctx, ask)

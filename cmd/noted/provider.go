@@ -15,7 +15,7 @@ import (
 	"noted/server"
 )
 
-// checkProviderCommand is `noted check-provider`: whether a configured provider can be signed in by.
+// checkProviderCommand is `noted check-provider`: does signing in at a configured provider work?
 type checkProviderCommand struct {
 	Provider string     `arg:"" help:"The provider's id in the file."`
 	Config   configFile `help:"The YAML file with the settings and the providers." type:"existingfile" required:""`
@@ -23,7 +23,7 @@ type checkProviderCommand struct {
 	server.Settings
 }
 
-// trialTime is how long a trial waits for somebody to sign in.
+// trialTime is how long a trial waits for a sign-in.
 const trialTime = 10 * time.Minute
 
 // Run prints what it finds. It stores nothing.
@@ -70,7 +70,7 @@ func (c *checkProviderCommand) Run(ctx context.Context, to streams) error {
 	return c.show(say, provider, result)
 }
 
-// trial waits for one sign-in, on the very address that the provider sends browsers to.
+// trial waits for one sign-in, at the address to which the provider sends browsers.
 func (c *checkProviderCommand) trial(ctx context.Context, to streams, provider *oidc.Provider, callback string) (oidc.TrialResult, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, trialTime, errors.New("nobody signed in within 10 minutes"))
 	defer cancel()

@@ -12,8 +12,7 @@ import (
 	"noted/server"
 )
 
-// samples are what a first start of `noted dev` finds: notes of two people, and some in the
-// Dead Zone.
+// samples are the notes of a first start of `noted dev`: of two people, and some in the Dead Zone.
 var samples = []struct {
 	owner, title, body string
 	deleted            bool
@@ -48,8 +47,8 @@ func writeSamples(ctx context.Context, address string, people []person) error {
 	return nil
 }
 
-// writeOrganization makes one organization: alice its admin, bob a writer, an open notebook that both
-// see and a restricted one for admins.
+// writeOrganization makes one organization: alice is its admin, bob a writer. An open notebook is for both, a
+// restricted one for admins.
 func writeOrganization(ctx context.Context, srv *server.Server, address string, people []person) error {
 	alice, bob := people[0], people[1]
 	made := func(path string, in map[string]any) (id uuid.UUID, err error) {
@@ -85,7 +84,7 @@ func writeOrganization(ctx context.Context, srv *server.Server, address string, 
 	return nil
 }
 
-// call sends one request as p; anything but a success is an error.
+// call sends one request as p; only a success is no error.
 func call(ctx context.Context, p person, method, address string, in, out any) error {
 	body, err := json.Marshal(in)
 	if err != nil {

@@ -11,14 +11,14 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// TestMain makes this test program `noted` as well, for the scripts.
+// TestMain also makes this test program `noted`, for the scripts.
 func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"noted": main}) }
 
-// stackTrace is no news for whoever gave the command.
+// stackTrace matches what no user should see.
 var stackTrace = regexp.MustCompile(`goroutine \d+|panic:|\.go:\d+|DATA RACE`)
 
-// What needs neither a server nor a browser is a script below testdata/script. Each has a folder of its own, with the
-// shipped policy in shipped.csv and its expectations in shipped_test.csv.
+// Tests without a server or browser are scripts in testdata/script. Each has its own folder, with the shipped
+// policy in shipped.csv and its expectations in shipped_test.csv.
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
@@ -38,7 +38,7 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// exits CODE COMMAND ARGUMENTS... runs the command, which must end with the code.
+// exits CODE COMMAND ARGUMENTS... runs the command, which must exit with the code.
 func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: exits CODE COMMAND ARGUMENTS...")
@@ -59,7 +59,7 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// commands FILE runs the commands that the head of a policy names, from the first to the last.
+// commands FILE runs all commands named in a policy's head, in order.
 func commands(ts *testscript.TestScript, neg bool, args []string) {
 	line := regexp.MustCompile(`in its folder: (.* && .* && .*)\n`).FindStringSubmatch(ts.ReadFile(args[0]))
 	if neg || line == nil {

@@ -18,7 +18,7 @@ import (
 // configFile is --config: its scalars are defaults for the flags of the same name.
 type configFile string
 
-// BeforeResolve lets kong ask the file for whatever no flag and no variable says.
+// BeforeResolve makes kong ask the file if no flag and no variable is set.
 func (configFile) BeforeResolve(ctx *kong.Context, trace *kong.Path) error {
 	name, _ := ctx.FlagValue(trace.Flag).(configFile)
 	scalars, _, err := server.ReadFile(string(name))
@@ -40,7 +40,7 @@ func (configFile) BeforeResolve(ctx *kong.Context, trace *kong.Path) error {
 	return nil
 }
 
-// providers are those of the file, if one is named.
+// providers are the file's, if one is named.
 func (f configFile) providers() (oidc.Providers, error) {
 	if f == "" {
 		return nil, nil

@@ -14,22 +14,22 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// sessions are where this account is signed in, as sessionFile keeps it.
+// sessions are this account's sessions, as sessionFile keeps them.
 type sessions struct {
-	Last    string             `json:"last,omitzero"` // the server of the last login, also after its logout
+	Last    string             `json:"last,omitzero"` // the server of the last login, even after logout
 	Servers map[string]session `json:"servers"`       // by address, as parseServer writes it
 }
 
 // session is a session with one server.
 type session struct {
 	Token     string    `json:"token"`
-	ExpiresAt time.Time `json:"expires_at"` // its absolute end, as the server promised it
+	ExpiresAt time.Time `json:"expires_at"` // its absolute end, as promised by the server
 }
 
-// bearerToken is what can be sent as a bearer token (RFC 6750, 2.1).
+// bearerToken matches a valid bearer token (RFC 6750, 2.1).
 var bearerToken = regexp.MustCompile(`^[A-Za-z0-9\-._~+/]{1,1000}={0,2}$`)
 
-// check refuses what this program never wrote.
+// check refuses what this program never writes.
 func (s sessions) check() error {
 	if s.Last != "" {
 		if address, err := parseServer(s.Last); err != nil || address != s.Last {
@@ -47,15 +47,14 @@ func (s sessions) check() error {
 	return nil
 }
 
-// sessionFile is the path of the file that keeps the sessions: noted/sessions.json in the
-// account's configuration folder ($XDG_CONFIG_HOME, else ~/.config, on Unix). Nobody but the account may
-// read it, since whoever has a token is signed in.
+// sessionFile is the path of the file with the sessions: noted/sessions.json in the account's configuration folder
+// ($XDG_CONFIG_HOME, else ~/.config, on Unix). Only the account may read it: whoever has a token is signed in.
 type sessionFile string
 
-// maxSessionFile is far more than anybody's servers need.
+// maxSessionFile is far more than anybody needs.
 const maxSessionFile = 1 << 20
 
-// findSessionFile says where the file is; it need not be there.
+// findSessionFile returns the file's path; the file need not exist.
 func findSessionFile() (sessionFile, error) {
 	folder, err := os.UserConfigDir()
 	if err != nil {
@@ -64,8 +63,8 @@ func findSessionFile() (sessionFile, error) {
 	return sessionFile(filepath.Join(folder, "noted", "sessions.json")), nil
 }
 
-// read returns what is kept; without a file, nothing. A file that others can read, or that is
-// damaged, is an error that says what to do.
+// read returns the kept sessions; none if there is no file. If others can read the file, or it is damaged, read
+// returns an error that says what to do.
 func (f sessionFile) read() (sessions, error) {
 	kept := sessions{Servers: map[string]session{}}
 	file, err := os.Open(string(f))
@@ -89,7 +88,7 @@ func (f sessionFile) read() (sessions, error) {
 		err = errors.New("too large")
 	}
 	if err == nil {
-		// Strict, so that what a newer noted added is not lost by writing the file again.
+		// Strict, so that rewriting the file does not lose what a newer noted added.
 		if json.Unmarshal(text, &kept, json.RejectUnknownMembers(true)) != nil {
 			err = errors.New("not the JSON that noted writes") // the decoder's own words might quote a token
 		}
@@ -106,7 +105,7 @@ func (f sessionFile) read() (sessions, error) {
 	return kept, nil
 }
 
-// change reads, edits and writes the file; two programs that do so wait for each other.
+// change reads, edits and writes the file; concurrent programs wait for each other.
 func (f sessionFile) change(edit func(*sessions)) error {
 	unlock, err := f.lock()
 	if err != nil {
@@ -121,10 +120,10 @@ func (f sessionFile) change(edit func(*sessions)) error {
 	return f.write(kept)
 }
 
-// prepare makes sure, before a person is asked for anything, that a session can be kept.
+// prepare checks, before a person is asked for anything, that a session can be kept.
 func (f sessionFile) prepare() error { return f.change(func(*sessions) {}) }
 
-// lock makes the folder if it is missing and takes its lock.
+// lock makes the folder if it is missing and locks it.
 func (f sessionFile) lock() (unlock func(), err error) {
 	folder := filepath.Dir(string(f))
 	if err := os.MkdirAll(folder, 0o700); err != nil {
@@ -148,7 +147,7 @@ func (f sessionFile) lock() (unlock func(), err error) {
 	return func() { lock.Close() }, nil
 }
 
-// write replaces the file in one step: whoever reads it finds the old one or the new one, whole.
+// write replaces the file in one step: readers find the old one or the new one, whole.
 func (f sessionFile) write(kept sessions) (err error) {
 	defer func() {
 		if err != nil {
@@ -163,9 +162,9 @@ func (f sessionFile) write(kept sessions) (err error) {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(file.Name()) // there only if something went wrong
+	defer os.Remove(file.Name()) // still there only after a failure
 	_, err = file.Write(append(text, '\n'))
-	// os.CreateTemp makes it 0600, less what the umask takes away.
+	// os.CreateTemp makes it 0600, minus the umask.
 	if err = errors.Join(err, file.Chmod(0o600), file.Sync(), file.Close()); err != nil {
 		return err
 	}

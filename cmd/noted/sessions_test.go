@@ -12,7 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// freshHome gives the test a configuration folder of its own, and none of the developer's variables.
+// freshHome gives the test its own configuration folder, without the developer's variables.
 func freshHome(t *testing.T) sessionFile {
 	t.Helper()
 	t.Setenv("XDG_CONFIG_HOME", t.TempDir())
@@ -26,7 +26,7 @@ func freshHome(t *testing.T) sessionFile {
 	return file
 }
 
-// keep puts a file in place as another program or an earlier noted might have left it.
+// keep writes a file as another program or an earlier noted might have left it.
 func keep(t *testing.T, file sessionFile, text string, mode os.FileMode) {
 	t.Helper()
 	if err := os.MkdirAll(filepath.Dir(string(file)), 0o700); err != nil {
@@ -49,7 +49,7 @@ func modeOf(t *testing.T, path string) os.FileMode {
 	return info.Mode().Perm()
 }
 
-// kept is what the file says.
+// kept returns the file's content.
 func kept(t *testing.T, file sessionFile) sessions {
 	t.Helper()
 	got, err := file.read()

@@ -24,7 +24,7 @@ func (*tokenCommand) Help() string {
 Whoever has it is you until noted logout. ` + tokenVariable + ` is left alone: what it holds, you have.`
 }
 
-// Run prints the session's token alone on standard output, and asks no server.
+// Run prints only the session's token on standard output, and contacts no server.
 func (t *tokenCommand) Run(to streams) error {
 	_, kept, c, err := t.openKept()
 	if err != nil {
@@ -43,7 +43,7 @@ func (t *tokenCommand) Run(to streams) error {
 	return err
 }
 
-// isTerminal tells a terminal from a pipe, a file and /dev/null.
+// isTerminal reports whether out is a terminal; /dev/null is not.
 func isTerminal(out io.Writer) bool {
 	file, ok := out.(*os.File)
 	if !ok {

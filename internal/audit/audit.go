@@ -12,7 +12,7 @@ import (
 // Action is what happened: one of Actions.
 type Action string
 
-// Actions are all there are, as the document and the record's filter know them, in the order of the list below.
+// Actions are all actions, in the order of the list below. The document and the record's filter use them.
 var Actions []Action
 
 // The actions.
@@ -48,13 +48,13 @@ var (
 	GrantRemove    = action("grant.remove")
 )
 
-// action is one more of Actions.
+// action adds one to Actions.
 func action(name string) Action {
 	Actions = append(Actions, Action(name))
 	return Action(name)
 }
 
-// Schema is huma.SchemaProvider's.
+// Schema implements huma.SchemaProvider.
 func (Action) Schema(huma.Registry) *huma.Schema {
 	schema := &huma.Schema{Type: huma.TypeString}
 	for _, one := range Actions {
@@ -70,28 +70,27 @@ type Actor struct {
 	Name string    `json:"name"`
 }
 
-// Via is the credential by which somebody acted.
+// Via is the credential that somebody used.
 type Via struct {
 	Kind string    `json:"kind" enum:"session,key"`
 	ID   uuid.UUID `json:"id"`
 }
 
-// Event is one row. ID, time, address, request id and the actor's credential are filled in when it
-// is recorded.
+// Event is one row. Recording it fills in the id, time, address, request id and the actor's credential.
 type Event struct {
-	Actor   *Actor // nil: the server itself, or nobody known
+	Actor   *Actor // nil: the server itself, or unknown
 	Action  Action
 	Object  string    // what kind of thing: note, key, session, user
-	Target  string    // which one: its id; for a list, what was listed
-	Org     uuid.UUID // the organization whose thing it is; zero for none
+	Target  string    // which one: its id; for a list, what it lists
+	Org     uuid.UUID // the organization that owns it; zero for none
 	Failure bool
 	Detail  string // for people; never a secret
 }
 
-// Renamed is the detail of giving something another name.
+// Renamed is the detail of a renaming.
 func Renamed(from, to string) string { return fmt.Sprintf("renamed from %q to %q", from, to) }
 
-// Item is a recorded event, as GET /v1/admin/audit shows it, and an organization's record.
+// Item is a recorded event, as GET /v1/admin/audit and an organization's record show it.
 type Item struct {
 	ID        uuid.UUID  `json:"id"`
 	At        time.Time  `json:"at"`
@@ -107,7 +106,7 @@ type Item struct {
 	Via       *Via       `json:"via" db:"-" doc:"null for what the server did, for a sign-in itself, and for a failed authentication"`
 }
 
-// Filter selects events; zero members select all. With Org they are shown as to its members.
+// Filter selects events; zero members select all. With Org, events look as they do to its members.
 type Filter struct {
 	Org    uuid.UUID
 	Actor  uuid.UUID

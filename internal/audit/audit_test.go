@@ -60,7 +60,7 @@ func TestAnEventIsReadBackWithTheRequestItBelongsTo(t *testing.T) {
 	}
 }
 
-// Who is told of in somebody else's request did nothing by that one's credential, nor did who failed.
+// Neither the subject of somebody else's request nor a failed caller used its credential.
 func TestOnlyTheHolderOfACredentialActedByIt(t *testing.T) {
 	pool := pgtest.Pool(t)
 	session := uuid.Must(uuid.NewV7())
@@ -93,7 +93,7 @@ func TestOnlyTheHolderOfACredentialActedByIt(t *testing.T) {
 	}
 }
 
-// Rows of before it was noted tell by their action who may have been staff.
+// Rows older than the column tell by their action who may have been staff.
 func TestAnOrganizationIsNotShownTheAddressesOfStaff(t *testing.T) {
 	pool, org := pgtest.Pool(t), uuid.Must(uuid.NewV7())
 	for action, staff := range map[audit.Action]*bool{
@@ -186,7 +186,7 @@ func insertAt(t *testing.T, db audit.Execer, actor *audit.Actor, action audit.Ac
 	}
 }
 
-// Rows of one transaction have one time: only the id tells a page where to go on.
+// Rows of one transaction have the same time: only the id tells a page where to continue.
 func TestPagesOfRowsWithOneTimeShowEachRowOnce(t *testing.T) {
 	pool := pgtest.Pool(t)
 	err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
@@ -216,7 +216,7 @@ func TestPagesOfRowsWithOneTimeShowEachRowOnce(t *testing.T) {
 				t.Errorf("the times differ: %v, %v", item.At, last.At)
 			}
 			seen[item.ID], last = true, item
-			// Through a cursor, as a client takes it.
+			// Use a cursor, as a client does.
 			position, err := page.Query{Cursor: page.Position{At: item.At, ID: item.ID}.Cursor("x")}.After("x")
 			if err != nil {
 				t.Fatal(err)
@@ -235,7 +235,7 @@ func TestARowStandsOrFallsWithItsTransaction(t *testing.T) {
 		if err := audit.Record(t.Context(), tx, audit.Event{Action: audit.UserLock, Object: "user", Target: "x"}); err != nil {
 			t.Fatal(err)
 		}
-		return pgx.ErrNoRows // whatever went wrong afterwards
+		return pgx.ErrNoRows // whatever failed afterwards
 	})
 	if items, err := audit.List(t.Context(), pool, audit.Filter{}, page.Window{Limit: 10}); err != nil || len(items) != 0 {
 		t.Errorf("got %v, %v", items, err)

@@ -2,8 +2,8 @@ package audit
 
 import "time"
 
-// FailuresAtMost is how many failures wait.
+// FailuresAtMost is how many failures may wait.
 const FailuresAtMost = failuresAtMost
 
-// TellEvery sets how often the log tells of what was dropped.
+// TellEvery sets how often the log reports drops.
 func (f *Failures) TellEvery(d time.Duration) { f.tellEvery = d }

@@ -12,23 +12,22 @@ import (
 )
 
 const (
-	// failuresAtMost is how many failures wait to be recorded, of as many subjects and reasons.
+	// failuresAtMost is how many failures may wait, counted by subject and reason.
 	failuresAtMost = 1000
-	// writeTime is how long the database may take over one.
+	// writeTime is how long the database may take to write one.
 	writeTime = 5 * time.Second
-	// A database that is away is asked again after firstPause, then after twice as long each time, up
-	// to longestPause.
+	// If the database is away, it is asked again after firstPause, then after twice as long each time, up to
+	// longestPause.
 	firstPause, longestPause = 100 * time.Millisecond, 5 * time.Second
 	// closeTime is how long Close tries to write what still waits.
 	closeTime = time.Second
-	// tellEvery is how often the log tells of what was dropped, if anything was.
+	// tellEvery is how often the log reports drops, if there are any.
 	tellEvery = time.Minute
 )
 
-// Failures records failed authentications of known users and keys, out of their requests' way: how
-// long an answer takes must not depend on who failed, nor on the database. Failures of one subject
-// for one reason are recorded once a minute, so that an attacker's noise fills no disk. What waits is
-// bounded; what does not fit is dropped, counted and told of.
+// Failures records failed authentications of known users and keys in the background: the time of an answer must
+// not depend on who failed, nor on the database. One failure per subject and reason is recorded a minute, so that
+// an attacker's noise fills no disk. The queue is bounded; what does not fit is dropped, counted and logged.
 type Failures struct {
 	db        Execer
 	log       *slog.Logger
@@ -36,12 +35,12 @@ type Failures struct {
 	tellEvery time.Duration
 
 	mu      sync.Mutex
-	waiting map[string]failure // by subject: the first one stands for all that follow while it waits
+	waiting map[string]failure // by subject; the first one stands for later ones while it waits
 	order   []string           // of waiting
-	untold  int                // dropped since the log last told of it
+	untold  int                // dropped since the log last reported it
 
 	wake chan struct{} // holds one when something waits
-	turn chan struct{} // holds one while somebody writes
+	turn chan struct{} // holds one during a write
 }
 
 // failure waits to be recorded.
@@ -50,7 +49,7 @@ type failure struct {
 	at  time.Time // with Go's monotonic clock
 }
 
-// NewFailures makes the recorder. Run writes what it is told of.
+// NewFailures makes the recorder. Run writes what it gets.
 func NewFailures(db Execer, log *slog.Logger, registry prometheus.Registerer) *Failures {
 	f := &Failures{
 		db: db, log: log, tellEvery: tellEvery, waiting: map[string]failure{}, wake: make(chan struct{}, 1), turn: make(chan struct{}, 1),
@@ -62,8 +61,8 @@ func NewFailures(db Execer, log *slog.Logger, registry prometheus.Registerer) *F
 	return f
 }
 
-// Note has an auth.fail row written about the event's object and target, for the reason that its
-// detail is, under the request in ctx. It never waits.
+// Note queues an auth.fail row for the event's object and target, under the request in ctx. The event's detail is
+// the reason. Note never waits.
 func (f *Failures) Note(ctx context.Context, event Event) {
 	event.Action, event.Failure = AuthFail, true
 	subject, one := event.Object+":"+event.Target+":"+event.Detail, failure{row(ctx, event), time.Now()}
@@ -83,7 +82,7 @@ func (f *Failures) Note(ctx context.Context, event Event) {
 	}
 }
 
-// Run writes what is noted, and tells of what is dropped, until ctx ends.
+// Run writes what is noted, and logs what is dropped, until ctx ends.
 func (f *Failures) Run(ctx context.Context) {
 	var telling sync.WaitGroup
 	defer telling.Wait()
@@ -109,7 +108,7 @@ func (f *Failures) Run(ctx context.Context) {
 	}
 }
 
-// Flush returns when nothing waits any more; ctx's error when that ends first.
+// Flush returns when nothing waits any more, or with ctx's error if that ends first.
 func (f *Failures) Flush(ctx context.Context) error {
 	select {
 	case f.turn <- struct{}{}:
@@ -154,8 +153,7 @@ func (f *Failures) Close() {
 	f.tell(ctx)
 }
 
-// drop counts. The log hears of it from tell: a line for each would be the noise that is to be
-// kept out.
+// drop counts drops. tell logs them later: one line for each would itself be the noise to avoid.
 func (f *Failures) drop(n int) {
 	f.dropped.Add(float64(n))
 	f.untold += n
@@ -180,8 +178,8 @@ func (f *Failures) first() (subject string, one failure, waits bool) {
 	return f.order[0], f.waiting[f.order[0]], true
 }
 
-// tried takes one away when it was written. Else it goes to the end, so that it does not hold up
-// the others.
+// tried removes a failure that was written. Otherwise it moves it to the end, so that it does not block the
+// others.
 func (f *Failures) tried(subject string, written bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -197,9 +195,8 @@ func (f *Failures) tried(subject string, written bool) {
 	}
 }
 
-// write writes the row, unless one of the subject was written for the minute before the failure. The
-// upsert's row lock makes that hold among replicas too. The time is the database's: so long ago as the
-// failure is.
+// write writes the row, unless a row of the subject was written within the minute before the failure. The upsert's
+// row lock ensures that among replicas too. The time is the database's clock, less the failure's age.
 func (f *Failures) write(ctx context.Context, subject string, one failure) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTime)
 	defer cancel()

@@ -20,7 +20,7 @@ import (
 	"noted/internal/request"
 )
 
-// recorder is a Failures with what it logs and counts.
+// recorder is a Failures with its log and counters.
 type recorder struct {
 	*audit.Failures
 	pool     *pgxpool.Pool
@@ -37,7 +37,7 @@ func (r *recorder) Write(p []byte) (int, error) {
 	return r.log.Write(p)
 }
 
-// logged counts the lines that say it.
+// logged counts the log lines with what.
 func (r *recorder) logged(what string) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -51,7 +51,7 @@ func newRecorder(t *testing.T) *recorder {
 	return r
 }
 
-// run has what is noted written until the test ends.
+// run writes what is noted until the test ends.
 func (r *recorder) run(t *testing.T) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -79,7 +79,7 @@ func (r *recorder) flush(t *testing.T) {
 	}
 }
 
-// rows are all that were recorded, the newest first.
+// rows returns all recorded rows, the newest first.
 func (r *recorder) rows(t *testing.T) []audit.Item {
 	t.Helper()
 	items, err := audit.List(t.Context(), r.pool, audit.Filter{}, page.Window{Limit: 10_000})
@@ -98,10 +98,10 @@ func (r *recorder) droppedCount(t *testing.T) float64 {
 	return families[0].GetMetric()[0].GetCounter().GetValue()
 }
 
-// all of what tells when something was recorded last.
+// everything locks the times of the last records.
 const everything = `lock table audit_failures in exclusive mode`
 
-// hold locks something, and returns how to let go of it.
+// hold locks something, and returns the function to unlock it.
 func hold(t *testing.T, pool *pgxpool.Pool, lock string) (release func()) {
 	t.Helper()
 	tx, err := pool.Begin(t.Context())
@@ -116,7 +116,7 @@ func hold(t *testing.T, pool *pgxpool.Pool, lock string) (release func()) {
 	return release
 }
 
-// eventually waits for what another goroutine does.
+// eventually waits for another goroutine's work.
 func eventually(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for end := time.Now().Add(30 * time.Second); !holds(); time.Sleep(10 * time.Millisecond) {
@@ -136,7 +136,7 @@ func exec(t *testing.T, db audit.Execer, sql string, args ...any) {
 // A wrong secret must not hide that a revoked key is in use.
 func TestFailuresOfOneSubjectForOneReasonAreRecordedOnceAMinute(t *testing.T) {
 	r := newRecorder(t)
-	// Each has a recorder of its own, as replicas have.
+	// Each has its own recorder, as replicas have.
 	fail := func(object, target, reason string) {
 		one := audit.NewFailures(r.pool, slog.New(slog.DiscardHandler), prometheus.NewRegistry())
 		one.Note(t.Context(), audit.Event{Actor: ada, Object: object, Target: target, Detail: reason})
@@ -163,7 +163,7 @@ func TestFailuresOfOneSubjectForOneReasonAreRecordedOnceAMinute(t *testing.T) {
 	group.Wait()
 	check("after 20 at once", 1)
 	fail("key", "k2", "wrong_secret")
-	fail("user", "k1", "wrong_secret") // a user of that id is another subject
+	fail("user", "k1", "wrong_secret") // a user with that id is another subject
 	check("of three subjects", 3)
 	fail("key", "k1", "revoked_key")
 	check("for another reason", 4)
@@ -190,7 +190,7 @@ func TestFailuresThatWaitAreOneRowWithWhatWasKnownOfTheFirst(t *testing.T) {
 		info := &request.Info{ID: fmt.Sprint("r-", i), IP: netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), Logger: slog.New(slog.DiscardHandler)}
 		ctx, hangUp := context.WithCancel(request.With(t.Context(), info))
 		r.fail(ctx, "k1", "wrong_secret")
-		hangUp() // a client that goes away keeps nothing out of the record
+		hangUp() // a client that leaves keeps nothing out of the record
 	}
 	failed := time.Now()
 	time.Sleep(time.Second)
@@ -206,7 +206,7 @@ func TestFailuresThatWaitAreOneRowWithWhatWasKnownOfTheFirst(t *testing.T) {
 	if late := items[0].At.Sub(failed); late > 500*time.Millisecond || late < -500*time.Millisecond {
 		t.Errorf("the row is %v from the failure", late)
 	}
-	r.fail(t.Context(), "k1", "wrong_secret") // what came later waits no more behind the first
+	r.fail(t.Context(), "k1", "wrong_secret") // later ones no longer wait behind the first
 	r.flush(t)
 	exec(t, r.pool, `update audit_failures set last_at = now() - interval '1 hour'`)
 	r.fail(t.Context(), "k1", "wrong_secret")
@@ -224,7 +224,7 @@ func TestFailuresThatDoNotFitAreCountedAndToldOfInOneLine(t *testing.T) {
 	}
 	for i := range audit.FailuresAtMost + 25 {
 		r.fail(t.Context(), fmt.Sprint("k", i), "wrong_secret")
-		r.fail(t.Context(), "k0", "wrong_secret") // of one that waits already, it is no other
+		r.fail(t.Context(), "k0", "wrong_secret") // the same as a waiting one, so not another
 	}
 	if n := r.droppedCount(t); n != 25 {
 		t.Errorf("%v were dropped, want 25", n)

@@ -22,7 +22,7 @@ type Query struct {
 	Via    string    `query:"via" format:"uuid" doc:"Only what was done by this session or key"`
 }
 
-// List returns the page asked for, of one organization or, with none, of all.
+// List returns the page asked for, of one organization, or of all if org is zero.
 func (q Query) List(ctx context.Context, pool *pgxpool.Pool, org uuid.UUID) (page.Of[Item], error) {
 	filter := Filter{Org: org, Action: q.Action, Since: q.Since}
 	var err error

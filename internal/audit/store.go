@@ -16,14 +16,14 @@ import (
 	"noted/internal/request"
 )
 
-// Execer is a pool or, so that the row stands or falls with what it tells of, a transaction.
+// Execer is a pool, or a transaction, so that the row and its change are kept together.
 type Execer interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
 
 const columns = `id, actor_kind, actor_id, actor_name, action, object, target, outcome, ip, request_id, detail, org_id, via_kind, via_id, by_staff`
 
-// Record writes one row for each event, in the given order, under the request in ctx.
+// Record writes one row for each event, in order, under the request in ctx.
 func Record(ctx context.Context, db Execer, events ...Event) error {
 	for _, event := range events {
 		_, err := db.Exec(ctx, `
@@ -36,7 +36,7 @@ func Record(ctx context.Context, db Execer, events ...Event) error {
 	return nil
 }
 
-// row is event in the order of columns.
+// row returns event in the order of columns.
 func row(ctx context.Context, event Event) []any {
 	info := request.From(ctx)
 	outcome := "success"
@@ -54,11 +54,11 @@ func row(ctx context.Context, event Event) []any {
 	}
 	var viaKind *string
 	var via *uuid.UUID
-	// What failed was let in by nothing; what is told of somebody else, they did not do by this credential.
+	// A failure used no valid credential. An event about somebody else was not done with this credential.
 	if by := info.Credential; by.ID != uuid.Nil && event.Action != AuthFail && event.Actor != nil && event.Actor.ID == by.Holder {
 		viaKind, via = &by.Kind, &by.ID
 	}
-	// A list shows things to which the caller stands in many ways: its rows say it by their action.
+	// A list spans things of different standing: its action says whether it was staff's.
 	staff := info.Staff || strings.HasSuffix(string(event.Action), "_any")
 	id := uuid.Must(uuid.NewV7())
 	return []any{
@@ -67,12 +67,12 @@ func row(ctx context.Context, event Event) []any {
 	}
 }
 
-// byStaff holds for what nothing but a permission on everybody's things allowed. A row of a time
-// when that was not noted tells it by its action, or it may have been.
+// byStaff holds if only a permission on everybody's things allowed the act. Rows older than the column tell by
+// their action that it did, or may have.
 const byStaff = `coalesce(by_staff, action like '%\_any' or action = 'note.purge')`
 
-// List returns events, the newest first. An organization is
-// not shown from which address platform staff looked into it.
+// List returns events, the newest first. An organization does not see the address from which platform staff looked
+// into it.
 func List(ctx context.Context, pool *pgxpool.Pool, filter Filter, w page.Window) ([]Item, error) {
 	rows, err := pool.Query(ctx, `
 		select id, at, actor_kind, actor_id, actor_name, action, object, target, org_id, outcome,

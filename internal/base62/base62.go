@@ -7,8 +7,8 @@ const alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz
 // ErrInvalid is returned for characters outside the alphabet and for numbers that do not fit.
 var ErrInvalid = errors.New("not base62 of this size")
 
-// Encode writes b, a number with its most significant byte first, as width characters.
-// A width too small for b drops its top; callers use a width for the largest b.
+// Encode writes b, a number with its most significant byte first, as width characters. A width too small for b
+// drops its top, so callers use a width for the largest b.
 func Encode(b []byte, width int) string {
 	number := append([]byte(nil), b...)
 	out := make([]byte, width)

@@ -14,8 +14,8 @@ import (
 
 const alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
-// byBigInt is the encoding again, by the standard library: big.Int writes digits, then lower
-// case, then upper case, where noted has upper case first.
+// byBigInt encodes with the standard library instead: big.Int orders digits, lower case, upper case, while noted
+// has upper case first.
 func byBigInt(b []byte, width int) string {
 	swapped := strings.Map(func(r rune) rune {
 		switch {
@@ -41,7 +41,7 @@ func TestEveryNumberIsWrittenAsBigIntWritesItAndReadBack(t *testing.T) {
 		if !bytes.Equal(b, before) {
 			t.Fatalf("encoding changed its argument to %x", b)
 		}
-		// What stood in the buffer before must not matter.
+		// The buffer's old content must not matter.
 		back := bytes.Repeat([]byte{0xff}, size.bytes)
 		if err := base62.Decode(back, text); err != nil || !bytes.Equal(back, b) {
 			t.Fatalf("%s is read as %x, %v; want %x", text, back, err, b)
@@ -93,7 +93,7 @@ func FuzzDecode(f *testing.F) {
 		if base62.Decode(b, text) != nil {
 			return
 		}
-		// What is accepted has one spelling, but for the padding.
+		// Accepted text has one spelling, except for the padding.
 		want := strings.TrimLeft(text, "0")
 		if got := strings.TrimLeft(base62.Encode(b, 6), "0"); got != want {
 			t.Errorf("%q is read as %x, which is written %q", text, b, got)

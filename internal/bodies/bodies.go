@@ -14,31 +14,30 @@ import (
 
 // Limits of a Budget, in bytes.
 type Limits struct {
-	// Caller is what one caller may hold at a time; more is 429. A caller who holds nothing may
-	// send one body of any size that the operation takes.
+	// Caller is what one caller may hold at a time; more is 429. A caller who holds nothing may send one body of
+	// any size that the operation allows.
 	Caller int64
-	// Together is what all may hold; more is 503. The last quarter is for bodies of up to 64 KiB, so
-	// that a few who send large ones do not shut everybody out.
+	// Together is what all may hold; more is 503. The last quarter is kept for bodies of up to 64 KiB, so that a
+	// few large ones do not shut everybody out.
 	Together int64
 }
 
-// small is a body for which the last quarter is kept, and what a body of unknown length reserves
-// first.
+// small is the largest body for the last quarter, and the first reservation if the length is unknown.
 const small = 64 << 10
 
-// Why a body is refused, for the metric.
+// Reasons for refusing a body, for the metric.
 const (
 	reasonCaller   = "caller"   // this caller holds too much
 	reasonTogether = "together" // all hold too much
-	reasonSize     = "size"     // more than its operation takes
+	reasonSize     = "size"     // larger than its operation allows
 	reasonPace     = "pace"     // it stood still
 )
 
-// Reasons are those for which a Budget refuses a body.
+// Reasons are all reasons for which a Budget refuses a body.
 var Reasons = []string{reasonCaller, reasonTogether, reasonSize, reasonPace}
 
-// Budget is what bodies may hold that are being read, or whose requests are under way: what was
-// made of a body lives as long.
+// Budget bounds the bodies that are being read or whose requests are under way: what was made of a body lives as
+// long.
 type Budget struct {
 	limits  Limits
 	refused func(reason string)
@@ -48,19 +47,19 @@ type Budget struct {
 	callers map[any]int64
 }
 
-// New makes a Budget; refused counts what it refuses, by the reason.
+// New makes a Budget; refused hears the reason of each refusal.
 func New(limits Limits, refused func(reason string)) *Budget {
 	return &Budget{limits: limits, refused: refused, callers: map[any]int64{}}
 }
 
-// Held is how many bytes are reserved now.
+// Held returns how many bytes are reserved now.
 func (b *Budget) Held() int64 {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.held
 }
 
-// reserve takes n bytes more for a body that has own bytes already.
+// reserve takes n more bytes for a body that already has own bytes.
 func (b *Budget) reserve(caller any, own, n int64) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -91,23 +90,23 @@ func (b *Budget) release(caller any, n int64) {
 	}
 }
 
-// A body must arrive at a pace: each 32 KiB of it, and the rest, within five seconds (a telephone
-// at the edge of its network does 7 KiB/s), and all of it within Whole.
+// A body must keep a pace: each 32 KiB of it, and the rest, within five seconds (a phone at the edge of its
+// network does 7 KiB/s), and all of it within Whole.
 const (
 	stride = 32 << 10
 	stall  = 5 * time.Second
 	Whole  = time.Minute
 )
 
-// Body is a request's body, read within its limit, its budget and its time. Errors of Read are problems
-// (408, 413, 429, 503), or say that the client broke off.
+// Body is a request's body, read within its limit, its budget and its time. Errors of Read are problems (408, 413,
+// 429, 503), or mean that the client broke off.
 type Body struct {
 	from    io.ReadCloser
 	control *http.ResponseController
 	budget  *Budget
 	caller  any
 	limit   int64
-	length  int64 // as announced; -1 is not
+	length  int64 // announced; -1 if not
 
 	ctx     context.Context //nolint:containedctx // of the request, whose end ends the reading
 	unwatch func() bool
@@ -115,14 +114,13 @@ type Body struct {
 	read     int64
 	reserved int64
 	begun    time.Time
-	next     int64 // what was read when the deadline moves on
+	next     int64 // how much is read when the deadline moves on
 	err      error
 }
 
-// Take puts a Body in the place of r's body. caller is who holds it, a comparable value; limit is what
-// the operation takes. A length that is announced is reserved at once, so that what is refused is
-// refused before it is sent; else what arrives is reserved as it grows. Call Release when the
-// request is done with what it read.
+// Take replaces r's body with a Body. caller is its holder, a comparable value; limit is what the operation
+// allows. An announced length is reserved at once, so that a body is refused before it is sent; otherwise the
+// reservation grows with what arrives. Call Release when the request is done with the body.
 func (b *Budget) Take(w http.ResponseWriter, r *http.Request, caller any, limit int64) (*Body, error) {
 	body := &Body{
 		from: r.Body, control: http.NewResponseController(w), budget: b, caller: caller, limit: limit, length: r.ContentLength, begun: time.Now(), ctx: r.Context(),
@@ -141,10 +139,10 @@ func (b *Budget) Take(w http.ResponseWriter, r *http.Request, caller any, limit 
 	return body, nil
 }
 
-// Length is how long the body is said to be; -1 when nothing is said.
+// Length returns the announced length of the body; -1 if there is none.
 func (b *Body) Length() int64 { return b.length }
 
-// ended is why the request ended, but for its client, which net/http takes for gone when a deadline of reading passes.
+// ended returns why the request ended, unless its client left: net/http believes that when a read deadline passes.
 func (b *Body) ended() error {
 	if err := context.Cause(b.ctx); !errors.Is(err, context.Canceled) {
 		return err
@@ -152,7 +150,7 @@ func (b *Body) ended() error {
 	return nil
 }
 
-// interrupt ends a Read that waits.
+// interrupt ends a waiting Read.
 func (b *Body) interrupt() {
 	if b.ended() != nil {
 		_ = b.control.SetReadDeadline(time.Unix(1, 0))
@@ -168,10 +166,10 @@ func (b *Body) Release() {
 	}
 }
 
-// Close leaves what is unread to the server, which throws it away.
+// Close leaves the unread rest to the server, which discards it.
 func (b *Body) Close() error { return b.from.Close() }
 
-// Read reads some of it.
+// Read reads some of the body.
 func (b *Body) Read(p []byte) (int, error) {
 	if b.err != nil || len(p) == 0 {
 		return 0, b.err
@@ -188,7 +186,7 @@ func (b *Body) Read(p []byte) (int, error) {
 		_ = b.control.SetReadDeadline(deadline)
 		b.interrupt() // if it ended before the deadline was set
 	}
-	// One byte beyond the limit tells whether it is too large.
+	// One byte beyond the limit shows that it is too large.
 	n, err := b.from.Read(p[:min(int64(len(p)), max(b.reserved-b.read, 1))])
 	b.read += int64(n)
 	var timeout net.Error
@@ -205,7 +203,7 @@ func (b *Body) Read(p []byte) (int, error) {
 		return 0, b.fail()
 	case errors.Is(err, io.EOF):
 		b.err = err
-		// From now on the deadline would end the request, not the body.
+		// From here on the deadline would end the request, not the body.
 		_ = b.control.SetReadDeadline(time.Time{})
 	case err != nil:
 		b.err = err
@@ -214,7 +212,7 @@ func (b *Body) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// room reserves more for a body of unknown length when all that is reserved is read.
+// room reserves more for a body of unknown length once all reserved bytes are read.
 func (b *Body) room() error {
 	if b.length >= 0 || b.read < b.reserved || b.reserved >= b.limit {
 		return nil
@@ -227,8 +225,8 @@ func (b *Body) room() error {
 	return nil
 }
 
-// fail leaves the client a second for what it is sending: the server reads some of it before it
-// answers, and who sends nothing would hold back the answer.
+// fail gives the client a second to finish sending. The server reads some of the body before it answers, so a
+// silent client would delay the answer.
 func (b *Body) fail() error {
 	_ = b.control.SetReadDeadline(time.Now().Add(time.Second))
 	return b.err

@@ -16,7 +16,7 @@ import (
 	"noted/internal/problem"
 )
 
-// counted is a budget, and how often it refused by each reason.
+// counted returns a budget, and its count of refusals by reason.
 func counted(limits bodies.Limits) (*bodies.Budget, func(reason string) int) {
 	var mu sync.Mutex
 	refused := map[string]int{}
@@ -32,7 +32,7 @@ func counted(limits bodies.Limits) (*bodies.Budget, func(reason string) int) {
 	}
 }
 
-// take is a request with a body of so many bytes, announced or not.
+// take makes a request with a body of size bytes, announced or not.
 func take(budget *bodies.Budget, caller any, size int, announced bool, limit int64) (*bodies.Body, error) {
 	r := httptest.NewRequest(http.MethodPost, "/", bytes.NewReader(make([]byte, size)))
 	if !announced {
@@ -70,7 +70,7 @@ func TestOneCallersBodiesAreBoundedAndTheOthersAreNotTouched(t *testing.T) {
 		t.Errorf("%d refused, %d held", refused("caller"), budget.Held())
 	}
 	held[0].Release()
-	held[0].Release() // once is all that counts
+	held[0].Release() // only once counts
 	again, err := take(budget, "alice", mib, true, 7*mib)
 	wantStatus(t, "when one is done", err, 0)
 	for _, body := range append(held, other, again) {

@@ -1,4 +1,4 @@
-// Package bodies bounds what the bodies of requests hold in memory, and for how long: each one by
-// what its operation takes, those of one caller, and all of them together; and one that stands
-// still is cut off. It begins when the permission was decided, so that a stranger holds nothing of it.
+// Package bodies bounds how much memory the bodies of requests hold, and for how long: each by its operation's
+// limit, those of one caller, and all together. A body that stalls is cut off. It starts after the permission
+// check, so that a stranger holds no memory.
 package bodies

@@ -17,7 +17,7 @@ import (
 	"github.com/getkin/kin-openapi/openapi3"
 )
 
-// Document is a server's OpenAPI document, ready to hold answers against it.
+// Document is a server's OpenAPI document, ready to check answers against.
 type Document struct {
 	*openapi3.T
 	routes *http.ServeMux // its handlers are operations, which are never called
@@ -28,11 +28,11 @@ type operation struct{ *openapi3.Operation }
 func (operation) ServeHTTP(http.ResponseWriter, *http.Request) {}
 
 var (
-	parsed = map[string]*Document{} // by their text
+	parsed = map[string]*Document{} // by text
 	lock   sync.Mutex
 )
 
-// Parse reads a document. A text that was read before costs nothing.
+// Parse reads a document. It caches documents by their text.
 func Parse(text []byte) (*Document, error) {
 	lock.Lock()
 	defer lock.Unlock()
@@ -53,12 +53,12 @@ func Parse(text []byte) (*Document, error) {
 	return d, nil
 }
 
-// Valid says what is wrong with the document itself, its examples included: nil for one that keeps to OpenAPI.
+// Valid returns what is wrong with the document itself, its examples included; nil if it is valid OpenAPI.
 func (d *Document) Valid(ctx context.Context) error {
 	return d.Validate(ctx, openapi3.EnableExamplesValidation())
 }
 
-// undocumented are the routes for people that the document does not list; one that ends with * is all below it.
+// undocumented are the routes for people that the document does not list; a final * stands for all below.
 var undocumented = []string{"/", "/invitation", "/favicon.ico", "/static/*", "/docs", "/docs/*", "/openapi.json", "/metrics"}
 
 func isUndocumented(path string) bool {
@@ -68,12 +68,12 @@ func isUndocumented(path string) bool {
 	})
 }
 
-// Check says how an answer differs from the document: its operation does not list the status, a header that it
-// requires is not there, or the body is of another media type or does not fit its schema. Of a route that the
-// document does not list, a problem is a problem, and unless it is undocumented nothing else is an answer.
-// Nil for an answer as documented.
+// Check returns how an answer differs from the document; nil if it does not. It does if its operation does not
+// list the status, a required header is missing, or the body has another media type or does not fit its schema.
+// For a route that is not in the document, a problem must be well formed, and only undocumented may answer
+// otherwise.
 func (d *Document) Check(r *http.Request, status int, header http.Header, body []byte) error {
-	// By the path as it was sent, as the server's router takes it: an escaped slash is none.
+	// Use the path as sent, as the server's router does: an escaped slash is no slash.
 	asked := &http.Request{Method: r.Method, URL: &url.URL{Path: cmp.Or(r.URL.RawPath, r.URL.Path)}}
 	handler, _ := d.routes.Handler(asked)
 	op, documented := handler.(operation)
@@ -113,8 +113,8 @@ func (d *Document) checkOther(r *http.Request, status int, header http.Header, b
 
 const problemType = "application/problem+json"
 
-// options are how a body is held against its schema. Without the validator of JSON Schema 2020-12, which is
-// made anew for each value and knows nothing more that our schemas say.
+// options check a body against its schema. They omit the JSON Schema 2020-12 validator: it is built anew for each
+// value, and checks nothing more in our schemas.
 var options = []openapi3.SchemaValidationOption{
 	openapi3.MultiErrors(), openapi3.VisitAsResponse(), openapi3.EnableFormatValidation(),
 	openapi3.WithStringFormatValidator("uuid", openapi3.NewRegexpFormatValidator(openapi3.FormatOfStringForUUIDOfRFC9562)),
@@ -135,24 +135,24 @@ func checkBody(content openapi3.Content, media string, body []byte) error {
 	return found.Schema.Value.VisitJSON(value, options...)
 }
 
-// Held are the differences that the answers of one server showed, each once.
+// Held collects the differences of one server's answers, each once.
 type Held struct {
 	document *Document
 	mu       sync.Mutex
 	found    []string
 }
 
-// Hold holds a server's answers against the document.
+// Hold checks a server's answers against the document.
 func Hold(document *Document) *Held { return &Held{document: document} }
 
-// Differences are what was found so far.
+// Differences returns what was found so far.
 func (h *Held) Differences() []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return slices.Clone(h.found)
 }
 
-// Around looks at every answer of next.
+// Around checks every answer of next.
 func (h *Held) Around(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		seen := &recorder{ResponseWriter: w}

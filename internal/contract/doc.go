@@ -1,3 +1,3 @@
-// Package contract holds the answers of a server against its OpenAPI document. Only tests import it: the tests'
-// server looks at each of its answers by it, and so does the client of the end-to-end tests.
+// Package contract checks a server's answers against its OpenAPI document. Only tests import it: the tests' server
+// checks each of its answers with it, and so does the client of the end-to-end tests.
 package contract

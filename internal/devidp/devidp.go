@@ -29,7 +29,7 @@ const (
 	maxForm         = 64 << 10 // bytes of a POST body
 )
 
-// scopes are those it knows, as discovery lists them. It passes over others (RFC 6749, 3.3).
+// scopes are the known ones, as discovery lists them. Others are ignored (RFC 6749, 3.3).
 var scopes = []string{"openid", "profile", "email"}
 
 //go:embed page.html
@@ -42,7 +42,7 @@ type Person struct {
 	Groups               []string
 }
 
-// Config says who the provider is, and whom it serves: one client.
+// Config describes the provider and the one client that it serves.
 type Config struct {
 	Issuer                 string // an http or https URL with no trailing slash; a path is allowed
 	ClientID, ClientSecret string
@@ -50,24 +50,23 @@ type Config struct {
 	PostLogoutRedirectURIs []string // compared exactly
 	People                 []Person
 	Now                    func() time.Time // nil: time.Now
-	Key                    *rsa.PrivateKey  // of 2048 bits, to sign with at first; nil: a new one
+	Key                    *rsa.PrivateKey  // of 2048 bits, the first signing key; nil: a new one
 }
 
-// Lie makes the provider break its word, for hostile tests. The zero Lie is honesty. Requests call
-// the functions at the same time as each other.
+// Lie makes the provider misbehave, for hostile tests. The zero Lie is honest. Requests may call the functions
+// concurrently.
 type Lie struct {
-	// Claims changes the ID token's claims before they are signed. Times in it are int64, in
-	// seconds; aud is a string; groups is a []string.
+	// Claims changes the ID token's claims before they are signed. Times are int64, in seconds; aud is a string;
+	// groups is a []string.
 	Claims func(claims map[string]any)
 	// IDToken replaces the signed token.
 	IDToken func(signed string) string
 	// Discovery changes the discovery document.
 	Discovery func(doc map[string]any)
-	// Response changes the parameters of the redirect back to the client, of errors too: code,
-	// error, state, iss.
+	// Response changes the parameters of the redirect back to the client, of errors too: code, error, state, iss.
 	Response func(v url.Values)
-	// Handler takes an endpoint over and says whether it did. The endpoint is discovery, jwks,
-	// authorize, token or end_session. To answer false it must have neither written nor read the body.
+	// Handler takes over an endpoint and reports whether it did. The endpoint is discovery, jwks, authorize, token
+	// or end_session. It may return false only if it has neither written nor read the body.
 	Handler func(endpoint string, w http.ResponseWriter, r *http.Request) (handled bool)
 }
 
@@ -80,23 +79,23 @@ type Provider struct {
 	mu     sync.Mutex // guards all below
 	key    jose.JSONWebKey
 	lie    Lie
-	grants map[string]grant // by code, not redeemed yet
+	grants map[string]grant // by code, not yet redeemed
 	codes  []string         // oldest first; a redeemed one stays until it is the first
 }
 
-// grant is what a code stands for. It names no client, since there is but one.
+// grant is what a code stands for. It names no client, since there is only one.
 type grant struct {
 	person      Person
 	redirectURI string
 	challenge   string
 	nonce       string
-	scope       []string // those of the request that the provider knows
+	scope       []string // those requested that the provider knows
 	sid         string
 	signedIn    time.Time
 }
 
-// New returns an honest provider with a fresh signing key. It fails for a configuration that could
-// not work or would let everybody in as the client.
+// New returns an honest provider with a fresh signing key. It returns an error for a configuration that could not
+// work, or that would let anybody in as the client.
 func New(c Config) (*Provider, error) {
 	issuer, err := url.Parse(c.Issuer)
 	if err != nil {
@@ -142,8 +141,8 @@ func New(c Config) (*Provider, error) {
 	}, nil
 }
 
-// RotateKey makes a new signing key. The old one leaves the JWKS at once, so that tokens signed by
-// it no longer verify for a client that asks.
+// RotateKey makes a new signing key. The old one leaves the JWKS at once, so that a client that refetches it no
+// longer accepts its tokens.
 func (p *Provider) RotateKey() {
 	key := asJWK(nil)
 	p.mu.Lock()
@@ -158,7 +157,7 @@ func (p *Provider) SetLie(lie Lie) {
 	p.lie = lie
 }
 
-// SignIDToken signs claims as they are by the current key, RS256 with its kid. It fails only for
+// SignIDToken signs the unchanged claims with the current key, RS256 with its kid. It returns an error only for
 // claims that JSON cannot hold.
 func (p *Provider) SignIDToken(claims map[string]any) (string, error) {
 	payload, err := json.Marshal(claims)
@@ -212,9 +211,9 @@ func (p *Provider) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
 		return
 	}
-	// Answers carry codes and tokens, or depend on the key and the lie of the moment.
+	// Answers contain codes and tokens, or depend on the current key and lie.
 	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("Referrer-Policy", "no-referrer") // the page's own URL holds state and nonce
+	w.Header().Set("Referrer-Policy", "no-referrer") // the page's own URL has state and nonce
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 	handler(w, r)
@@ -238,7 +237,7 @@ func (p *Provider) discovery(w http.ResponseWriter, _ *http.Request) {
 		"scopes_supported":                      slices.Clone(scopes),
 		"claims_supported": []string{"iss", "sub", "aud", "exp", "iat", "auth_time", "nonce", "sid",
 			"at_hash", "c_hash", "name", "email", "email_verified", "groups"},
-		"request_uri_parameter_supported":                false, // left out, it would mean true
+		"request_uri_parameter_supported":                false, // the default would be true
 		"authorization_response_iss_parameter_supported": true,
 	}
 	if lie := p.currentLie().Discovery; lie != nil {
@@ -265,7 +264,7 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) {
 		v = r.PostForm
 	}
 
-	// Nothing goes to a URI that this client has not registered, errors neither (RFC 6749, 4.1.2.1).
+	// Never redirect to a URI that this client has not registered, not even with errors (RFC 6749, 4.1.2.1).
 	if len(v["client_id"]) != 1 || v.Get("client_id") != p.config.ClientID {
 		p.writeMessage(w, http.StatusBadRequest, "Unknown client", "No client of this client_id is registered here.")
 		return
@@ -297,14 +296,14 @@ func (p *Provider) authorize(w http.ResponseWriter, r *http.Request) {
 	p.redirectBack(w, r, redirectURI, v, url.Values{"code": {code}})
 }
 
-// refusal is an error as OAuth writes it (RFC 6749, 4.1.2.1 and 5.2).
+// refusal is an OAuth error (RFC 6749, 4.1.2.1 and 5.2).
 type refusal struct {
 	Code        string `json:"error"`
 	Description string `json:"error_description"`
 }
 
-// whoSignsIn checks the request of a known client, and finds the person whom it names. It returns
-// nil and nil when somebody has to choose.
+// whoSignsIn checks the request of a known client, and finds the person it names. It returns nil and nil if
+// somebody has to choose.
 func (p *Provider) whoSignsIn(method string, v url.Values) (*Person, *refusal) {
 	prompts := strings.Fields(v.Get("prompt"))
 	silent := slices.Contains(prompts, "none")
@@ -326,7 +325,7 @@ func (p *Provider) whoSignsIn(method string, v url.Values) (*Person, *refusal) {
 		return nil, &refusal{"invalid_scope", "scope must contain openid"}
 	case v.Get("code_challenge") == "":
 		return nil, &refusal{"invalid_request", "code_challenge is missing"}
-	case v.Get("code_challenge_method") != "S256": // left out, it means plain (RFC 7636, 4.3)
+	case v.Get("code_challenge_method") != "S256": // the default is plain (RFC 7636, 4.3)
 		return nil, &refusal{"invalid_request", "code_challenge_method must be S256"}
 	case err != nil || len(challenge) != sha256.Size:
 		return nil, &refusal{"invalid_request", "code_challenge is not a SHA-256 in base64url"}
@@ -351,7 +350,7 @@ func (p *Provider) whoSignsIn(method string, v url.Values) (*Person, *refusal) {
 	return nil, nil
 }
 
-// hinted finds the person of that subject, else the first of that e-mail address, else nil.
+// hinted finds the person with that subject, else the first with that e-mail address, else nil.
 func (p *Provider) hinted(hint string) *Person {
 	if hint == "" {
 		return nil // not a person without e-mail
@@ -369,25 +368,25 @@ func (p *Provider) hinted(hint string) *Person {
 	return nil
 }
 
-// redirectBack answers the client's request with a redirect to redirectURI, one of its own.
+// redirectBack answers the client's request with a redirect to its own redirectURI.
 func (p *Provider) redirectBack(w http.ResponseWriter, r *http.Request, redirectURI string, request, answer url.Values) {
 	if state := request.Get("state"); state != "" {
 		answer.Set("state", state)
 	}
-	answer.Set("iss", p.config.Issuer) // RFC 9207, 2: of errors too
+	answer.Set("iss", p.config.Issuer) // RFC 9207, 2: in errors too
 	if lie := p.currentLie().Response; lie != nil {
 		lie(answer)
 	}
-	// 303 and not 307: the browser must not post the form on to the client (RFC 9700, 4.12).
+	// 303, not 307: the browser must not repost the form to the client (RFC 9700, 4.12).
 	http.Redirect(w, r, withQuery(redirectURI, answer), http.StatusSeeOther) //nolint:gosec,forbidigo // redirectURI is one of the client's own
 }
 
-// issue remembers a grant under a new code.
+// issue stores a grant under a new code.
 func (p *Provider) issue(g grant) string {
 	code := randomCode()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	// All codes live equally long, so those to drop are the oldest, for their age or for their number.
+	// All codes live equally long, so the oldest go first, both for age and for number.
 	for len(p.codes) > 0 {
 		oldest, there := p.grants[p.codes[0]]
 		if there && len(p.codes) < maxCodes && g.signedIn.Before(oldest.signedIn.Add(codeLifetime)) {
@@ -401,8 +400,8 @@ func (p *Provider) issue(g grant) string {
 	return code
 }
 
-// redeem returns the grant of a code, and false if there is none or it has expired. The code is
-// used up, whatever becomes of the request that brought it (RFC 6749, 4.1.2).
+// redeem returns the grant of a code, and false if there is none or it has expired. The code is used up, whatever
+// becomes of the request (RFC 6749, 4.1.2).
 func (p *Provider) redeem(code string) (grant, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -457,7 +456,7 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) {
 	}
 	accessToken := rand.Text() // opens nothing: there is no userinfo and no API here
 	idToken, err := p.idToken(g, accessToken, v.Get("code"))
-	if err != nil { // by a lie only
+	if err != nil { // only by a lie
 		writeJSON(w, http.StatusInternalServerError, refusal{"server_error", err.Error()})
 		return
 	}
@@ -470,14 +469,14 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// authenticate checks the client's secret: client_secret_basic or client_secret_post, and not both
-// at once (RFC 6749, 2.3).
+// authenticate checks the client's secret: client_secret_basic or client_secret_post, but not both (RFC 6749,
+// 2.3).
 func (p *Provider) authenticate(r *http.Request) *refusal {
 	unknown := &refusal{"invalid_client", "unknown client or wrong secret"}
 	id, secret := r.PostForm.Get("client_id"), r.PostForm.Get("client_secret")
 	if r.Header.Get("Authorization") != "" {
 		user, password, ok := r.BasicAuth()
-		// Each half is form-urlencoded before they are joined (RFC 6749, 2.3.1).
+		// Each half is form-urlencoded before joining (RFC 6749, 2.3.1).
 		basicID, errID := url.QueryUnescape(user)
 		basicSecret, errSecret := url.QueryUnescape(password)
 		switch {
@@ -494,7 +493,7 @@ func (p *Provider) authenticate(r *http.Request) *refusal {
 	return nil
 }
 
-// idToken makes the ID token of a grant (Core 2, 3.1.3.6 and 3.3.2.11), with the lies about it.
+// idToken makes the ID token of a grant (Core 2, 3.1.3.6 and 3.3.2.11), lies included.
 func (p *Provider) idToken(g grant, accessToken, code string) (string, error) {
 	now := p.config.Now()
 	claims := map[string]any{
@@ -532,14 +531,14 @@ func (p *Provider) idToken(g grant, accessToken, code string) (string, error) {
 	return signed, err
 }
 
-// leftHalf is how an ID token that is signed by RS256 names another token (Core 3.1.3.6).
+// leftHalf is how an RS256 ID token refers to another token (Core 3.1.3.6).
 func leftHalf(token string) string {
 	sum := sha256.Sum256([]byte(token))
 	return base64.RawURLEncoding.EncodeToString(sum[:len(sum)/2])
 }
 
-// endSession is the end_session_endpoint (RP-Initiated Logout 1.0, 2). With no session to end, what
-// is left is the way back.
+// endSession is the end_session_endpoint (RP-Initiated Logout 1.0, 2). There is no session to end, so it only
+// redirects back.
 func (p *Provider) endSession(w http.ResponseWriter, r *http.Request) {
 	if err := r.ParseForm(); err != nil {
 		p.writeMessage(w, http.StatusBadRequest, "Bad request", "The parameters cannot be read.")
@@ -562,9 +561,8 @@ func (p *Provider) endSession(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, withQuery(to, answer), http.StatusSeeOther) //nolint:gosec,forbidigo // to is one of the client's own
 }
 
-// oursForClient says whether an ID token names this provider and its client. It checks neither the
-// signature nor the expiry: keys do not outlive a restart, sessions of a client do, and nothing is
-// granted for the token.
+// oursForClient reports whether an ID token names this provider and its client. It does not check the signature or
+// expiry: a client's sessions outlive a restart while keys do not, and the token grants nothing.
 func (p *Provider) oursForClient(idToken string) bool {
 	signed, err := jose.ParseSignedCompact(idToken, []jose.SignatureAlgorithm{jose.RS256})
 	if err != nil {
@@ -584,11 +582,11 @@ func (p *Provider) currentLie() Lie {
 	return p.lie
 }
 
-// field is a parameter of the authorization request that the form sends again.
+// field is a parameter of the authorization request that the form repeats.
 type field struct{ Name, Value string }
 
-// writeChoice shows the page with a button for each person. Its form repeats the request, which the
-// POST then checks like any other.
+// writeChoice shows the page with a button for each person. Its form repeats the request, which the POST then
+// checks again.
 func (p *Provider) writeChoice(w http.ResponseWriter, v url.Values) {
 	var fields []field
 	for _, name := range []string{"client_id", "redirect_uri", "response_type", "scope", "state", "nonce",
@@ -618,12 +616,12 @@ func (p *Provider) writePage(w http.ResponseWriter, status int, name string, dat
 	}
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
-	// No form-action: Chromium applies it to the redirects after the POST too, and CSP has no way
-	// to write the origin of a client on [::1].
+	// No form-action: Chromium applies it to the redirects after the POST too, and CSP cannot write the origin of
+	// a client on [::1].
 	h.Set("Content-Security-Policy",
 		"default-src 'none'; style-src 'nonce-"+nonce+"'; base-uri 'none'; frame-ancestors 'none'")
 	w.WriteHeader(status)
-	_, _ = w.Write(body.Bytes()) // an error here means that the browser has gone
+	_, _ = w.Write(body.Bytes()) // an error means that the browser is gone
 }
 
 func writeJSON(w http.ResponseWriter, status int, value any) {
@@ -634,10 +632,10 @@ func writeJSON(w http.ResponseWriter, status int, value any) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(body) // an error here means that the client has gone
+	_, _ = w.Write(body) // an error means that the client is gone
 }
 
-// asJWK gives a signing key, a new one of 2048 bits if it is nil, a random kid.
+// asJWK gives a signing key a random kid; a nil key becomes a new one of 2048 bits.
 func asJWK(key *rsa.PrivateKey) jose.JSONWebKey {
 	if key == nil {
 		var err error
@@ -655,8 +653,8 @@ func randomCode() string {
 	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
-// verifies says whether the verifier is of the length that RFC 7636 (4.1) asks for and has the
-// S256 challenge (4.6).
+// verifies reports whether the verifier has the length that RFC 7636 (4.1) requires and matches the S256 challenge
+// (4.6).
 func verifies(verifier, challenge string) bool {
 	sum := sha256.Sum256([]byte(verifier))
 	return len(verifier) >= 43 && len(verifier) <= 128 &&
@@ -683,7 +681,7 @@ func repeated(v url.Values) bool {
 	return false
 }
 
-// withQuery adds parameters to a URI that has no fragment, and leaves the rest as it is (RFC 6749, 3.1.2).
+// withQuery adds parameters to a URI without a fragment, and keeps the rest unchanged (RFC 6749, 3.1.2).
 func withQuery(uri string, v url.Values) string {
 	switch {
 	case len(v) == 0:

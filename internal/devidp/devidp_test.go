@@ -40,7 +40,7 @@ var people = []devidp.Person{
 	{Subject: "ghost"},
 }
 
-// clock is a time that the test sets.
+// clock is a time set by the test.
 type clock struct {
 	mu  sync.Mutex
 	now time.Time
@@ -58,7 +58,7 @@ func (c *clock) Advance(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
-// rig is a provider on a real port, and a client of it that follows no redirect.
+// rig is a provider on a real port, and its client, which follows no redirect.
 type rig struct {
 	t        testing.TB
 	ctx      context.Context
@@ -132,7 +132,7 @@ func (r *rig) post(path string, form url.Values) answer {
 	return r.do(req)
 }
 
-// location is the redirect of an answer, which must be one, and its parameters.
+// location returns the URL and parameters of an answer, which must be a redirect.
 func (r *rig) location(a answer) (*url.URL, url.Values) {
 	r.t.Helper()
 	if a.status != http.StatusSeeOther {
@@ -145,8 +145,8 @@ func (r *rig) location(a answer) (*url.URL, url.Values) {
 	return u, u.Query()
 }
 
-// request is a correct authorization request for alice; the changes are pairs of name and value,
-// where an empty value takes the parameter away.
+// request is a correct authorization request for alice. changes are pairs of name and value; an empty value
+// removes the parameter.
 func request(verifier string, changes ...string) url.Values {
 	v := url.Values{
 		"client_id": {clientID}, "redirect_uri": {callback}, "response_type": {"code"},
@@ -188,7 +188,7 @@ func redemption(code, verifier string, changes ...string) url.Values {
 	return v
 }
 
-// idToken signs alice in and returns the ID token that the token endpoint gives.
+// idToken signs alice in and returns the token endpoint's ID token.
 func (r *rig) idToken() string {
 	r.t.Helper()
 	verifier := oauth2.GenerateVerifier()
@@ -761,7 +761,7 @@ func TestRotateKeyTakesTheOldKeyAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.provider.RotateKey()
-	// The verifier holds the old key, meets an unknown kid, and asks again.
+	// The verifier has the old key, sees an unknown kid, and asks again.
 	if _, err := before.Verify(r.ctx, r.idToken()); err != nil {
 		t.Errorf("a token of the new key: %v", err)
 	}
@@ -935,7 +935,7 @@ func TestEndSessionGoesBackOnlyToARegisteredURI(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Sessions of the client outlive the key and the token.
+	// The client's sessions outlive the key and the token.
 	r.provider.RotateKey()
 	r.clock.Advance(24 * time.Hour)
 	for _, tt := range []struct {
@@ -1023,8 +1023,7 @@ func TestNewRefusesAConfigurationThatCannotWork(t *testing.T) {
 	}
 }
 
-// FuzzAuthorize holds that no query and no form makes the provider redirect to a place that is not
-// registered, or break.
+// FuzzAuthorize checks that no query or form makes the provider redirect to an unregistered URI, or break.
 func FuzzAuthorize(f *testing.F) {
 	r := start(f)
 	verifier := oauth2.GenerateVerifier()
@@ -1058,7 +1057,7 @@ func FuzzAuthorize(f *testing.F) {
 	})
 }
 
-// FuzzToken holds that no form and no Authorization header yields a token without a code.
+// FuzzToken checks that no form or Authorization header gets a token without a code.
 func FuzzToken(f *testing.F) {
 	r := start(f)
 	f.Add("", redemption("AAAA", oauth2.GenerateVerifier()).Encode())

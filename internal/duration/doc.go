@@ -1,3 +1,3 @@
-// Package duration reads a length of time as people write it: Go's own form, and days before
-// it, 7d or 1d12h. Settings, flags, variables and requests are all read by it.
+// Package duration reads a length of time as people write it: Go's own form, optionally after days, such as 7d or
+// 1d12h. Settings, flags, variables and requests all use it.
 package duration

@@ -12,13 +12,13 @@ import (
 // errForm says what to write instead.
 var errForm = errors.New("is no length of time; write it as 90s, 15m, 24h, 7d or 1d12h")
 
-// days is how a length of time begins that has days in it: whole ones, before anything smaller.
+// days matches the days at the start of a duration: a whole number, before anything smaller.
 var days = regexp.MustCompile(`^([-+]?)([0-9]+)d`)
 
 const day = 24 * time.Hour
 
-// Parse reads what time.ParseDuration does, and whole days before it: 7d, 1d12h. A day is 24 hours.
-// The error says what to write, and does not quote text.
+// Parse reads what time.ParseDuration does, optionally after whole days: 7d, 1d12h. A day is 24 hours. Errors say
+// what to write, and do not quote text.
 func Parse(text string) (time.Duration, error) {
 	match := days.FindStringSubmatch(text)
 	if match == nil {
@@ -35,7 +35,7 @@ func Parse(text string) (time.Duration, error) {
 	d, rest := time.Duration(number)*day, text[len(match[0]):]
 	if rest != "" {
 		if strings.HasPrefix(rest, "-") || strings.HasPrefix(rest, "+") {
-			return 0, errForm // one sign, and that of the whole
+			return 0, errForm // one sign, for the whole
 		}
 		more, err := time.ParseDuration(rest)
 		if err != nil || more > math.MaxInt64-d {

@@ -11,14 +11,14 @@ import (
 	"syscall"
 )
 
-// account is who PostgreSQL runs as: ourselves, or, since PostgreSQL refuses root, an unprivileged account.
+// account is who PostgreSQL runs as: ourselves, or, as it refuses root, an unprivileged account.
 type account struct {
 	name string
 	as   *syscall.Credential // nil: ourselves
 }
 
-// accountFor chooses the account for a cluster, which may not be there yet. An existing cluster keeps its owner,
-// since PostgreSQL starts only on a cluster of its own.
+// accountFor chooses the account for a cluster, which may not exist yet. An existing cluster keeps its owner,
+// since PostgreSQL starts only on its own cluster.
 func accountFor(cluster string) (account, error) {
 	uid, gid, err := owner(cluster)
 	if me := os.Geteuid(); me != 0 {
@@ -38,7 +38,7 @@ func accountFor(cluster string) (account, error) {
 		if err != nil {
 			continue
 		}
-		uid, uidErr := strconv.ParseInt(u.Uid, 10, 64) // macOS has -2 for nobody
+		uid, uidErr := strconv.ParseInt(u.Uid, 10, 64) // nobody is -2 on macOS
 		gid, gidErr := strconv.ParseInt(u.Gid, 10, 64)
 		if uidErr != nil || gidErr != nil || uid == 0 {
 			continue
@@ -49,8 +49,8 @@ func accountFor(cluster string) (account, error) {
 		"to run it as: start noted as an ordinary user")
 }
 
-// prepare makes cmd run as the account, in a folder that everybody can read, and with no more of our environment
-// than it needs: secrets are none of its business, and PGPORT and the like would change what it does.
+// prepare makes cmd run as the account, in a folder that everybody can read, with only the environment that it
+// needs: it must not see our secrets, and PGPORT and the like would change its behavior.
 func (a account) prepare(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: a.as} // no groups in it: no supplementary groups
 	cmd.Dir = "/"
@@ -70,15 +70,15 @@ func (a account) own(path string) error {
 	return os.Lchown(path, int(a.as.Uid), int(a.as.Gid))
 }
 
-// can tells whether the shell script succeeds as the account. Trying is the only true answer: modes say nothing
-// of ACLs, security modules and mounts.
+// can reports whether the shell script succeeds as the account. Only trying tells: modes do not show ACLs,
+// security modules and mounts.
 func (a account) can(script string, args ...string) bool {
 	cmd := exec.Command("/bin/sh", append([]string{"-c", script, "sh"}, args...)...)
 	a.prepare(cmd)
 	return cmd.Run() == nil
 }
 
-// reaches tells whether the account can use a folder of its own inside dir.
+// reaches reports whether the account can use a folder of its own inside dir.
 func (a account) reaches(dir string) (bool, error) {
 	if a.as == nil {
 		return true, nil

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// ErrInUse says that another process, or another server of this one, uses the data folder.
+// ErrInUse is returned if another process, or another server of this one, uses the data folder.
 var ErrInUse = errors.New("the data folder is in use")
 
 // folder is a data folder whose lock we hold. In it:
@@ -68,7 +68,7 @@ func (f *folder) unlock() {
 	f.lock.Close()
 }
 
-// notOurs explains an error of permission by who the folder belongs to.
+// notOurs explains a permission error by naming the folder's owner.
 func notOurs(path string, err error) error {
 	if !errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("data folder: %w", err)
@@ -91,7 +91,7 @@ func userName(uid uint32) string {
 	return "the user with id " + strconv.Itoa(int(uid))
 }
 
-// read returns the text of one of the folder's small files, empty if there is none.
+// read returns the text of one of the folder's small files; empty if there is none.
 func (f *folder) read(name string) (string, error) {
 	text, err := os.ReadFile(filepath.Join(f.path, name))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -100,18 +100,18 @@ func (f *folder) read(name string) (string, error) {
 	return strings.TrimSpace(string(text)), nil
 }
 
-// write replaces one of the folder's small files, also one that another user left in our folder.
+// write replaces one of the folder's small files, even one that another user left there.
 func (f *folder) write(name, text string) error {
 	path := filepath.Join(f.path, name)
-	os.Remove(path + ".new") // one of another user's could not be written to
-	// Readable for the folder's owner when root writes it.
+	os.Remove(path + ".new") // another user's file could not be written to
+	// The folder's owner can read it even when root writes it.
 	if err := os.WriteFile(path+".new", []byte(text+"\n"), 0o644); err != nil {
 		return err
 	}
 	return os.Rename(path+".new", path)
 }
 
-// cluster returns where the cluster is or is to be, and the account for it, which can work there.
+// cluster returns the folder of the cluster, which may not exist yet, and an account that can work there.
 func (f *folder) cluster() (string, account, error) {
 	home, err := f.home()
 	if err != nil {
@@ -125,22 +125,22 @@ func (f *folder) cluster() (string, account, error) {
 	return filepath.Join(home, "pg"), as, err
 }
 
-// home returns the folder that has the cluster or is to get it: the data folder, or the one that place names.
+// home returns the folder that holds, or will hold, the cluster: the data folder, or the one that place names.
 func (f *folder) home() (string, error) {
 	place, err := f.read("place")
 	if err != nil || place == "" {
 		return f.path, err
 	}
 	if _, err := os.Stat(place); errors.Is(err, fs.ErrNotExist) {
-		return f.path, nil // somebody deleted it: begin anew
+		return f.path, nil // somebody deleted it: start over
 	} else if err != nil {
 		return "", err
 	}
 	return place, nil
 }
 
-// reachable returns home if the account can work in it, opens the data folder's door a crack if that is enough,
-// and else, while there is no cluster yet, makes another home and remembers it.
+// reachable returns home if the account can work in it, after giving others search permission if needed.
+// Otherwise, if there is no cluster yet, it makes another home and remembers it.
 func (f *folder) reachable(home string, as account) (string, error) {
 	ok, err := as.reaches(home)
 	if err != nil || ok {
@@ -150,7 +150,7 @@ func (f *folder) reachable(home string, as account) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	// Search permission does not let anybody list the folder, and its files have modes of their own.
+	// Search permission does not allow listing the folder, and its files have their own modes.
 	if err := os.Chmod(home, info.Mode().Perm()|0o001); err != nil {
 		return "", err
 	}
@@ -186,13 +186,13 @@ func (f *folder) reachable(home string, as account) (string, error) {
 		as.name, home, errors.Join(problems...))
 }
 
-// homes are where a cluster goes that the account cannot reach in the data folder. A variable for the tests' sake only.
+// homes are for clusters that the account cannot reach in the data folder. A variable only for the tests.
 var homes = []string{"/var/lib", "/var/tmp"}
 
-// socketName is where PostgreSQL listens in its socket folder; the number is a part of the protocol's address, not a TCP port.
+// socketName is PostgreSQL's socket file. The number is part of the protocol's address, not a TCP port.
 const socketName = ".s.PGSQL.5432"
 
-// socketFolder makes a fresh folder for the socket, in the user's temporary folder if that is short enough and
+// socketFolder makes a fresh folder for the socket, in the user's temporary folder if its path is short enough and
 // the account reaches it, else in /tmp.
 func socketFolder(as account) (string, error) {
 	var problems []error
@@ -218,7 +218,7 @@ func socketFolder(as account) (string, error) {
 	return "", fmt.Errorf("no folder for PostgreSQL's socket: %w", errors.Join(problems...))
 }
 
-// fits tells whether a socket in dir has a path that the system takes: 107 bytes on Linux, 103 on macOS.
+// fits returns an error if a socket's path in dir is too long: over 107 bytes on Linux, 103 on macOS.
 func fits(dir string) error {
 	path := filepath.Join(dir, socketName)
 	if longest := len(syscall.RawSockaddrUnix{}.Path) - 1; len(path) > longest {
@@ -227,8 +227,8 @@ func fits(dir string) error {
 	return nil
 }
 
-// clearSocket removes what a killed start left of its socket folder. It takes away the files it knows and no more,
-// since all it has to go by is a path in a file.
+// clearSocket removes the socket folder left by a killed start. It deletes only files that it knows, since all it
+// has is a path from a file.
 func (f *folder) clearSocket() error {
 	dir, err := f.read("socket")
 	if err != nil || !strings.HasPrefix(filepath.Base(dir), "noted-") {
@@ -240,8 +240,8 @@ func (f *folder) clearSocket() error {
 	return nil
 }
 
-// awaitFormer waits for the end of a PostgreSQL whose starter was killed, and removes the pid file of one that
-// is gone: PostgreSQL itself would take any process that now has the same number for its predecessor.
+// awaitFormer waits for the end of a PostgreSQL whose starter was killed, and removes the pid file of one that is
+// gone: PostgreSQL itself would take any process with the same number for its predecessor.
 func awaitFormer(ctx context.Context, cluster string, limit time.Duration) error {
 	path := filepath.Join(cluster, "postmaster.pid")
 	deadline := time.Now().Add(limit)
@@ -273,8 +273,8 @@ func awaitFormer(ctx context.Context, cluster string, limit time.Duration) error
 	}
 }
 
-// serves tells whether the process is a PostgreSQL on the cluster: it is alive, and its working folder, where the
-// system shows that, is the cluster.
+// serves reports whether the process is a PostgreSQL on the cluster: it is alive, and its working folder, where
+// the system shows it, is the cluster.
 func serves(pid int, cluster string) bool {
 	if pid == os.Getpid() || errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
 		return false

@@ -12,14 +12,14 @@ import (
 //go:embed guard.sh
 var guardScript string
 
-// process is a command under the guard (guard.sh): it ends when end is called or when this process is gone.
+// process is a command under the guard (guard.sh). It ends when end is called or this process is gone.
 type process struct {
 	lifeline *os.File      // the write end of the guard's pipe
-	done     chan struct{} // closed when the command, and all that it started, have ended
-	err      error         // how it ended; to be read after done
+	done     chan struct{} // closed when the command, and all it started, have ended
+	err      error         // how it ended; read it after done
 }
 
-// guard starts argv as the account. When the command has ended, the guard removes folder, unless that is empty.
+// guard starts argv as the account. After the command ends, the guard removes folder, unless that is empty.
 func guard(as account, log *tail, folder string, argv ...string) (*process, error) {
 	watched, lifeline, err := os.Pipe()
 	if err != nil {
@@ -29,7 +29,7 @@ func guard(as account, log *tail, folder string, argv ...string) (*process, erro
 
 	cmd := exec.Command("/bin/sh", append([]string{"-c", guardScript, "noted-guard", folder}, argv...)...)
 	cmd.ExtraFiles = []*os.File{watched} // fd 3
-	// Both through one pipe: Wait then returns only after the last process that could still print has ended.
+	// One pipe for both: Wait then returns only after the last process that could print has ended.
 	cmd.Stdout, cmd.Stderr = log, log
 	as.prepare(cmd)
 	cmd.SysProcAttr.Setsid = true // Ctrl-C in a terminal is for us, not for PostgreSQL
@@ -47,12 +47,12 @@ func guard(as account, log *tail, folder string, argv ...string) (*process, erro
 	return p, nil
 }
 
-// end asks the command to end; done tells when it has.
+// end asks the command to end; done is closed when it has.
 func (p *process) end() {
 	p.lifeline.Close() // a second Close is a harmless error
 }
 
-// tail passes on what a command prints and keeps the end of it for error messages.
+// tail passes on a command's output and keeps its end for error messages.
 type tail struct {
 	to io.Writer // may be nil
 

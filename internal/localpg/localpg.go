@@ -20,17 +20,17 @@ import (
 
 // Options say what to start. The zero value is a server for a test: temporary and careless.
 type Options struct {
-	// Data is the folder for the cluster and its lock; made with mode 0700 if missing. Empty: a temporary folder,
-	// removed when the server ends, also when this process is killed.
+	// Data is the folder for the cluster and its lock, made with mode 0700 if missing. Empty means a temporary
+	// folder, removed when the server ends, even if this process is killed.
 	Data string
-	// Log gets what the server and initdb print. The end of it is in errors whether or not Log is set.
+	// Log gets the output of the server and initdb. Errors contain its end with or without Log.
 	Log io.Writer
-	// Durable says that what is committed survives a crash of the machine. A crash or kill of PostgreSQL or of this
-	// process it survives in any case.
+	// Durable makes commits survive a crash of the machine. They always survive a crash or kill of PostgreSQL or
+	// of this process.
 	Durable bool
-	// Settings are further settings of the server. Where it listens is not to be set.
+	// Settings are more settings of the server. They cannot change where it listens.
 	Settings map[string]string
-	// BinDir is the folder of the server programs; empty: Find looks, and if it finds none they are downloaded.
+	// BinDir is the folder of the server programs. If empty, Find looks; if it finds none, they are downloaded.
 	BinDir string
 }
 
@@ -45,18 +45,18 @@ type Server struct {
 }
 
 const (
-	formerLimit = 15 * time.Second // for the PostgreSQL of a killed process to be gone
-	readyLimit  = 30 * time.Second // for the server to answer, recovery after a crash included
-	stopLimit   = 20 * time.Second // after 6 s the guard turns from a fast to an immediate shutdown
+	formerLimit = 15 * time.Second // for a killed process's PostgreSQL to end
+	readyLimit  = 30 * time.Second // for the server to answer, after crash recovery if needed
+	stopLimit   = 20 * time.Second // after 6 s the guard goes from a fast to an immediate shutdown
 )
 
-// Start starts a private PostgreSQL and returns when it answers. ctx bounds the start, not the server's life.
-// The error wraps ErrInUse if the data folder is in use, and ErrNoPrograms if there is nothing to start.
+// Start starts a private PostgreSQL and returns when it answers. ctx bounds the start, not the server's life. The
+// error wraps ErrInUse if the data folder is in use, and ErrNoPrograms if there is nothing to start.
 func Start(ctx context.Context, o Options) (*Server, error) {
 	s := &Server{log: &tail{to: o.Log}}
 	s.stop = sync.OnceValue(s.end)
 	if err := s.start(ctx, o); err != nil {
-		_ = s.stop() // what failed first is what matters
+		_ = s.stop() // the first failure is what matters
 		return nil, fmt.Errorf("start PostgreSQL: %w", err)
 	}
 	return s, nil
@@ -108,7 +108,7 @@ func (s *Server) start(ctx context.Context, o Options) (err error) {
 	return s.awaitReady(ctx)
 }
 
-// arguments are the server's settings. The last of several with the same name wins: where it listens is fixed.
+// arguments are the server's settings. The last of the same name wins, so where it listens is fixed.
 func arguments(o Options, socket string) []string {
 	var args []string
 	set := func(name, value string) { args = append(args, "-c", name+"="+value) }
@@ -123,17 +123,17 @@ func arguments(o Options, socket string) []string {
 		set(name, o.Settings[name])
 	}
 	set("listen_addresses", "")
-	set("port", "5432") // a part of the socket's name
+	set("port", "5432") // part of the socket's name
 	set("unix_socket_directories", `"`+strings.ReplaceAll(socket, `"`, `""`)+`"`)
 	set("unix_socket_permissions", "0700")
 	return args
 }
 
-// newCluster begins the name of a cluster in the making.
+// newCluster is the prefix of an unfinished cluster's name.
 const newCluster = "pg.new-"
 
-// makeCluster makes the cluster if there is none. It gets its name only when it is complete (and, if durable, on
-// the disk), so that one half made by a killed start is never taken for a cluster.
+// makeCluster makes the cluster if there is none. It gets its name only when complete (and, if durable, on the
+// disk), so that a killed start never leaves half a cluster under that name.
 func (s *Server) makeCluster(ctx context.Context, cluster, binDir string, as account, durable bool) (made bool, err error) {
 	if _, err := os.Stat(filepath.Join(cluster, "PG_VERSION")); err == nil {
 		return false, nil
@@ -147,7 +147,7 @@ func (s *Server) makeCluster(ctx context.Context, cluster, binDir string, as acc
 	}
 	for _, entry := range entries {
 		if strings.HasPrefix(entry.Name(), newCluster) {
-			os.RemoveAll(filepath.Join(home, entry.Name())) // may fail while its initdb is just ending, and does no harm then
+			os.RemoveAll(filepath.Join(home, entry.Name())) // may fail while its initdb is just ending, which does no harm
 		}
 	}
 	half, err := os.MkdirTemp(home, newCluster)
@@ -173,7 +173,7 @@ func (s *Server) makeCluster(ctx context.Context, cluster, binDir string, as acc
 		printed, err = initialize("C") // a system without C.UTF-8
 	}
 	if err == nil && durable {
-		// One sync of everything at the end takes less time than initdb's own.
+		// One sync of everything at the end is faster than initdb's own.
 		printed, err = s.run(ctx, as, initdb, "-D", half, "--sync-only")
 	}
 	if err != nil {
@@ -188,7 +188,7 @@ func (s *Server) makeCluster(ctx context.Context, cluster, binDir string, as acc
 	return true, nil
 }
 
-// run runs a command as the account to its end and returns the end of what it printed.
+// run runs a command to its end as the account and returns the end of its output.
 func (s *Server) run(ctx context.Context, as account, argv ...string) (*tail, error) {
 	printed := &tail{to: s.log}
 	p, err := guard(as, printed, "", argv...)
@@ -232,21 +232,22 @@ func (s *Server) awaitReady(ctx context.Context) error {
 	}
 }
 
-// URL is the address of a database of this server, for pgx and psql. The database need not exist; postgres always does.
+// URL is the address of a database of this server, for pgx and psql. The database need not exist; postgres always
+// does.
 func (s *Server) URL(database string) string {
-	// All of it is said, so that no PGPORT or PGSSLMODE around us has a say.
+	// Everything is explicit, so that no PGPORT or PGSSLMODE of ours matters.
 	query := url.Values{"host": {s.socket}, "port": {"5432"}, "user": {"noted"}, "sslmode": {"disable"}}
 	return "postgres:///" + url.PathEscape(database) + "?" + query.Encode()
 }
 
-// Fresh tells that this start made the cluster.
+// Fresh reports whether this start made the cluster.
 func (s *Server) Fresh() bool { return s.fresh }
 
 // Done is closed when PostgreSQL has ended, by Stop or by itself.
 func (s *Server) Done() <-chan struct{} { return s.process.done }
 
-// Stop shuts PostgreSQL down fast, which ends the sessions there are, waits until it is gone, and gives the data
-// folder free. It returns an error if PostgreSQL ended badly, now or before. It may be called more than once.
+// Stop shuts PostgreSQL down fast, which ends all sessions, waits until it is gone, and releases the data folder.
+// It returns an error if PostgreSQL ended badly, now or before. It may be called more than once.
 func (s *Server) Stop() error { return s.stop() }
 
 func (s *Server) end() error {
@@ -259,12 +260,12 @@ func (s *Server) end() error {
 				err = fmt.Errorf("PostgreSQL ended badly (%w); its last words:\n%s", s.process.err, s.log)
 			}
 		case <-time.After(stopLimit):
-			// The folders stay, and so does the lock: it still works on them.
+			// Keep the folders and the lock: PostgreSQL still uses them.
 			return fmt.Errorf("PostgreSQL has not ended in %s", stopLimit)
 		}
 	}
 	if s.socket != "" {
-		// The guard has done this, unless it was killed or a start failed before there was one.
+		// The guard has done this, unless it was killed or the start failed before it.
 		err = errors.Join(err, os.RemoveAll(s.socket))
 	}
 	if s.folder != nil {

@@ -23,11 +23,11 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// When parentVariable names a data folder, this test binary is a program that starts a server on it, commits a
-// row, says so and waits to be killed. An empty folder is said as "temporary".
+// If parentVariable names a data folder, this test binary starts a server on it, commits a row, says so and waits
+// to be killed. "temporary" stands for an empty folder.
 const parentVariable = "LOCALPG_TEST_PARENT"
 
-// With stubborn as its first argument it is a program that only SIGQUIT ends.
+// With stubborn as its first argument, only SIGQUIT ends the program.
 const stubborn = "stubborn"
 
 func TestMain(m *testing.M) {
@@ -59,7 +59,7 @@ func TestMain(m *testing.M) {
 	select {}
 }
 
-// startParent runs the program above, with the URL of its server or its error as the result.
+// startParent runs the program above. It returns its server's URL or its error.
 func startParent(t *testing.T, binary, data string, as *syscall.Credential) (*exec.Cmd, string, error) {
 	t.Helper()
 	if data == "" {
@@ -146,7 +146,7 @@ func queryString(t *testing.T, s *Server, query string) (result string) {
 	return result
 }
 
-// openFolderForAll is a folder that every account can enter, unlike t.TempDir's.
+// openFolderForAll makes a folder that every account can enter, unlike t.TempDir's.
 func openFolderForAll(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "localpg-test-")
@@ -160,7 +160,7 @@ func openFolderForAll(t *testing.T) string {
 	return dir
 }
 
-// closedFolder is what `mktemp -d` makes.
+// closedFolder makes a folder like `mktemp -d`.
 func closedFolder(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/tmp", "localpg-test-")
@@ -185,7 +185,7 @@ func exists(path string) bool {
 	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// eventually waits far longer than the thing takes: only for something that never happens does it matter how long.
+// eventually waits far longer than needed: the limit matters only if the thing never happens.
 func eventually(t *testing.T, limit time.Duration, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(limit); !ok(); time.Sleep(20 * time.Millisecond) {
@@ -195,8 +195,8 @@ func eventually(t *testing.T, limit time.Duration, what string, ok func() bool) 
 	}
 }
 
-// processesAt lists the processes whose arguments or working folder mention path: PostgreSQL's work in the
-// cluster, and the guard has it among its arguments.
+// processesAt lists the processes with path in their arguments or as their working folder. PostgreSQL works in
+// the cluster, and the guard has it in its arguments.
 func processesAt(t *testing.T, path string) (found []string) {
 	t.Helper()
 	if runtime.GOOS != "linux" {
@@ -328,7 +328,7 @@ func TestPostgresEndsWithItsKilledParent(t *testing.T) {
 		t.Fatal(err)
 	}
 	socket := socketOf(t, address)
-	// A session that is busy must not keep the server alive.
+	// A busy session must not keep the server alive.
 	conn, err := pgx.Connect(t.Context(), address)
 	if err != nil {
 		t.Fatal(err)
@@ -427,7 +427,7 @@ func TestGuardKilledStillEndsPostgres(t *testing.T) {
 	cmd.Process.Kill()
 	cmd.Wait()
 	eventually(t, 10*time.Second, "no process left", func() bool { return len(processesAt(t, data)) == 0 })
-	// Nobody was there to remove the socket folder: the next start does.
+	// Nobody could remove the socket folder: the next start does.
 	start(t, Options{Data: data})
 	if socket := socketOf(t, address); exists(socket) {
 		t.Errorf("%s is still there", socket)
@@ -444,7 +444,7 @@ func childrenOf(t *testing.T, parent int) (children []int) {
 		t.Fatal(err)
 	}
 	for _, file := range files {
-		text, _ := os.ReadFile(file) // fails for a process that has ended meanwhile
+		text, _ := os.ReadFile(file) // fails for a process that has just ended
 		// "PID (NAME) STATE PARENT ..."; the name may have spaces.
 		_, rest, _ := strings.Cut(string(text), ") ")
 		if fields := strings.Fields(rest); len(fields) > 1 && fields[1] == strconv.Itoa(parent) {
@@ -517,7 +517,7 @@ func TestCancelledStartLeavesNothing(t *testing.T) {
 func TestStalePidFileOfAnotherProcessIsNoObstacle(t *testing.T) {
 	data := openFolderForAll(t)
 	stop(t, start(t, Options{Data: data}))
-	// Alive, and no PostgreSQL: what a killed container leaves when its numbers are given out again.
+	// Alive, but not PostgreSQL: a killed container leaves this when its pids are reused.
 	other := exec.Command("sleep", "3600")
 	other.SysProcAttr = &syscall.SysProcAttr{}
 	if uid, gid, err := owner(filepath.Join(data, "pg")); err == nil && os.Geteuid() == 0 {
@@ -584,7 +584,7 @@ func TestSocketIsPrivateAndThereIsNoTCP(t *testing.T) {
 	if runtime.GOOS != "linux" {
 		return
 	}
-	// What the system knows: among the sockets of PostgreSQL's processes, none is one of TCP.
+	// By the system's own list, no socket of PostgreSQL's processes is a TCP one.
 	tcp := map[string]bool{}
 	for _, table := range []string{"/proc/net/tcp", "/proc/net/tcp6"} {
 		text, err := os.ReadFile(table)
@@ -762,7 +762,7 @@ func TestRootDoesNotForgetAClusterThatItCanNoLongerReach(t *testing.T) {
 // nobody is an ordinary user for the tests that run as root.
 var nobody = &syscall.Credential{Uid: 65534, Gid: 65534}
 
-// publicBinary is a copy of this test binary that everybody can run.
+// publicBinary copies this test binary to where everybody can run it.
 func publicBinary(t *testing.T) string {
 	t.Helper()
 	from, err := os.Open(binary(t))
@@ -828,7 +828,7 @@ func TestRootContinuesWhatAnOrdinaryUserBegan(t *testing.T) {
 		t.Errorf("title = %q", got)
 	}
 	stop(t, s)
-	// And root leaves it so that the user can go on.
+	// Root leaves it usable for the user.
 	if _, _, err := startParent(t, program, data, nobody); err != nil {
 		t.Error(err)
 	}

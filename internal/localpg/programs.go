@@ -17,13 +17,13 @@ import (
 	embeddedpostgres "github.com/fergusstrange/embedded-postgres"
 )
 
-// ErrNoPrograms says that the machine has no PostgreSQL that we could run.
+// ErrNoPrograms is returned if the machine has no PostgreSQL that we can run.
 var ErrNoPrograms = errors.New("no PostgreSQL 15+ server programs found")
 
 const (
 	oldestMajor = 15
 
-	// What is downloaded where the machine has nothing.
+	// The version to download if the machine has none.
 	downloadVersion = "17.5.0"
 	downloadLimit   = 2 * time.Minute
 
@@ -31,9 +31,9 @@ const (
 		"macOS: brew install postgresql@17), or set database_url to a running server"
 )
 
-// Variables for the tests' sake only.
+// Variables only for the tests.
 var (
-	// places lists the folders to look in, in groups: the first group that has the programs wins, and within it the newest.
+	// places lists the folders to look in, in groups. The first group with the programs wins; in it, the newest.
 	places = func() [][]string {
 		var groups [][]string
 		if out, err := exec.Command("pg_config", "--bindir").Output(); err == nil {
@@ -46,7 +46,7 @@ var (
 			"/opt/homebrew/opt/postgresql@*/bin", // Homebrew
 			"/usr/local/opt/postgresql@*/bin",    // Homebrew on Intel
 		} {
-			found, _ := filepath.Glob(pattern) // fails on a bad pattern only
+			found, _ := filepath.Glob(pattern) // fails only on a bad pattern
 			packaged = append(packaged, found...)
 		}
 		return append(groups, packaged, filepath.SplitList(os.Getenv("PATH")))
@@ -56,8 +56,8 @@ var (
 )
 
 // Find returns the folder of the machine's PostgreSQL server programs (postgres and initdb, version 15 or newer).
-// The one that pg_config names comes first, then the newest of the usual packages, then PATH.
-// The error wraps ErrNoPrograms and says what to install.
+// The one that pg_config names comes first, then the newest of the usual packages, then PATH. The error wraps
+// ErrNoPrograms and says what to install.
 func Find() (binDir string, err error) {
 	if dir := find(0); dir != "" {
 		return dir, nil
@@ -65,8 +65,8 @@ func Find() (binDir string, err error) {
 	return "", fmt.Errorf("%w: %s", ErrNoPrograms, advice)
 }
 
-// find is Find, but prefers programs of the given major version, unless that is 0: a cluster can only be opened
-// by the version that made it, and the newest is not always that.
+// find is Find, but prefers programs of the given major version, unless that is 0. Only the version that made a
+// cluster can open it, and that need not be the newest.
 func find(major int) (binDir string) {
 	first := ""
 	for _, group := range places() {
@@ -95,12 +95,12 @@ func find(major int) (binDir string) {
 
 var versionPattern = regexp.MustCompile(`\(PostgreSQL\) (\d+)`)
 
-// programs returns the folder in which the server programs of dir really are, and their major version; 0 if there are none.
+// programs returns the real folder of dir's server programs, and their major version; 0 if there are none.
 func programs(dir string) (string, int) {
 	if !filepath.IsAbs(dir) {
-		return "", 0 // an entry of PATH like "." or ""
+		return "", 0 // a PATH entry like "." or ""
 	}
-	// A link, as in /usr/local/bin, may point at the one program and not at what belongs to it.
+	// A link, as in /usr/local/bin, may lead to one program but not to its companions.
 	postgres, err := filepath.EvalSymlinks(filepath.Join(dir, "postgres"))
 	if err != nil {
 		return "", 0
@@ -121,7 +121,7 @@ func programs(dir string) (string, int) {
 	return dir, major
 }
 
-// clusterMajor is the major version of the PostgreSQL that made the cluster; 0 if there is no cluster.
+// clusterMajor is the major version of the PostgreSQL that made the cluster; 0 if there is none.
 func clusterMajor(cluster string) int {
 	text, err := os.ReadFile(filepath.Join(cluster, "PG_VERSION"))
 	if err != nil {
@@ -131,8 +131,8 @@ func clusterMajor(cluster string) int {
 	return major
 }
 
-// binDirFor returns the folder of the programs for the cluster, which may not be there yet: those asked for, those
-// on the machine, those downloaded.
+// binDirFor returns the folder of the programs for the cluster, which may not exist yet: those asked for, else the
+// machine's, else downloaded ones.
 func binDirFor(ctx context.Context, asked, cluster string, as account) (string, error) {
 	if asked != "" {
 		asked, err := filepath.Abs(asked)
@@ -155,7 +155,7 @@ func binDirFor(ctx context.Context, asked, cluster string, as account) (string, 
 	return dir, nil
 }
 
-// downloaded returns the folder of the downloaded programs, downloading them if need be.
+// downloaded returns the folder of the downloaded programs, and downloads them if needed.
 func downloaded(ctx context.Context, as account) (string, error) {
 	cache, err := cacheFolder(as)
 	if err != nil {
@@ -169,8 +169,8 @@ func downloaded(ctx context.Context, as account) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, downloadLimit)
 	defer cancel()
 	result := make(chan error, 1)
-	// The library cannot be stopped. If we give up on it, it goes on by itself and then cleans up after itself;
-	// removing its files under its hands would make it panic.
+	// The library cannot be stopped. If we give up, it goes on and then cleans up after itself; removing its files
+	// meanwhile would make it panic.
 	go func() { result <- download(cache, final) }()
 	select {
 	case err := <-result:
@@ -190,7 +190,7 @@ func downloaded(ctx context.Context, as account) (string, error) {
 	return dir, nil
 }
 
-// cacheFolder is the user's, except when that is root's and closed to the account: then it is the machine's.
+// cacheFolder is the user's, unless it is root's and closed to the account; then it is the machine's.
 func cacheFolder(as account) (string, error) {
 	user, err := os.UserCacheDir()
 	if err == nil {
@@ -202,15 +202,16 @@ func cacheFolder(as account) (string, error) {
 	if as.as == nil {
 		return "", err
 	}
-	// Not in /var/tmp: there anybody could leave programs for us to run.
+	// Not /var/tmp: anybody could put programs there for us to run.
 	cache := "/var/cache/noted"
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return "", err
 	}
-	return cache, os.Chmod(cache, 0o755) // whatever our umask is
+	return cache, os.Chmod(cache, 0o755) // whatever our umask
 }
 
-// download fetches the programs and puts them in the folder final, in one step, so that nobody ever sees half of them.
+// download fetches the programs and puts them in the folder final in one step, so that nobody ever sees half of
+// them.
 func download(cache, final string) (err error) {
 	staging, err := os.MkdirTemp(cache, "download-")
 	if err != nil {
@@ -218,16 +219,16 @@ func download(cache, final string) (err error) {
 	}
 	defer os.RemoveAll(staging)
 	defer func() {
-		if p := recover(); p != nil { // the library panics over files it cannot remove
+		if p := recover(); p != nil { // the library panics if it cannot remove files
 			err = fmt.Errorf("embedded-postgres: %v", p)
 		}
 	}()
 
 	programs := filepath.Join(staging, "programs")
 	postgres := filepath.Join(programs, "bin", "postgres")
-	// The library has no call that only downloads. Once it has unpacked the programs it makes its runtime folder;
-	// this one cannot be made, being inside the program file just unpacked, and so that is where it stops:
-	// before initdb, and long before it would listen anywhere. Port 0 satisfies its check for a free port.
+	// The library has no call that only downloads. After unpacking the programs it makes its runtime folder. Here
+	// it cannot, since the path is inside a program file just unpacked. So it stops there: before initdb, and long
+	// before it would listen. Port 0 satisfies its check for a free port.
 	startErr := embeddedpostgres.NewDatabase(embeddedpostgres.DefaultConfig().
 		Version(embeddedpostgres.PostgresVersion(downloadVersion)).
 		BinaryRepositoryURL(downloadFrom).
@@ -240,7 +241,7 @@ func download(cache, final string) (err error) {
 		return fmt.Errorf("embedded-postgres: %w", startErr)
 	}
 
-	// Whatever our umask is, the account that runs the programs must be able to read them.
+	// Whatever our umask, the account that runs the programs must be able to read them.
 	err = filepath.WalkDir(programs, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.Type()&fs.ModeSymlink != 0 {
 			return err

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// without makes the machine one without PostgreSQL, whose cache is empty and whose network is down.
+// without simulates a machine without PostgreSQL, with an empty cache and no network.
 func without(t *testing.T) {
 	t.Helper()
 	placesBefore, fromBefore := places, downloadFrom
@@ -40,7 +40,7 @@ func TestNoProgramsAndNoNetworkTellsWhatToDo(t *testing.T) {
 			t.Errorf("%q is not in the message", want)
 		}
 	}
-	// The failed start holds nothing.
+	// The failed start releases everything.
 	f, err := openFolder(data)
 	if err != nil {
 		t.Fatal(err)
@@ -59,12 +59,12 @@ func TestDownloadedProgramsRun(t *testing.T) {
 	if got := queryString(t, s, "show server_version"); !strings.HasPrefix(got, strings.TrimSuffix(downloadVersion, ".0")) {
 		t.Errorf("version %s", got)
 	}
-	// The second time nothing is downloaded.
+	// The second time downloads nothing.
 	downloadFrom = "http://127.0.0.1:1"
 	start(t, Options{})
 }
 
-// fakePrograms are a postgres that only knows its version, and an initdb unless left out.
+// fakePrograms makes a postgres that only knows its version, and an initdb unless left out.
 func fakePrograms(t *testing.T, version string, names ...string) string {
 	t.Helper()
 	dir := openFolderForAll(t)

@@ -1,3 +1,2 @@
-// Package mailtest is a mail server for tests: it takes what it is sent, or refuses every
-// recipient, and keeps the mails.
+// Package mailtest is a mail server for tests: it keeps the mails that it gets, or refuses every recipient.
 package mailtest

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// Server takes mail by SMTP (RFC 5321) and keeps it.
+// Server receives mail by SMTP (RFC 5321) and keeps it.
 type Server struct {
 	Address string // host:port
 	refuses bool   // every recipient
@@ -19,7 +19,7 @@ type Server struct {
 	mail []string
 }
 
-// New starts one on a loopback port; with refuses it takes no recipient. It ends with the test.
+// New starts one on a loopback port; with refuses it refuses every recipient. It ends with the test.
 func New(t *testing.T, refuses bool) *Server {
 	t.Helper()
 	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
@@ -75,14 +75,14 @@ func (s *Server) serve(conn net.Conn) {
 	}
 }
 
-// Mail is what came so far, each as "RCPT's argument\n" and the message.
+// Mail returns the mails so far, each as "RCPT's argument\n" and the message.
 func (s *Server) Mail() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.mail)
 }
 
-// Forget forgets what came so far.
+// Forget deletes the mails so far.
 func (s *Server) Forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

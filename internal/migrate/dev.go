@@ -7,15 +7,14 @@ import (
 	"fmt"
 )
 
-// ErrDev is returned when a database that `noted dev` made is to be used for production.
+// ErrDev is returned when production is given a database that `noted dev` made.
 var ErrDev = errors.New("the database is one of noted dev")
 
 // ErrNotDev is returned when `noted dev` is given a database that is neither empty nor its own.
 var ErrNotDev = errors.New("the database is not one of noted dev")
 
-// devMark is the table that `noted dev` makes first of all in a database of its own. No migration
-// makes it, and nothing is in it: that it is there says that the database holds people whom anybody
-// can be.
+// devMark is an empty table that `noted dev` makes first of all in its own database. No migration makes it. It
+// marks a database with people whom anybody can be.
 const devMark = "noted_dev"
 
 // isMarked looks in every schema: the mark is for the whole database, whatever search_path says.
@@ -44,7 +43,7 @@ func claimForDev(ctx context.Context, db *sql.Conn, private bool) error {
 		return err
 	}
 	if !private {
-		// Anything that somebody put there counts, but what an extension brought.
+		// Anything counts, except what an extension brought.
 		var empty bool
 		err := db.QueryRowContext(ctx, `
 			select not exists (

@@ -24,7 +24,7 @@ func TestDevMarksAnEmptyDatabaseAndServeRefusesItFromThenOn(t *testing.T) {
 	}
 }
 
-// What a start that was killed half way leaves behind is dev's already.
+// A start that was killed half way leaves a database that is already dev's.
 func TestDevMarksBeforeItMigrates(t *testing.T) {
 	address := empty(t)
 	exec(t, address, `create table noted_dev ()`)
@@ -36,7 +36,7 @@ func TestDevMarksBeforeItMigrates(t *testing.T) {
 	}
 }
 
-// A data folder of a noted from before the mark has a PostgreSQL that nobody else can have filled.
+// A data folder from before the mark has a PostgreSQL that only dev can have filled.
 func TestDevsOwnOlderDatabaseIsMarkedThen(t *testing.T) {
 	address := pgtest.URL(t)
 	if err := migrate.UpDev(t.Context(), address, false); !errors.Is(err, migrate.ErrNotDev) {

@@ -21,24 +21,22 @@ var Files embed.FS
 // ErrNewer is returned when the database was migrated by a newer noted.
 var ErrNewer = errors.New("the database belongs to a newer noted")
 
-// Up migrates the database at url (a PostgreSQL connection string) to Version.
-// It waits for a replica that is migrating at the same time. It returns ErrNewer,
-// and changes nothing, when the schema is newer than this binary knows; so it does with
-// ErrDev for a database of `noted dev`.
+// Up migrates the database at url (a PostgreSQL connection string) to Version. It waits for a replica that is
+// migrating. It changes nothing and returns ErrNewer if the schema is newer than this binary, or ErrDev if the
+// database is `noted dev`'s.
 func Up(ctx context.Context, url string) error { return up(ctx, url, refuseDev) }
 
-// UpDev is Up for `noted dev`, which puts people without passwords into its database: it marks one
-// that is empty, takes one that it has marked, and returns ErrNotDev, and changes nothing, for any
-// other. private says that nobody but `noted dev` can have made it, so that it is marked whatever is
-// in it.
+// UpDev is Up for `noted dev`, which puts people without passwords into its database. It marks an empty database,
+// and accepts one that it has marked. For any other it changes nothing and returns ErrNotDev. private means that
+// only `noted dev` can have made the database: then it is marked regardless.
 func UpDev(ctx context.Context, url string, private bool) error {
 	return up(ctx, url, func(ctx context.Context, db *sql.Conn) error { return claimForDev(ctx, db, private) })
 }
 
-// up calls check before it changes anything, and under the lock: of a serve and a dev that start at
-// once on an empty database, the second sees what the first made of it.
+// up calls check before it changes anything, under the lock: if a serve and a dev start at once on an empty
+// database, the second sees what the first did.
 func up(ctx context.Context, url string, check func(context.Context, *sql.Conn) error) error {
-	config, err := pgxpool.ParseConfig(url) // which knows what is the pool's, such as pool_max_conns
+	config, err := pgxpool.ParseConfig(url) // knows the pool's parameters, such as pool_max_conns
 	if err != nil {
 		return fmt.Errorf("database_url: %w", err)
 	}
@@ -51,8 +49,8 @@ func up(ctx context.Context, url string, check func(context.Context, *sql.Conn) 
 	if err != nil {
 		return err
 	}
-	// Held by a connection of its own, and let go with it: an advisory lock waits in line, where
-	// goose's own would ask again every few seconds.
+	// The lock has its own connection, and ends with it. An advisory lock waits in line; goose's own would poll
+	// every few seconds.
 	lock, err := db.Conn(ctx)
 	if err != nil {
 		return fmt.Errorf("reaching the database: %w", err)
@@ -76,7 +74,7 @@ func up(ctx context.Context, url string, check func(context.Context, *sql.Conn) 
 	return nil
 }
 
-// lockID is the advisory lock under which noted migrates; any number that nobody else takes.
+// lockID is the advisory lock under which noted migrates; an arbitrary number.
 const lockID = 0x6e6f746564 // "noted"
 
 func newProvider(db *sql.DB) (*goose.Provider, error) {

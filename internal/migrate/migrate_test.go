@@ -19,7 +19,7 @@ import (
 	"noted/internal/migrate"
 )
 
-// empty makes a database with nothing in it, on the server of the test's own one.
+// empty makes an empty database on the test's server.
 func empty(t *testing.T) string {
 	t.Helper()
 	beside := pgtest.URL(t)
@@ -83,7 +83,7 @@ func TestAnEmptyDatabaseIsMigratedAndASecondTimeChangesNothing(t *testing.T) {
 	}
 }
 
-// What a running installation has before it learns where sessions come from.
+// A running installation before it learns where sessions come from.
 func TestSessionsAndEMailsOfAnOlderSchemaAreTakenForNoMoreThanTheyAre(t *testing.T) {
 	address := empty(t)
 	upTo(t, address, 4)
@@ -122,7 +122,7 @@ func TestSessionsAndEMailsOfAnOlderSchemaAreTakenForNoMoreThanTheyAre(t *testing
 	}
 }
 
-// Personal notes, an organization's, a service's, deleted ones, in notebooks and beside them, and grants on both.
+// Personal notes, an organization's, a service's, deleted ones, in notebooks and outside, and grants on both.
 const filled = `
 	insert into users (id, name) values ('10000000-0000-0000-0000-000000000001', 'a'), ('10000000-0000-0000-0000-000000000002', 'b');
 	insert into orgs (id, name) values ('20000000-0000-0000-0000-000000000001', 'o'), ('20000000-0000-0000-0000-000000000002', 'p');
@@ -199,7 +199,7 @@ func text(t *testing.T, address, sql string) (got string) {
 	return got
 }
 
-// upTo migrates as an older binary did.
+// upTo migrates like an older binary.
 func upTo(t *testing.T, address string, version int64) {
 	t.Helper()
 	provider(t, address, func(p *goose.Provider) error {
@@ -276,7 +276,7 @@ func TestTheRecordOfTheDatabaseCannotBeChangedOrDeleted(t *testing.T) {
 	for _, sql := range []string{
 		`update audit_events set target = 'y'`, `delete from audit_events`, `truncate audit_events`,
 		`delete from audit_events where false`, `merge into audit_events using (select 1) as x on true when matched then delete`,
-		`set session_replication_role = replica; delete from audit_events`, // no way round it for a superuser's session either
+		`set session_replication_role = replica; delete from audit_events`, // not even in a superuser's session
 	} {
 		if _, err := pool.Exec(t.Context(), sql); err == nil || !strings.Contains(err.Error(), "append-only") {
 			t.Errorf("%s: %v", sql, err)
@@ -300,13 +300,13 @@ func TestReplicasThatFindNothingToDoDoNotWaitForEachOther(t *testing.T) {
 	if err := errors.Join(errs...); err != nil {
 		t.Fatal(err)
 	}
-	// A rolling restart of an up-to-date installation is the usual start.
+	// Usually a start is a rolling restart of an up-to-date installation.
 	if took := time.Since(started); took > 4*time.Second {
 		t.Errorf("four starts at once on a migrated database took %v", took)
 	}
 }
 
-// What is the pool's in the connection string is no setting of PostgreSQL's.
+// The pool's options in the connection string are not PostgreSQL settings.
 func TestPoolOptionsOfTheURLAreNoObstacle(t *testing.T) {
 	url := pgtest.URL(t)
 	joint := "?"

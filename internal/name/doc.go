@@ -1,4 +1,4 @@
-// Package name says what people may call the things they make: organizations, notebooks, keys,
-// notes. A name is shown in lists, mails and the security record beside what others wrote, so it
-// must not break a line, turn the text around it or be nothing to see.
+// Package name checks the names that people give to things: organizations, notebooks, keys, notes. Lists, mails
+// and the security record show a name beside other people's text, so it must not break a line, change the
+// direction of the text around it, or be invisible.
 package name

@@ -9,25 +9,25 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 )
 
-// Name is a member of a request that names a thing. Whatever type of request uses it, Wrong is
-// asked before a handler sees it: 422, naming the member. Its length is bounded by a tag.
+// Name is a request member that names a thing. Wrong is checked before a handler sees it; a bad name gets 422,
+// naming the member. A tag bounds its length.
 type Name string
 
-// refused are the characters that no name holds: controls (U+0085 is one), the separators of lines
-// and paragraphs, and what turns the direction of the text behind it, up to an end that need not be
-// there: embeddings, overrides and isolates (UAX 9, 2.1 to 2.4). The marks U+200E, U+200F and
-// U+061C stay, which Hebrew and Arabic names need; they turn no more than what is next to them.
+// refused are the characters that no name may have: controls (including U+0085), line and paragraph separators,
+// and those that change the direction of all following text: embeddings, overrides and isolates (UAX 9, 2.1 to
+// 2.4). The marks U+200E, U+200F and U+061C are allowed: Hebrew and Arabic names need them, and they affect only
+// their neighbors.
 var refused = []*unicode.RangeTable{unicode.Cc, unicode.Zl, unicode.Zp, {
 	R16: []unicode.Range16{{Lo: 0x202A, Hi: 0x202E, Stride: 1}, {Lo: 0x2066, Hi: 0x2069, Stride: 1}},
 }}
 
-// unseen are the characters that show nothing, or a blank, alone: a name needs another one.
+// unseen are the characters that show nothing or a blank; a name needs another one.
 var unseen = []*unicode.RangeTable{
 	unicode.White_Space, unicode.Cf, unicode.Variation_Selector, unicode.Other_Default_Ignorable_Code_Point,
 	{R16: []unicode.Range16{{Lo: 0x2800, Hi: 0x2800, Stride: 1}}}, // Braille without a dot
 }
 
-// Wrong says what is wrong with a name; empty when nothing is. How long it may be is not asked.
+// Wrong returns what is wrong with a name; empty if nothing is. It does not check the length.
 func Wrong(name string) string {
 	seen := false
 	for _, r := range name {
@@ -42,8 +42,8 @@ func Wrong(name string) string {
 	return ""
 }
 
-// Clean makes a name of what others sent and nobody can be asked to change, such as a provider's:
-// without the characters that are refused, cut to limit characters, empty when it is blank.
+// Clean makes a name from input that nobody can be asked to correct, such as a provider's. It drops refused
+// characters and cuts to limit characters; a blank name becomes empty.
 func Clean(name string, limit int) string {
 	name = strings.TrimSpace(strings.Map(func(r rune) rune {
 		if unicode.In(r, refused...) {
@@ -60,8 +60,7 @@ func Clean(name string, limit int) string {
 	return name
 }
 
-// Schema says it in the OpenAPI document. JSON Schema's patterns could not say it in characters
-// that may stand there.
+// Schema documents the rule in words: a JSON Schema pattern would need characters that may not stand in it.
 func (Name) Schema(huma.Registry) *huma.Schema {
 	one := 1
 	return &huma.Schema{
@@ -70,13 +69,12 @@ func (Name) Schema(huma.Registry) *huma.Schema {
 	}
 }
 
-// Resolve is huma's: it asks Wrong. An empty name is refused by the schema, and U+0000 by
-// strictjson.
+// Resolve is called by huma and calls Wrong. The schema refuses an empty name, and strictjson U+0000.
 func (n *Name) Resolve(_ huma.Context, path *huma.PathBuffer) []error {
 	wrong := Wrong(string(*n))
 	if wrong == "" || *n == "" || strings.Contains(string(*n), "\x00") {
 		return nil
 	}
-	// A member that may be left out stands in a strictjson.Optional, as its Value.
+	// An optional member is the Value of a strictjson.Optional.
 	return []error{&huma.ErrorDetail{Location: strings.TrimSuffix(path.String(), ".value"), Message: wrong}}
 }

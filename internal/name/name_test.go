@@ -52,7 +52,7 @@ func FuzzClean(f *testing.F) {
 	})
 }
 
-// What the database refuses in the columns that keep names is the same.
+// The database refuses the same in the columns with names.
 func TestTheDatabaseRefusesTheSameCharacters(t *testing.T) {
 	rows, err := pgtest.Pool(t).Query(t.Context(), `
 		select i from generate_series(1, 131071) i where i not between 55296 and 57343 and chr(i) ~ refused_in_names() order by i`)

@@ -1,2 +1,2 @@
-// Package nearest finds the word that somebody probably meant, for errors that suggest it.
+// Package nearest finds the word that somebody probably meant, for suggestions in errors.
 package nearest

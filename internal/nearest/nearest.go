@@ -7,8 +7,8 @@ import (
 	"github.com/agnivade/levenshtein"
 )
 
-// Of is the known word that differs from word in capitals, or in a third of its letters at
-// most and never in more than three; empty when there is none. Of several, the first.
+// Of returns the known word nearest to word, the first of several. They differ only in case, or in at most a
+// third of word's letters and at most three. Of returns an empty string if there is none.
 func Of(word string, known []string) string {
 	best, least := "", 1+min(3, (utf8.RuneCountInString(word)+1)/3)
 	for _, candidate := range known {

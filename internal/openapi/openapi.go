@@ -15,17 +15,17 @@ import (
 	"noted/internal/problem"
 )
 
-// Plain is a key of huma.Operation.Metadata. It marks an operation that huma does not serve: nothing checks
-// its query.
+// Plain is a key of huma.Operation.Metadata. It marks an operation that huma does not serve, so that nothing
+// checks its query.
 const Plain = "noted.plain"
 
-// Setup lets every operation of the document be completed as it is added, and says how ids are written.
+// Setup makes each operation complete itself as it is added, and defines how ids are written.
 func Setup(document *huma.OpenAPI) {
 	document.Components.Schemas.RegisterTypeAlias(reflect.TypeFor[uuid.UUID](), reflect.TypeFor[id]())
 	document.OnAddOperation = append(document.OnAddOperation, complete)
 }
 
-// id stands for uuid.UUID, of which huma knows only that it is text.
+// id stands for uuid.UUID, which huma knows only as text.
 type id struct{}
 
 // Schema implements huma.SchemaProvider.
@@ -33,9 +33,9 @@ func (id) Schema(huma.Registry) *huma.Schema {
 	return &huma.Schema{Type: huma.TypeString, Format: "uuid"}
 }
 
-// complete adds what follows from the declaration. What an operation says itself stays.
+// complete adds what follows from the declaration. It keeps what an operation sets itself.
 func complete(document *huma.OpenAPI, op *huma.Operation) {
-	delete(op.Responses, "default") // huma's, for who names no error
+	delete(op.Responses, "default") // huma's, if no error is named
 	for _, status := range problems(op) {
 		code := strconv.Itoa(status)
 		if op.Responses[code] == nil || slices.Contains(op.Errors, status) { // nothing, or huma's
@@ -61,34 +61,34 @@ func complete(document *huma.OpenAPI, op *huma.Operation) {
 	}
 }
 
-// problems are the statuses of the problems that the operation may answer with: its own, which it names
-// in Errors, and those that come from what it is. In tests, an answer with another status fails.
+// problems returns the statuses of the operation's problems: those it lists in Errors, and those that follow from
+// its kind. In tests, an answer with another status fails.
 func problems(op *huma.Operation) []int {
 	statuses := append(slices.Clone(op.Errors), http.StatusInternalServerError)
-	if op.Method != http.MethodGet { // from another site
+	if op.Method != http.MethodGet { // cross-site
 		statuses = append(statuses, http.StatusForbidden)
 	}
-	if op.Security != nil { // the credential is looked up, and failures are counted
+	if op.Security != nil { // looking up the credential; failures are counted
 		statuses = append(statuses, http.StatusUnauthorized, http.StatusTooManyRequests, http.StatusServiceUnavailable)
 	}
-	if op.Security != nil && op.Extensions["x-permission"] != "org read" { // an organization that they may not read is not there
+	if op.Security != nil && op.Extensions["x-permission"] != "org read" { // an organization that they may not read is 404
 		statuses = append(statuses, http.StatusForbidden)
 	}
 	if strings.Contains(op.Path, "{") {
 		statuses = append(statuses, http.StatusNotFound)
 	}
 	if op.Metadata[Plain] == nil {
-		statuses = append(statuses, http.StatusUnprocessableEntity) // an unknown parameter of the query
+		statuses = append(statuses, http.StatusUnprocessableEntity) // an unknown query parameter
 		if op.Security != nil {
 			statuses = append(statuses, http.StatusBadRequest) // a malformed query
 		}
 	}
 	if op.RequestBody != nil {
 		statuses = append(statuses, http.StatusRequestTimeout, http.StatusRequestEntityTooLarge, http.StatusTooManyRequests, http.StatusServiceUnavailable)
-		if op.Metadata[Plain] == nil || op.Security == nil { // what is no JSON, and OAuth's answer to all
+		if op.Metadata[Plain] == nil || op.Security == nil { // not JSON, or any OAuth error
 			statuses = append(statuses, http.StatusBadRequest)
 		}
-		if op.Security != nil { // what is called something else
+		if op.Security != nil { // another media type
 			statuses = append(statuses, http.StatusUnsupportedMediaType)
 		}
 	}
@@ -99,7 +99,7 @@ func problems(op *huma.Operation) []int {
 	return slices.Compact(statuses)
 }
 
-// meanings say what a status means here, the same on all operations.
+// meanings are the meanings of a status, the same for all operations.
 var meanings = map[int]string{
 	http.StatusBadRequest:            "The query or the body is malformed",
 	http.StatusUnauthorized:          "Authentication failed",
@@ -117,7 +117,7 @@ var meanings = map[int]string{
 	http.StatusServiceUnavailable:    "The server or its database cannot answer now; try again",
 }
 
-// headers say what a header of an answer is for.
+// headers are the purposes of an answer's headers.
 var headers = map[string]string{
 	"ETag":             "The version, in quotes; send it as If-Match",
 	"Location":         "Where the new thing is",
@@ -145,7 +145,7 @@ func problemResponse(document *huma.OpenAPI, op *huma.Operation, status int) *hu
 	return response
 }
 
-// Page is an answer that is a page for people.
+// Page describes an answer that is a page for people.
 func Page() *huma.MediaType {
 	return &huma.MediaType{Schema: &huma.Schema{Type: huma.TypeString}}
 }
@@ -161,8 +161,8 @@ func AddProblem(document *huma.OpenAPI, status int) {
 	}
 }
 
-// Finish says of each member of each schema whether it may be null: one that is a pointer in Go, and is not
-// left out instead. Call it when all operations are added.
+// Finish marks each member of each schema that may be null: a pointer in Go that is not omitted instead. Call it
+// after all operations are added.
 func Finish(document *huma.OpenAPI) {
 	registry := document.Components.Schemas
 	for name, schema := range registry.Map() {
@@ -174,10 +174,10 @@ func Finish(document *huma.OpenAPI) {
 			member, options, _ := strings.Cut(field.Tag.Get("json"), ",")
 			property := schema.Properties[member]
 			if property == nil || reflect.PointerTo(field.Type).Implements(reflect.TypeFor[huma.SchemaProvider]()) {
-				continue // not a member, or it says so itself
+				continue // not a member, or already set
 			}
 			null := field.Type.Kind() == reflect.Pointer && !strings.Contains(options, "omit")
-			if property.Ref != "" && null { // a schema of its own, which others refer to
+			if property.Ref != "" && null { // a shared schema, which others refer to
 				schema.Properties[member] = &huma.Schema{OneOf: []*huma.Schema{property, {Type: "null"}}}
 			} else if property.Ref == "" {
 				property.Nullable = null
@@ -186,8 +186,8 @@ func Finish(document *huma.OpenAPI) {
 	}
 }
 
-// ExampleID is the id that examples give to a thing: of the notes of a path /v1/notes/{id}, say. Each
-// kind has one of its own.
+// ExampleID returns the example id for a kind of thing, such as the notes of /v1/notes/{id}. Each kind has its
+// own.
 func ExampleID(of string) string {
 	sum := sha256.Sum256([]byte("example " + of))
 	made := uuid.MustParse("0199a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b")
@@ -195,8 +195,8 @@ func ExampleID(of string) string {
 	return made.String()
 }
 
-// exampleOfParameter gives a parameter that is an id, or has a default, its example. A path's stands where
-// pages that try operations fill it in; others are only shown: what they name is rarely there.
+// exampleOfParameter sets the example of a parameter that is an id or has a default. Pages that try operations
+// fill in a path's example. They only show the others, since what those name rarely exists.
 func exampleOfParameter(op *huma.Operation, p *huma.Param) {
 	switch {
 	case p.In == "path" && p.Example == nil:
@@ -210,7 +210,7 @@ func exampleOfParameter(op *huma.Operation, p *huma.Param) {
 	}
 }
 
-// kindOf is the kind of things that stand below a path. Members and who has a grant are users.
+// kindOf returns the kind of things below a path. Members and grantees are users.
 func kindOf(path string) string {
 	kind := path[strings.LastIndex(path, "/")+1:]
 	switch {
@@ -222,7 +222,7 @@ func kindOf(path string) string {
 	return kind
 }
 
-// exampleOf is made of the members' own examples. Members that have none are left out.
+// exampleOf is built from the members' own examples. It omits members without one.
 func exampleOf(registry huma.Registry, schema *huma.Schema) any {
 	for schema.Ref != "" {
 		schema = registry.SchemaFromRef(schema.Ref)

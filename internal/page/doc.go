@@ -1,5 +1,4 @@
-// Package page is what every list has in common: a limit, and an opaque keyset cursor
-// that says after which row the next page starts. A cursor is bound to the list that
-// gave it, and a changed one is told from a real one by its checksum. It is no secret:
-// all that a forged one could do is start the caller's own list elsewhere.
+// Package page is what every list has in common: a limit, and an opaque keyset cursor to the row after which the
+// next page starts. A cursor belongs to its list, and its checksum reveals changes. It is no secret: a forged one
+// could only start the caller's own list elsewhere.
 package page

@@ -25,8 +25,8 @@ type Of[T any] struct {
 	NextCursor *string `json:"next_cursor" doc:"null on the last page"`
 }
 
-// Position is the last row of a page: a time in microseconds, as PostgreSQL keeps it,
-// and the row's id for rows of the same time. The zero Position is before the first row.
+// Position is the last row of a page: its time in microseconds, PostgreSQL's precision, and its id to break ties.
+// The zero Position is before the first row.
 type Position struct {
 	At time.Time
 	ID uuid.UUID
@@ -34,8 +34,8 @@ type Position struct {
 
 const size = 8 + 16 + 8 // time, id, checksum
 
-// Cursor writes the position for the list named list; everything that selects rows (scope,
-// filters) belongs into that name.
+// Cursor encodes the position for the list named list. The name must include all that selects rows (scope,
+// filters).
 func (p Position) Cursor(list string) string {
 	raw := make([]byte, 0, size)
 	raw = binary.BigEndian.AppendUint64(raw, uint64(p.At.UnixMicro()))
@@ -44,19 +44,18 @@ func (p Position) Cursor(list string) string {
 	return base64.RawURLEncoding.EncodeToString(raw)
 }
 
-// After reads the query's cursor for the list named list. A cursor that this list did
-// not give is a 422 at query.cursor.
+// After reads the query's cursor for the list named list. A cursor from another list is a 422 at query.cursor.
 func (q Query) After(list string) (Position, error) {
 	if q.Cursor == "" {
 		return Position{}, nil
 	}
 	raw, err := base64.RawURLEncoding.DecodeString(q.Cursor)
-	// The decoder passes over line ends and stray bits; the encoder writes neither.
+	// The decoder skips line ends and stray bits; the encoder writes neither.
 	if err != nil || len(raw) != size || base64.RawURLEncoding.EncodeToString(raw) != q.Cursor || subtle.ConstantTimeCompare(raw[24:], checksum(list, raw[:24])) != 1 {
 		return Position{}, problem.Invalid("query.cursor", "is not a cursor of this list; start again without it")
 	}
 	p := Position{At: time.UnixMicro(int64(binary.BigEndian.Uint64(raw))).UTC(), ID: uuid.UUID(raw[8:24])}
-	if p.At.Year() < 1970 || p.At.Year() > 9999 { // a forged one; PostgreSQL has no such time
+	if p.At.Year() < 1970 || p.At.Year() > 9999 { // forged; PostgreSQL has no such time
 		return Position{}, problem.Invalid("query.cursor", "is not a cursor of this list; start again without it")
 	}
 	return p, nil
@@ -67,14 +66,14 @@ func checksum(list string, raw []byte) []byte {
 	return sum[:8]
 }
 
-// Window is the part of a list that a page needs: the rows after a position, one more than the page shows, so that
-// it is known whether another page follows.
+// Window is the part of a list that a page needs: the rows after a position, and one more than the page shows, to
+// tell whether another page follows.
 type Window struct {
 	After Position
 	Limit int
 }
 
-// Args adds the window to the arguments of a statement, which says
+// Args adds the window to the arguments of a statement with
 //
 //	… and (@at::timestamptz is null or (MADE, ID) < (@at, @id)) order by MADE desc, ID desc limit @limit
 func (w Window) Args(args pgx.NamedArgs) pgx.NamedArgs {
@@ -85,8 +84,8 @@ func (w Window) Args(args pgx.NamedArgs) pgx.NamedArgs {
 	return args
 }
 
-// List returns the page of the list named name for which the query asks. load returns the rows of a window, the newest
-// first; position tells where a row stands. A cursor that this list did not give is a 422 at query.cursor.
+// List returns the page that the query asks for of the list named name. load returns a window's rows, the newest
+// first; position returns a row's position. A cursor from another list is a 422 at query.cursor.
 func List[T any](q Query, name string, load func(Window) ([]T, error), position func(T) Position) (Of[T], error) {
 	after, err := q.After(name)
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 
 var somewhere = page.Position{At: time.UnixMicro(1_764_000_000_123_456).UTC(), ID: uuid.MustParse("0199a1b2-c3d4-7e5f-8a9b-0c1d2e3f4a5b")}
 
-// refused holds for the one answer to a cursor that is none of the list's.
+// refused reports whether err is the one answer to a foreign cursor.
 func refused(err error) bool {
 	var e *problem.Error
 	return errors.As(err, &e) && e.Status == 422 && len(e.Errors) == 1 && e.Errors[0].Location == "query.cursor" && e.Errors[0].Message != ""
@@ -79,7 +79,7 @@ func TestAnyChangedCharacterOfACursorIsRefused(t *testing.T) {
 func TestACursorWithSomethingMoreOrLessIsRefused(t *testing.T) {
 	cursor := somewhere.Cursor("notes")
 	cases := []string{cursor + "=", cursor + "A", cursor + cursor, cursor[1:], cursor[:len(cursor)-1], " ", "=", "%", strings.ToLower(cursor)}
-	// encoding/base64 passes over line ends wherever they stand.
+	// encoding/base64 skips line ends anywhere.
 	for i := range len(cursor) + 1 {
 		cases = append(cases, cursor[:i]+"\n"+cursor[i:], cursor[:i]+"\r\n"+cursor[i:])
 	}
@@ -108,7 +108,7 @@ func FuzzCursor(f *testing.F) {
 				t.Errorf("no cursor: %v, %v", p, err)
 			}
 		case err == nil:
-			// Only a cursor that says exactly this is one; a made-up checksum of 64 bits is not found.
+			// Only a cursor that says exactly this is valid; nobody finds a 64-bit checksum by chance.
 			if p.Cursor("notes") != changed || p.At.Nanosecond()%1000 != 0 {
 				t.Errorf("%q was taken for %v", changed, p)
 			}

@@ -1,2 +1,2 @@
-// Package pg is what rooms share in talking to PostgreSQL by pgx.
+// Package pg is what rooms share in using PostgreSQL through pgx.
 package pg

@@ -17,7 +17,7 @@ type Querier interface {
 	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
 }
 
-// Types tells a connection how values travel: ids as the 16 bytes that they are, not as text; times are read in UTC.
+// Types sets how a connection sends values: ids as their 16 bytes, not as text. It reads times in UTC.
 func Types(conn *pgx.Conn) {
 	types := conn.TypeMap()
 	pgxuuid.Register(types)
@@ -26,7 +26,7 @@ func Types(conn *pgx.Conn) {
 	types.RegisterType(&pgtype.Type{Name: "_timestamptz", OID: pgtype.TimestamptzArrayOID, Codec: &pgtype.ArrayCodec{ElementType: moment}})
 }
 
-// OrNull is null in a statement for the zero value.
+// OrNull returns null for a statement if value is zero.
 func OrNull[T comparable](value T) *T {
 	var zero T
 	if value == zero {

@@ -21,7 +21,7 @@ import (
 // MediaType is the Content-Type of every problem (RFC 9457, 6.1).
 const MediaType = "application/problem+json"
 
-// Error is a problem (RFC 9457, 3). Type is always about:blank and left out.
+// Error is a problem (RFC 9457, 3). Type is always about:blank and omitted.
 type Error struct {
 	Title      string  `json:"title" doc:"The status in words"`
 	Status     int     `json:"status" doc:"The HTTP status"`
@@ -29,7 +29,7 @@ type Error struct {
 	Permission string  `json:"permission,omitzero" doc:"With 403: the missing permission, OBJECT ACT"`
 	LimitedBy  string  `json:"limited_by,omitzero" doc:"With 403: the API key's role, where that alone lacks the permission"`
 	Errors     []Field `json:"errors,omitzero" doc:"With 422: every invalid value"`
-	// ServiceKeys is a list, or a number for who may not read it.
+	// ServiceKeys is a list, or a number for those who may not read it.
 	ServiceKeys any `json:"service_keys,omitzero" doc:"With 409 for taking the role admin away: the service keys whose secrets the member knows, each with id and name; how many, for who may not read them"`
 
 	headers http.Header
@@ -41,7 +41,7 @@ type Field struct {
 	Message  string `json:"message" doc:"What is wrong with it"`
 }
 
-// Error is the detail, so that a problem may be returned as an error.
+// Error makes a problem an error: title and detail.
 func (e *Error) Error() string { return e.Title + ": " + e.Detail }
 
 // GetStatus makes huma answer with the problem's own status.
@@ -95,8 +95,8 @@ func Invalid(location, message string, args ...any) *Error {
 // MaxFields is how many invalid values a 422 names.
 const MaxFields = 50
 
-// Invalids is 422 for the values, at most MaxFields, and so many more that it does not name; a negative
-// number means that nobody looked for more.
+// Invalids is 422 for the values, at most MaxFields, and for more others, which it only counts. A negative number
+// means that nobody looked for more.
 func Invalids(fields []Field, more int) *Error {
 	e := New(http.StatusUnprocessableEntity, "The request has invalid values")
 	e.Errors = fields
@@ -109,19 +109,19 @@ func Invalids(fields []Field, more int) *Error {
 	return e
 }
 
-// Unauthorized is 401. It has these very bytes and headers whatever failed
-// (RFC 6750, 3, without an error code, which would tell why).
+// Unauthorized is 401. Its bytes and headers are the same for every cause (RFC 6750, 3, without an error code,
+// which would reveal it).
 func Unauthorized() *Error {
 	return New(http.StatusUnauthorized, "Authentication failed").With("WWW-Authenticate", "Bearer")
 }
 
-// Page makes the page that a browser gets for a problem; requestID is what the log has it under.
+// Page makes a browser's page for a problem; requestID is its id in the log.
 type Page func(e *Error, requestID string) []byte
 
 type pageKey struct{}
 
-// Pages lets Write answer browsers with pages: who names text/html in Accept, for any address
-// outside /v1, whose operations are for programs and have one form of error for all.
+// Pages lets Write answer browsers (text/html in Accept) with pages, except under /v1: its operations are for
+// programs and have one form of error for all.
 func Pages(page Page) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -133,12 +133,12 @@ func Pages(page Page) func(http.Handler) http.Handler {
 	}
 }
 
-// Write answers with err's problem: as JSON, or as a page where Pages says so. No cache keeps it.
+// Write answers with err's problem: as JSON, or as a page where Pages applies. No cache keeps it.
 func Write(w http.ResponseWriter, r *http.Request, err error) {
 	e := From(r.Context(), err)
 	if r.ContentLength != 0 {
-		// net/http reads what is left of the body before it answers; a client that holds its body
-		// back would hold back the answer.
+		// net/http reads the rest of the body before it answers, so a client that holds its body back would delay
+		// the answer.
 		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(time.Second))
 	}
 	for name, values := range e.headers {
@@ -152,7 +152,7 @@ func Write(w http.ResponseWriter, r *http.Request, err error) {
 		return
 	}
 	body, marshalErr := json.Marshal(e)
-	if marshalErr != nil { // a struct of strings and numbers; bad UTF-8 is the one way
+	if marshalErr != nil { // only bad UTF-8 can fail in a struct of strings and numbers
 		body = []byte(`{"title":"Internal Server Error","status":500}`)
 	}
 	w.Header().Set("Content-Type", MediaType)
@@ -160,8 +160,8 @@ func Write(w http.ResponseWriter, r *http.Request, err error) {
 	_, _ = w.Write(body)
 }
 
-// From turns any error into a problem. What is not a problem already is logged
-// with the request's id, and its text is not shown.
+// From turns any error into a problem. If err is not a problem already, From logs it with the request's id and
+// does not show its text.
 func From(ctx context.Context, err error) *Error {
 	var e *Error
 	if errors.As(err, &e) {
@@ -173,7 +173,7 @@ func From(ctx context.Context, err error) *Error {
 	}
 	info := request.From(ctx)
 	switch {
-	case ctx.Err() != nil && errors.As(context.Cause(ctx), &e): // the server said why the request ends
+	case ctx.Err() != nil && errors.As(context.Cause(ctx), &e): // the server said why
 		return e
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
 		info.Log().LogAttrs(ctx, slog.LevelInfo, "client went away", slog.Any("error", err))
@@ -187,26 +187,26 @@ func From(ctx context.Context, err error) *Error {
 	return New(http.StatusInternalServerError, "Something went wrong here; the log has it under request id %s", info.ID)
 }
 
-// What the client is told of a database that cannot do what is asked, now.
+// What clients are told when the database cannot do what they ask now.
 const (
 	away     = "The database cannot be reached; try again in a moment"
 	busy     = "The database takes too long; try again in a moment"
 	noWrites = "The database takes no changes at the moment; try again later"
 )
 
-// states are the SQLSTATEs of a database that cannot now do what it can at other times (PostgreSQL's manual,
-// Appendix A).
+// states are the SQLSTATEs of a database that is temporarily unable to do something (PostgreSQL's manual, Appendix
+// A).
 var states = map[string]string{
 	"57P01": away, "57P02": away, "57P03": away, "53300": away, // shut down, crashed, cannot connect now, too many connections
-	"25P03": away,                // the connection was idle in its transaction for too long
+	"25P03": away,                // connection idle in its transaction for too long
 	"57014": busy, "55P03": busy, // statement_timeout, lock_timeout
 	"53200": busy,     // out of memory
 	"53100": noWrites, // disk full
 	"25006": noWrites, // read-only
 }
 
-// unavailable tells a database that does not answer, or cannot do what is asked at the moment, from a statement
-// that failed: it returns what to tell the client, empty for the latter.
+// unavailable returns what to tell the client if the database does not answer or cannot do something at the
+// moment; empty if a statement failed.
 func unavailable(err error) string {
 	var connect *pgconn.ConnectError
 	if errors.As(err, &connect) {
@@ -219,7 +219,7 @@ func unavailable(err error) string {
 		}
 		return states[pg.Code]
 	}
-	if errors.Is(err, context.DeadlineExceeded) { // of the wait for a connection, or of the whole request
+	if errors.Is(err, context.DeadlineExceeded) { // waiting for a connection, or the whole request
 		return busy
 	}
 	var network net.Error
@@ -231,8 +231,8 @@ func unavailable(err error) string {
 	return ""
 }
 
-// Huma makes huma's own errors (bad input, unknown content type) problems of ours.
-// Its hooks are global variables, so this is called once, before any API is made.
+// Huma turns huma's own errors (bad input, unknown content type) into our problems. Its hooks are global
+// variables, so call it once, before any API is made.
 func Huma() {
 	huma.NewErrorWithContext = func(ctx huma.Context, status int, msg string, errs ...error) huma.StatusError {
 		return fromHuma(ctx.Context(), status, msg, errs)
@@ -252,7 +252,7 @@ func fromHuma(ctx context.Context, status int, msg string, errs []error) *Error 
 	}
 	switch status {
 	case http.StatusInternalServerError:
-		if msg == "cannot read request body" { // a broken or cut off upload is the client's
+		if msg == "cannot read request body" { // a broken or cut off upload: client's fault
 			return New(http.StatusBadRequest, "The body could not be read to its end")
 		}
 		return From(ctx, errors.Join(append([]error{errors.New(msg)}, errs...)...))
@@ -269,7 +269,7 @@ func fromHuma(ctx context.Context, status int, msg string, errs []error) *Error 
 		} else {
 			field.Message = err.Error()
 		}
-		// A name that a stranger chose stands in the location.
+		// The location contains a name chosen by a stranger.
 		field.Location = request.Text(field.Location, 200)
 		fields = append(fields, field)
 	}

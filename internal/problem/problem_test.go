@@ -20,7 +20,7 @@ import (
 	"noted/internal/request"
 )
 
-// logged is a context whose request logs into the buffer.
+// logged returns a context whose request logs into the buffer.
 func logged(t *testing.T) (context.Context, *request.Info, *bytes.Buffer) {
 	t.Helper()
 	var out bytes.Buffer

@@ -13,27 +13,27 @@ import (
 	"github.com/google/uuid"
 )
 
-// Info is what is known of a request: from its start, and then of who was let in.
+// Info is what is known of a request from its start, and later of the caller.
 type Info struct {
 	ID        string       // also the answer's X-Request-Id
 	Arrived   time.Time    // with Go's monotonic clock
-	IP        netip.Addr   // invalid when a trusted proxy sent garbage
+	IP        netip.Addr   // invalid if a trusted proxy sent garbage
 	UserAgent string       // valid UTF-8, at most 256 bytes
-	Logger    *slog.Logger // without the id, which most requests log once or never
+	Logger    *slog.Logger // without the id: most requests log once or never
 
-	// Credential is what let the caller in; the zero one before that, and on public routes.
+	// Credential is what let the caller in; zero before that, and on public routes.
 	Credential Credential
-	// Staff tells that nothing but a permission on everybody's things let the caller do what they do.
+	// Staff is true if only a permission on everybody's things lets the caller do this.
 	Staff bool
 }
 
-// Credential is a session or an API key, by its id, and whose it is: a user's, or a service's own.
+// Credential is a session or an API key, by its id, and its holder: a user or a service.
 type Credential struct {
 	Kind       string // session, key
 	ID, Holder uuid.UUID
 }
 
-// Log logs under the request's id.
+// Log is Logger with the request's id.
 func (i *Info) Log() *slog.Logger { return i.Logger.With("request_id", i.ID) }
 
 type contextKey struct{}
@@ -43,8 +43,8 @@ func With(ctx context.Context, info *Info) context.Context {
 	return context.WithValue(ctx, contextKey{}, info)
 }
 
-// From returns the request's Info; outside a request (start, purge) one that
-// arrived now and logs nothing, never nil.
+// From returns the request's Info. Outside a request (start, purge) it returns one that arrived now and logs
+// nothing; never nil.
 func From(ctx context.Context) *Info {
 	if info, ok := ctx.Value(contextKey{}).(*Info); ok {
 		return info
@@ -64,8 +64,8 @@ func New(r *http.Request, ip netip.Addr, log *slog.Logger) *Info {
 	}
 }
 
-// Text makes s fit for a PostgreSQL text column: valid UTF-8, no control
-// characters, at most limit bytes. For what strangers send and nobody relies on.
+// Text makes s fit for a PostgreSQL text column: valid UTF-8, no control characters, at most limit bytes. It is
+// for input from strangers that nobody relies on.
 func Text(s string, limit int) string {
 	s = strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f {
@@ -79,8 +79,8 @@ func Text(s string, limit int) string {
 	return s
 }
 
-// AcceptsHTML tells whether the client asked for a page: Accept names text/html.
-// A bare */* (curl, fetch) does not count.
+// AcceptsHTML reports whether the client asked for a page: Accept names text/html. A bare */* (curl, fetch) does
+// not count.
 func AcceptsHTML(r *http.Request) bool {
 	for _, value := range r.Header.Values("Accept") {
 		for part := range strings.SplitSeq(value, ",") {

@@ -12,7 +12,7 @@ import (
 	"noted/internal/space"
 )
 
-// binary is an id as RFC 9562 draws it: 128 bits, the most significant first.
+// binary writes an id as RFC 9562 draws it: 128 bits, the most significant first.
 func binary(id uuid.UUID) string {
 	text := ""
 	for _, octet := range id {
@@ -26,7 +26,7 @@ func TestTheSixteenBitsBehindTheVariantAreTheSpacesAndAllElseIsAUUIDv7(t *testin
 	for range 200 {
 		spaces = append(spaces, uuid.New(), uuid.Must(uuid.NewV7()))
 	}
-	for i := range 128 { // one bit alone
+	for i := range 128 { // a single bit
 		var one uuid.UUID
 		one[i/8] = 0x80 >> (i % 8)
 		spaces = append(spaces, one)
@@ -51,7 +51,7 @@ func TestTheSixteenBitsBehindTheVariantAreTheSpacesAndAllElseIsAUUIDv7(t *testin
 	}
 }
 
-// The 46 bits behind the bucket are random: over many ids each is about as often 1 as 0.
+// The 46 bits after the bucket are random: over many ids each is about as often 1 as 0.
 func TestTheBitsBehindTheBucketAreRandom(t *testing.T) {
 	const ids = 4000
 	of, seen, ones := uuid.New(), map[uuid.UUID]bool{}, [128]int{}
@@ -72,7 +72,7 @@ func TestTheBitsBehindTheBucketAreRandom(t *testing.T) {
 	}
 }
 
-// Pages of lists come by time and id, so ids must not fall back.
+// Lists are ordered by time and id, so ids must not decrease.
 func TestIDsOfOneSpaceGrow(t *testing.T) {
 	of := uuid.New()
 	last := space.NewID(of)

@@ -20,23 +20,23 @@ import (
 	"noted/internal/request"
 )
 
-// Shape is what the body of an operation may look like, made from its schema. Checking a body
-// reads its tokens where they stand and copies next to nothing: what has no place in the shape
-// is passed over, however much it is. huma's own way, into an any, takes up to forty times the body.
+// Shape is what an operation's body may look like, made from its schema. Checking a body reads its tokens in place
+// and copies next to nothing; it skips any amount of data that has no place in the shape. huma's own way, into an
+// any, takes up to forty times the body.
 type Shape struct {
 	schema   *huma.Schema
 	registry huma.Registry
-	kind     jsontext.Kind // of its first byte; '0' for numbers, 't' for both truth values
+	kind     jsontext.Kind // of the first byte; '0' for numbers, 't' for both truth values
 	name     string        // as a member
 	members  map[string]*Shape
 	items    *Shape
 	least    int  // characters, or items
-	most     int  // likewise; negative is no limit
-	plain    bool // a string of which only the length matters
+	most     int  // likewise; negative: no limit
+	plain    bool // a string whose length alone matters
 }
 
-// NewShape makes a Shape. A schema that says what a Shape cannot hold is an error: one of several
-// schemas, members of any name, arrays with no maxItems (each item costs more than its bytes).
+// NewShape makes a Shape. It returns an error for a schema that a Shape cannot hold: one of several schemas,
+// members of any name, arrays without maxItems (each item costs more than its bytes).
 func NewShape(registry huma.Registry, schema *huma.Schema) (*Shape, error) {
 	return newShape(registry, schema, 0)
 }
@@ -96,10 +96,10 @@ func orElse(p *int, otherwise int) int {
 	return *p
 }
 
-// Check holds data, exactly one JSON value, against the shape. What it returns is a problem: 400 for
-// what is no JSON (as Unmarshal has it), 422 for what does not fit, with the places, at most
-// problem.MaxFields of them, and up to where much was passed over. What it lets pass Unmarshal reads into the Go type of the schema. Names
-// twice within what has no place here are not looked for: it is refused as it is.
+// Check checks data, exactly one JSON value, against the shape. It returns a problem: 400 if data is not JSON (as
+// in Unmarshal), 422 if it does not fit, with at most problem.MaxFields places, and only up to a point if much was
+// skipped. Unmarshal reads what passes into the Go type of the schema. Check does not look for duplicate names in
+// skipped values, since they are refused anyway.
 func (s *Shape) Check(data []byte) error {
 	c, _ := checks.Get().(*check)
 	defer c.putBack()
@@ -144,7 +144,7 @@ var checks = sync.Pool{New: func() any {
 }}
 
 func (c *check) putBack() {
-	c.decoder.Reset(new(bytes.Buffer)) // lets go of the body
+	c.decoder.Reset(new(bytes.Buffer)) // releases the body
 	c.path.Reset()
 	c.result.Reset()
 	c.fields, c.more, c.skipped = nil, 0, 0
@@ -153,7 +153,7 @@ func (c *check) putBack() {
 	}
 }
 
-// wrong notes that the value at the path, or the named member of it, is not what it should be.
+// wrong notes that the value at the path, or its named member, is wrong.
 func (c *check) wrong(member, message string) {
 	if len(c.fields) == problem.MaxFields {
 		c.more++
@@ -166,13 +166,13 @@ func (c *check) wrong(member, message string) {
 	c.fields = append(c.fields, problem.Field{Location: location, Message: message})
 }
 
-// enough is how much that has no place is read to its end, in bytes: it takes a millisecond. Who sends more learns
-// what is wrong up to there.
+// enough is how many bytes without a place are read to their end: it takes a millisecond. Beyond it, the client
+// learns only what is wrong so far.
 const enough = 64 << 10
 
 var errEnough = errors.New("enough is known")
 
-// skip passes over a value of which wrong was told.
+// skip skips a value that was already reported.
 func (c *check) skip() error {
 	from, depth := c.decoder.InputOffset(), c.decoder.StackDepth()
 	for {
@@ -190,7 +190,7 @@ func (c *check) skip() error {
 	}
 }
 
-// value reads one value. Its error says that the body is no JSON.
+// value reads one value. It returns an error if the body is not JSON.
 func (c *check) value(s *Shape) error {
 	switch kind := c.decoder.PeekKind(); {
 	case kind == 0:
@@ -229,7 +229,7 @@ var expected = map[string]string{
 	huma.TypeNumber: validation.MsgExpectedNumber, huma.TypeInteger: validation.MsgExpectedInteger, huma.TypeBoolean: validation.MsgExpectedBoolean,
 }
 
-// leaf leaves a value that is no object or array to huma's validation.
+// leaf lets huma validate a value that is no object or array.
 func (c *check) leaf(s *Shape, value any) {
 	huma.Validate(s.registry, s.schema, c.path, huma.ModeWriteToServer, value, &c.result)
 	for _, err := range c.result.Errors {
@@ -241,14 +241,14 @@ func (c *check) leaf(s *Shape, value any) {
 	c.result.Reset()
 }
 
-// maxName is how long a name may be that is unescaped and remembered, in bytes as sent.
+// maxName is the longest name that is unescaped and remembered, in bytes as sent.
 const maxName = 1000
 
 func (c *check) object(s *Shape) error {
 	if _, err := c.decoder.ReadToken(); err != nil {
 		return err
 	}
-	var seen []string // few: the members there are, and the unknown ones that are named in the answer
+	var seen []string // few: our members, and unknown ones named in the answer
 	for {
 		kind := c.decoder.PeekKind()
 		if kind == '}' {
@@ -258,7 +258,7 @@ func (c *check) object(s *Shape) error {
 		if err != nil {
 			return err
 		}
-		if kind != '"' { // the decoder refuses it as well
+		if kind != '"' { // the decoder refuses it too
 			return errors.New("a name must be a string")
 		}
 		next, name := c.member(s, raw)
@@ -295,15 +295,15 @@ func (c *check) object(s *Shape) error {
 	return err
 }
 
-// member reads a name: the member that it names, if it is one of ours, and the name without its escapes; of
-// one that is too long to be ours, its beginning as sent.
+// member returns the member that a name stands for, if it is ours, and the unescaped name. Of a name too long to
+// be ours it returns the beginning as sent.
 func (c *check) member(s *Shape, raw []byte) (*Shape, []byte) {
 	name := raw[1 : len(raw)-1]
 	if len(raw) > maxName {
 		return nil, name[:200]
 	}
 	if bytes.IndexByte(name, '\\') >= 0 {
-		c.text, _ = jsontext.AppendUnquote(c.text[:0], raw) // the decoder has taken it
+		c.text, _ = jsontext.AppendUnquote(c.text[:0], raw) // the decoder has accepted it
 		name = c.text
 	}
 	return s.members[string(name)], name
@@ -347,10 +347,10 @@ func (c *check) array(s *Shape) error {
 	return err
 }
 
-// string checks a string: its length while it is still as sent, so that one that is too long is not copied.
+// string checks a string. It checks the length as sent, so that an overlong string is not copied.
 func (c *check) string(s *Shape, raw []byte) {
 	inner := raw[1 : len(raw)-1]
-	// Each character is at least a byte, and at most twelve: an escaped surrogate pair.
+	// A character is at least one byte, and at most twelve: an escaped surrogate pair.
 	if s.most >= 0 && len(inner) > s.most || len(inner) < 12*s.least {
 		switch n := characters(inner); {
 		case s.most >= 0 && n > s.most:
@@ -372,7 +372,7 @@ func (c *check) string(s *Shape, raw []byte) {
 	case bytes.IndexByte(inner, 0) >= 0:
 		c.wrong("", "must not contain the character NUL (U+0000)") // PostgreSQL stores no such text
 	case s.plain:
-	case s.schema.Format == "date-time" && json.Unmarshal(raw, new(time.Time)) != nil: // huma takes a comma in it
+	case s.schema.Format == "date-time" && json.Unmarshal(raw, new(time.Time)) != nil: // huma accepts a comma in it
 		c.wrong("", validation.MsgExpectedRFC3339DateTime)
 	default:
 		c.leaf(s, string(inner))
@@ -381,8 +381,8 @@ func (c *check) string(s *Shape, raw []byte) {
 
 var escapedNUL = []byte(`\u0000`)
 
-// characters counts those of a string as sent, in which each escape stands for one, and the two of a
-// surrogate pair together for one.
+// characters counts the characters of a string as sent. An escape counts as one, and so do the two of a surrogate
+// pair.
 func characters(inner []byte) (n int) {
 	for i := 0; i < len(inner); n++ {
 		switch {
@@ -391,7 +391,7 @@ func characters(inner []byte) (n int) {
 			i += size
 		case inner[i+1] != 'u':
 			i += 2
-		case inner[i+2]|0x20 == 'd' && inner[i+3] >= '8': // d8 to df: one half of a pair; the decoder has seen both
+		case inner[i+2]|0x20 == 'd' && inner[i+3] >= '8': // d8 to df: one half of a pair; the decoder has checked both
 			i += 12
 		default:
 			i += 6
@@ -400,7 +400,7 @@ func characters(inner []byte) (n int) {
 	return n
 }
 
-// maxDigits is how long a number may be, in bytes as sent; a float64 needs up to 327 without an exponent.
+// maxDigits is the longest number, in bytes as sent; a float64 needs up to 327 without an exponent.
 const maxDigits = 400
 
 func (c *check) number(s *Shape, raw []byte) {

@@ -21,7 +21,7 @@ import (
 	"noted/internal/uid"
 )
 
-// everything is a body with whatever a body may have.
+// everything is a body with all that a body may have.
 type everything struct {
 	Title   string                         `json:"title" minLength:"1" maxLength:"5"`
 	Body    string                         `json:"body,omitempty"`
@@ -53,7 +53,7 @@ func shapeOf[T any](t testing.TB) (*strictjson.Shape, huma.Registry, *huma.Schem
 	return shape, registry, schema
 }
 
-// faults is what Check says of a text: its status (0 is none) and the places.
+// faults returns Check's status (0 for none) and places for a text.
 func faults(t testing.TB, shape *strictjson.Shape, text string) (int, []string, *problem.Error) {
 	t.Helper()
 	err := shape.Check([]byte(text))
@@ -153,10 +153,10 @@ func TestWhatIsNoJSONIs400WhereverItStands(t *testing.T) {
 	}
 }
 
-// allocated is what a call of f allocates, in bytes.
+// allocated returns how many bytes a call of f allocates.
 func allocated(f func()) uint64 {
 	var before, after runtime.MemStats
-	f() // what is made once
+	f() // warm up
 	runtime.ReadMemStats(&before)
 	f()
 	runtime.ReadMemStats(&after)
@@ -193,7 +193,7 @@ func TestCheckingCostsNothingInProportionToWhatIsRefused(t *testing.T) {
 		"a long string where none belong": fill(`{"title":"a","on":"`, `\n`, `"}`),
 		"a string of pairs, too long":     fill(`{"title":"a","short":"`, `\ud83d\ude00`, `"}`),
 		"blanks":                          fill(`{"title":"a",`, ` `, `"x":1}`),
-		"a body without limit":            fill(`{"title":"a","body":"`, `\n`, `"}`), // is fine, and is not copied
+		"a body without limit":            fill(`{"title":"a","body":"`, `\n`, `"}`), // fine, and not copied
 	} {
 		data := []byte(text)
 		if n := allocated(func() { _ = shape.Check(data) }); n > 128<<10 {
@@ -226,7 +226,7 @@ type endless struct {
 	Next *endless `json:"next"`
 }
 
-// plainly is how huma alone would read a text: decoded whole, then validated. It tells whether it is taken.
+// plainly reads a text as huma alone would: decoded whole, then validated. It reports acceptance.
 func plainly(registry huma.Registry, schema *huma.Schema, data []byte) (any, bool) {
 	var v any
 	if json.Unmarshal(data, &v) != nil {
@@ -237,7 +237,7 @@ func plainly(registry huma.Registry, schema *huma.Schema, data []byte) (any, boo
 	return v, len(result.Errors) == 0
 }
 
-// holdsNUL tells whether a string in v has one.
+// holdsNUL reports whether a string in v has one.
 func holdsNUL(v any) bool {
 	switch v := v.(type) {
 	case string:
@@ -254,7 +254,7 @@ func holdsNUL(v any) bool {
 	return false
 }
 
-// nullAt tells whether a member of v is null that may be left out, but not be null.
+// nullAt reports whether an optional member of v is null, though it may not be.
 func nullAt(v any) bool {
 	object, _ := v.(map[string]any)
 	for name, value := range object {
@@ -265,7 +265,7 @@ func nullAt(v any) bool {
 	return false
 }
 
-// FuzzCheck compares the reader with the plain decoder and huma's validation, which it stands for.
+// FuzzCheck compares the reader with what it replaces: the plain decoder and huma's validation.
 func FuzzCheck(f *testing.F) {
 	huma.ValidateStrictCasing = true
 	shape, registry, schema := shapeOf[everything](f)
@@ -299,15 +299,15 @@ func FuzzCheck(f *testing.F) {
 	})
 }
 
-// strictly tells whether all that is wrong is with members of which the reader wants more than huma's
-// validation: that they decode.
+// strictly reports whether all faults are in members for which the reader is stricter than huma's validation: they
+// must decode.
 func strictly(places []string) bool {
 	return len(places) > 0 && !slices.ContainsFunc(places, func(place string) bool {
 		return !slices.Contains([]string{"body.at", "body.count", "body.share", "body.maybe"}, place)
 	})
 }
 
-// sameValue holds that what was decoded is what stands in the text.
+// sameValue checks that the decoded value equals the text's.
 func sameValue(t *testing.T, data []byte, tree any, body everything) {
 	t.Helper()
 	object := tree.(map[string]any)
@@ -337,8 +337,7 @@ type newNote struct {
 	NotebookID strictjson.Nullable[uid.ID] `json:"notebook_id,omitempty"`
 }
 
-// BenchmarkRead reads the body of a note, small and of 1 MiB: checked and decoded as it is now, and as huma alone
-// would do it.
+// BenchmarkRead reads a note's body, small and of 1 MiB: checked and decoded as now, and by huma alone.
 func BenchmarkRead(b *testing.B) {
 	shape, registry, schema := shapeOf[newNote](b)
 	line := `Buy bread, milk and an umbrella ☂; call \"Ada\".\n`

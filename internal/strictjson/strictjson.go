@@ -22,9 +22,9 @@ func Format() huma.Format {
 	}
 }
 
-// Unmarshal decodes data, exactly one JSON value, into v. It refuses invalid UTF-8, lone
-// surrogates, duplicate names and trailing data. Nesting is bounded by the decoder (10,000 levels).
-// Members that v does not have are passed over: a Shape refuses them, by name.
+// Unmarshal decodes data, exactly one JSON value, into v. It returns an error for invalid UTF-8, lone surrogates,
+// duplicate names and trailing data. The decoder bounds nesting (10,000 levels). Members that v does not have are
+// ignored: a Shape refuses them, by name.
 func Unmarshal(data []byte, v any) error {
 	if err := json.Unmarshal(data, v); err != nil {
 		return readable(err)
@@ -32,7 +32,7 @@ func Unmarshal(data []byte, v any) error {
 	return nil
 }
 
-// readable drops the library's name from its errors, and Go's types.
+// readable removes the library's name and Go's types from its errors.
 func readable(err error) error {
 	text := err.Error()
 	var syntactic *jsontext.SyntacticError
@@ -43,21 +43,20 @@ func readable(err error) error {
 		}
 	}
 	var semantic *json.SemanticError
-	if errors.As(err, &semantic) { // its text names types of Go
+	if errors.As(err, &semantic) { // its text names Go types
 		text = fmt.Sprintf("the value at %q cannot be read", string(semantic.JSONPointer))
 	}
 	text = strings.TrimPrefix(text, "json: ")
 	return errors.New(strings.ToValidUTF8(strings.ReplaceAll(text, "jsontext: ", ""), "\uFFFD"))
 }
 
-// Optional is a member that may be left out, but not be null. The zero value is a member that was
-// left out.
+// Optional is a member that may be left out, but not null. The zero value is a member left out.
 type Optional[T any] struct {
 	Sent  bool // the member is there
 	Value T
 }
 
-// UnmarshalJSONFrom reads a member that is there. Null is an error, which a Shape tells of first.
+// UnmarshalJSONFrom reads a member that is there. Null is an error, which a Shape reports first.
 func (o *Optional[T]) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	*o = Optional[T]{Sent: true}
 	if d.PeekKind() == 'n' {
@@ -68,15 +67,14 @@ func (o *Optional[T]) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 
 var errNull = errors.New("must not be null; leave it out instead")
 
-// Schema is that of T.
+// Schema is T's.
 func (o Optional[T]) Schema(r huma.Registry) *huma.Schema { return schemaOf[T](r) }
 
-// Nullable is a member that may be left out or null, which are two different things. The
-// zero value is a member that was left out.
+// Nullable is a member that may be left out or null, which differ. The zero value is a member left out.
 type Nullable[T any] struct {
 	Sent  bool // the member is there
 	Null  bool // as null
-	Value T    // the zero value when Null or not Sent
+	Value T    // zero if Null or not Sent
 }
 
 // UnmarshalJSONFrom reads a member that is there.
@@ -89,7 +87,7 @@ func (n *Nullable[T]) UnmarshalJSONFrom(d *jsontext.Decoder) error {
 	return json.UnmarshalDecode(d, &n.Value)
 }
 
-// Schema is that of T, or null.
+// Schema is T's, or null.
 func (n Nullable[T]) Schema(r huma.Registry) *huma.Schema {
 	schema := schemaOf[T](r)
 	schema.Nullable = true

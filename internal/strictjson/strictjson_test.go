@@ -64,7 +64,7 @@ func TestOnlyOneWellFormedValueIsRead(t *testing.T) {
 			if err == nil {
 				return
 			}
-			// The text is shown to the client: it names no library and no type of Go.
+			// Clients see the text: it must not name a library or a Go type.
 			for _, leak := range []string{"json:", "jsontext", "Go ", "interface", "struct", "map["} {
 				if strings.Contains(err.Error(), leak) {
 					t.Errorf("the message says %q: %v", leak, err)
@@ -101,7 +101,7 @@ func TestNullAbsentAndSentAreTold(t *testing.T) {
 			t.Errorf("%s: %+v", c.text, b)
 		}
 	}
-	// The same value read into again forgets what it held, and null is none that it takes.
+	// Reading into a used value clears it; null is an error.
 	b := body{Title: strictjson.Optional[string]{Sent: true, Value: "old"}}
 	if err := strictjson.Unmarshal([]byte(`{"title":null}`), &b); err == nil || b.Title.Value != "" {
 		t.Errorf("null over a value: %+v, %v", b, err)
@@ -128,7 +128,7 @@ func TestWhatIsWrittenIsCompactJSON(t *testing.T) {
 	}
 }
 
-// duplicate reads text with encoding/json's tokens and returns a name that stands twice in one object.
+// duplicate reads text with encoding/json's tokens and returns a name used twice in one object.
 func duplicate(text string) (string, error) {
 	d := stdjson.NewDecoder(strings.NewReader(text))
 	var walk func() (string, error)
@@ -198,7 +198,7 @@ func FuzzUnmarshal(f *testing.F) {
 		if twice, err := duplicate(string(data)); twice != "" || err != nil {
 			t.Errorf("took %q with %q twice, %v", data, twice, err)
 		}
-		// Into a struct it never panics either.
+		// It never panics with a struct either.
 		var body struct {
 			Title strictjson.Optional[string]  `json:"title"`
 			Place strictjson.Nullable[string]  `json:"place"`

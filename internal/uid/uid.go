@@ -7,7 +7,7 @@ import (
 	"github.com/google/uuid"
 )
 
-// pattern is what Parse takes.
+// pattern is what Parse accepts.
 const pattern = `^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`
 
 var errSpelling = errors.New("is not a UUID")
@@ -24,14 +24,14 @@ func Parse(text string) (uuid.UUID, error) {
 	return id, nil
 }
 
-// ID is an id in a query or a body. The zero ID is one that was not sent.
+// ID is an id in a query or a body. The zero ID was not sent.
 type ID struct {
 	uuid.UUID
 	sent bool
 }
 
-// UnmarshalText reads an id. The error of another spelling is the schema's, whose words clients know; should
-// nobody look at the schema, such an id names nothing.
+// UnmarshalText reads an id. A malformed id becomes one that names nothing; the schema reports it, in words that
+// clients know.
 func (id *ID) UnmarshalText(text []byte) error {
 	parsed, err := Parse(string(text))
 	if err != nil {
@@ -44,7 +44,7 @@ func (id *ID) UnmarshalText(text []byte) error {
 // NamesNothing reports whether a request names the zero id, which nothing has.
 func (id ID) NamesNothing() bool { return id.sent && id.UUID == uuid.Nil }
 
-// Schema is huma.SchemaProvider's.
+// Schema implements huma.SchemaProvider.
 func (ID) Schema(huma.Registry) *huma.Schema {
 	return &huma.Schema{Type: huma.TypeString, Format: "uuid", Pattern: pattern}
 }

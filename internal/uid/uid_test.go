@@ -25,7 +25,7 @@ func TestAnIdHasOneSpellingButForItsCase(t *testing.T) {
 	}
 }
 
-// An id that was not sent is another thing than one that names nothing, and so is one in another spelling.
+// An id that was not sent differs from one that names nothing, and from a misspelt one.
 func TestAnIdThatWasNotSentNamesNothingElse(t *testing.T) {
 	if (uid.ID{}).NamesNothing() {
 		t.Error("an id that was not sent names something that is not there")
@@ -38,7 +38,7 @@ func TestAnIdThatWasNotSentNamesNothingElse(t *testing.T) {
 	}
 }
 
-// What the schema lets pass is what is read.
+// Parse reads exactly what the schema accepts.
 func FuzzParse(f *testing.F) {
 	for _, text := range []string{some, "urn:uuid:" + some, "{" + some + "}", some + "\n", strings.Replace(some, "-", "_", 1)} {
 		f.Add(text)

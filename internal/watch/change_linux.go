@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// changeTime is when the file or its status was changed last, which no program can set back.
+// changeTime is when the file or its status last changed, which no program can set back.
 func changeTime(info os.FileInfo) time.Time {
 	if stat, ok := info.Sys().(*syscall.Stat_t); ok {
 		return time.Unix(stat.Ctim.Unix())

@@ -1,7 +1,7 @@
-// Package watch notices that files changed: written in place, replaced by a rename, reached by
-// another symbolic link, on any file system.
+// Package watch notices changed files: written in place, replaced by a rename, or reached by another symbolic link,
+// on any file system.
 //
-// It looks at the files' status a few times a second. Events of the kernel were no help: there
-// are none on network file systems, none for what a symbolic link leads to, and none any more
-// once a folder was replaced, so that looking would be needed all the same.
+// It looks at the files' status a few times a second. Kernel events would not help: network file systems have none,
+// targets of symbolic links have none, and they stop after a folder is replaced. So looking would be needed all
+// the same.
 package watch

@@ -7,21 +7,21 @@ import (
 	"time"
 )
 
-// every is how often the files are looked at. A change is told when two looks in a row saw the
-// same: within a second of the last write, and not while writing goes on.
+// every is how often the files are looked at. A change is reported after two equal looks in a row: within a second
+// of the last write, and not during writing.
 const every = 250 * time.Millisecond
 
-// Watch is a set of files, and what they looked like when it was made.
+// Watch is a set of files, and their status when it was made.
 type Watch struct {
 	names []string
 	seen  []os.FileInfo
 }
 
-// Files makes a Watch. Make it before reading the files, so that no change falls between.
+// Files makes a Watch. Make it before reading the files, so that no change is missed.
 func Files(names ...string) *Watch { return &Watch{names, look(names)} }
 
-// Run calls changed after a file changed, came or went, until ctx ends. What happens while
-// changed runs is told by another call.
+// Run calls changed after a file changed, appeared or vanished, until ctx ends. Changes while changed runs cause
+// another call.
 func (w *Watch) Run(ctx context.Context, changed func()) {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
@@ -42,7 +42,7 @@ func (w *Watch) Run(ctx context.Context, changed func()) {
 	}
 }
 
-// look is the status of each file, through symbolic links; nil for one that is not there.
+// look returns each file's status, through symbolic links; nil if there is no file.
 func look(names []string) []os.FileInfo {
 	list := make([]os.FileInfo, len(names))
 	for i, name := range names {
@@ -53,8 +53,8 @@ func look(names []string) []os.FileInfo {
 	return list
 }
 
-// same tells whether nothing was written between two looks. Two writes within one tick of the
-// file system's clock show one time; but the second is not steady at the first look after it.
+// same reports whether nothing was written between two looks. Two writes within one tick of the file system's
+// clock have the same time, but the look that confirms the first comes after both.
 func same(a, b os.FileInfo) bool {
 	if a == nil || b == nil {
 		return a == nil && b == nil

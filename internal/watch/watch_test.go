@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Each is a way in which a file comes to have another content; the path stays.
+// Each case changes the content of a file in another way; the path stays.
 func TestEveryWayToChangeAFileIsNoticedOnce(t *testing.T) {
 	must := func(t *testing.T, errs ...error) {
 		t.Helper()

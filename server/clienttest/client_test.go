@@ -16,8 +16,8 @@ import (
 	"noted/server/servertest"
 )
 
-// generate writes the client for the document into a temporary file, and returns an overlay that puts it
-// beside the program that uses it.
+// generate writes the document's client to a temporary file, and returns an overlay that puts it beside the
+// program.
 func generate(t *testing.T, text []byte) (overlay string) {
 	t.Helper()
 	document, err := openapi3.NewLoader().LoadFromData(text)

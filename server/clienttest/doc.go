@@ -1,3 +1,3 @@
-// Package clienttest shows that a client that is generated from /openapi.json compiles, and reads what the server
-// serves. It is a test alone: nothing of it is in the binary, and the client is not kept.
+// Package clienttest shows that a client generated from /openapi.json compiles and reads what the server serves.
+// It is only a test: nothing of it is in the binary, and the client is not kept.
 package clienttest

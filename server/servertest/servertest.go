@@ -54,21 +54,21 @@ func (l *Log) Write(p []byte) (int, error) {
 	return l.text.Write(p)
 }
 
-// String is all that was logged so far.
+// String returns all that was logged so far.
 func (l *Log) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.String()
 }
 
-// People are those of the provider: subject and name, with the e-mail NAME@dev.example. ada is an
-// admin of the platform, mona a moderator.
+// People are the provider's: subject and name, with the e-mail NAME@dev.example. ada is a platform admin, mona a
+// moderator.
 var People = []string{"alice", "bob", "mona", "ada", "carol", "dave", "erin", "frank", "grace", "heidi", "ivan", "judy"}
 
 // Floor is the auth_failure_floor of a test's server, unless it sets another.
 const Floor = 30 * time.Millisecond
 
-// Defaults are the settings as `noted serve` has them with nothing configured.
+// Defaults are the settings of `noted serve` with nothing configured.
 func Defaults(t testing.TB) server.Settings {
 	t.Helper()
 	var c struct{ server.Settings }
@@ -82,14 +82,14 @@ func Defaults(t testing.TB) server.Settings {
 	return c.Settings
 }
 
-// LoadPolicy is a policy with the people of the provider in it: ada is an admin, mona a moderator.
+// LoadPolicy is a policy with the provider's people: ada is an admin, mona a moderator.
 func LoadPolicy(text []byte) (*authz.Policy, error) {
 	return authz.Load(
 		authz.Source{Name: "model.conf", Text: noted.Model}, authz.Source{Name: "policy.csv", Text: text},
 		authz.Grouping{Who: "dev:ada", Role: "admin"}, authz.Grouping{Who: "dev:mona", Role: "moderator"})
 }
 
-// shippedPolicy is that of policy.csv, compiled once for all servers that load no other.
+// shippedPolicy is policy.csv, compiled once for all servers with no other policy.
 var shippedPolicy = sync.OnceValues(func() (*authz.Policy, error) { return LoadPolicy(noted.Policy) })
 
 // Fixed is a policy that stays in force.
@@ -108,7 +108,7 @@ func New(t testing.TB, change ...func(*server.Options)) *Env {
 	return NewOn(t, pgtest.URL(t), change...)
 }
 
-// NewOn is New on a given database: two servers may share one. Each has a provider of its own.
+// NewOn is New on a given database, which two servers may share. Each has its own provider.
 func NewOn(t testing.TB, databaseURL string, change ...func(*server.Options)) *Env {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -124,7 +124,7 @@ func NewOn(t testing.TB, databaseURL string, change ...func(*server.Options)) *E
 	settings := Defaults(t)
 	settings.DatabaseURL, settings.PublicURL = databaseURL, env.URL
 	settings.AuthFailureFloor, settings.AuthFailuresPerMinute = Floor, 0
-	// Shutdown takes a connection on which nothing was ever sent for busy during 5 s.
+	// Shutdown takes a connection with nothing sent yet for busy during 5 s.
 	settings.ShutdownGrace = 20 * time.Second
 	options := server.Options{
 		Settings: settings, Providers: oidc.Providers{provider}, Policy: policy, Dev: true, Version: "test",
@@ -169,12 +169,12 @@ func NewOn(t testing.TB, databaseURL string, change ...func(*server.Options)) *E
 	return env
 }
 
-// keyring are the first keys of the providers. To make one takes longer than all else that a server needs to start, so
-// tests share them; the servers of one test, its subtests included, have different ones.
+// keyring holds the providers' first keys. Making one takes longer than the rest of a server's start, so tests
+// share them. The servers of one test, including its subtests, have different ones.
 type keyring struct {
 	mu   sync.Mutex
 	keys []*rsa.PrivateKey
-	used map[string]int // by the name of the test
+	used map[string]int // by test name
 }
 
 var keys = keyring{used: map[string]int{}}
@@ -222,7 +222,7 @@ func (e *Env) startProvider(t testing.TB) *oidc.Provider {
 	}
 }
 
-// Answer is what came back, read to its end.
+// Answer is an answer, read to its end.
 type Answer struct {
 	Status int
 	Header http.Header
@@ -246,8 +246,8 @@ func (a Answer) JSON(t testing.TB, into any) {
 	}
 }
 
-// Do sends one request and follows no redirect. token may be empty. body is sent as it is when
-// it is a string or []byte, else as JSON; nil is none. headers are pairs: name, value.
+// Do sends one request and follows no redirect. token may be empty. A string or []byte body is sent as it is, any
+// other as JSON, and nil means none. headers are pairs: name, value.
 func (e *Env) Do(t testing.TB, method, path, token string, body any, headers ...string) Answer {
 	t.Helper()
 	var reader io.Reader
@@ -280,7 +280,7 @@ func (e *Env) Do(t testing.TB, method, path, token string, body any, headers ...
 	return Send(t, http.DefaultTransport, r)
 }
 
-// Send sends r by the transport.
+// Send sends r over the transport.
 func Send(t testing.TB, transport http.RoundTripper, r *http.Request) Answer {
 	t.Helper()
 	response, err := transport.RoundTrip(r)
@@ -323,7 +323,7 @@ func (e *Env) SignIn(t testing.TB, name string) string {
 	return ""
 }
 
-// NewKey makes an API key by a session and returns its id and the key itself.
+// NewKey makes an API key with a session and returns its id and the key itself.
 func (e *Env) NewKey(t testing.TB, session, role string) (id, token string) {
 	t.Helper()
 	a := e.Do(t, http.MethodPost, "/v1/keys", session, map[string]any{"name": role, "role": role})
@@ -353,7 +353,7 @@ func (e *Env) NewOrg(t testing.TB, token, name string) string {
 	return e.Make(t, token, "/v1/orgs", map[string]any{"name": name})
 }
 
-// Join makes the person a member by an invitation, and returns a session of theirs.
+// Join makes the person a member by invitation, and returns a session of theirs.
 func (e *Env) Join(t testing.TB, admin, org, name, role string) string {
 	t.Helper()
 	a := e.Do(t, http.MethodPost, "/v1/orgs/"+org+"/invitations", admin, map[string]any{"email": name + "@dev.example", "role": role})
@@ -391,7 +391,7 @@ func (e *Env) NewDeadNote(t testing.TB, token, title string) string {
 	return id
 }
 
-// Recorded waits until the failed authentications that were answered so far are in the record.
+// Recorded waits until all failed authentications so far are in the record.
 func (e *Env) Recorded(t testing.TB) {
 	t.Helper()
 	if err := e.Server.Failures.Flush(t.Context()); err != nil {
@@ -402,7 +402,7 @@ func (e *Env) Recorded(t testing.TB) {
 // Exec runs SQL that no client can: it moves time.
 func (e *Env) Exec(t testing.TB, sql string, args ...any) {
 	t.Helper()
-	defer e.Server.Identity.Forget() // of its own it would hear of this a moment later
+	defer e.Server.Identity.Forget() // so that it notices at once, not a moment later
 	if _, err := e.Pool.Exec(t.Context(), sql, args...); err != nil {
 		t.Fatal(err)
 	}

@@ -9,7 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// statements looks at no statement here; package spacetest says why.
+// statements does nothing here; package spacetest says why.
 type statements struct{}
 
 // TraceQueryStart implements pgx.QueryTracer.

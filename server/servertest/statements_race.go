@@ -15,8 +15,8 @@ import (
 	"noted/internal/space/spacetest"
 )
 
-// AcrossSpaces are the only statements of a server that may look into notes, notebooks and what hangs on
-// them without naming a space. Everything else must be answered by the one machine that has the space.
+// AcrossSpaces are the only statements of a server that may touch notes, notebooks and what belongs to them
+// without naming a space. One machine, the one with the space, must be able to answer all others.
 var AcrossSpaces = []spacetest.Exception{
 	{Table: "notes", In: "where n.id = @id and n.deleted_at is null", Why: "GET /v1/notes/{id} and the like of a note that is not in the caller's own space: the path has its id alone"},
 	{Table: "notes", In: "where n.id = @id and n.deleted_at is not null", Why: "/v1/deadzone/{id}: the path has the note's id alone"},
@@ -26,11 +26,11 @@ var AcrossSpaces = []spacetest.Exception{
 	{Table: "notes", In: "order by deleted_at, id", Why: "the purge looks for what is due everywhere, and then deletes in one space at a time"},
 }
 
-// statements is a tracer that keeps each statement that a server runs. What tests ask of the same pool
-// themselves is not the server's.
+// statements is a tracer that keeps each statement that a server runs. It ignores statements that tests run on the
+// same pool.
 type statements struct {
 	mu  sync.Mutex
-	ran map[string]string // as it was sent, and as it stands in the program
+	ran map[string]string // as sent, and as written in the program
 }
 
 // TraceQueryStart implements pgx.QueryTracer.
@@ -73,17 +73,17 @@ func byTest() bool {
 	}
 }
 
-// schema is that of the newest migration, once in this process.
+// schema is the newest migration's, loaded once per process.
 var schema struct {
 	once  sync.Once
 	found *spacetest.Schema
 	err   error
 }
 
-// checked are the statements that were found right in this process, with the exceptions that each needed.
+// checked holds the statements found right in this process, with the exceptions that each needed.
 var checked sync.Map
 
-// check fails the test for each statement that does not name the space of what it touches.
+// check fails the test for each statement that does not name the space it touches.
 func (s *statements) check(t testing.TB) {
 	t.Helper()
 	for _, fault := range s.faults(t) {
@@ -118,7 +118,7 @@ func (s *statements) faults(t testing.TB) (faults []string) {
 	return faults
 }
 
-// Excepted are the exceptions that this server needed so far.
+// Excepted returns the exceptions that this server has needed so far.
 func (e *Env) Excepted(t testing.TB) map[spacetest.Exception]bool {
 	t.Helper()
 	e.statements.check(t)

@@ -1,5 +1,5 @@
 // Package pgtest gives each test a migrated database of its own.
 //
-// The server is the one at NOTED_TEST_DATABASE_URL (`make test` starts one for all packages), else a private one
-// that lives as long as the test process.
+// It uses the server at NOTED_TEST_DATABASE_URL (`make test` starts one for all packages), else a private one that
+// lives as long as the test process.
 package pgtest

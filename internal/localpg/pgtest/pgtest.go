@@ -22,14 +22,14 @@ import (
 	"noted/internal/pg"
 )
 
-// Variable names the environment variable with the URL of the server to use. Its user must be allowed to create databases.
+// Variable names the environment variable with the server's URL. Its user must be allowed to create databases.
 const Variable = "NOTED_TEST_DATABASE_URL"
 
-// limit bounds each thing that is done for a test; making the template waits for other processes that do.
+// limit bounds each step for a test; making the template may wait for other processes.
 const limit = 2 * time.Minute
 
-// URL returns the address of a database with the newest schema and nothing in it, for this test alone.
-// It is dropped when the test ends.
+// URL returns the address of an empty database with the newest schema, for this test alone. It is dropped when
+// the test ends.
 func URL(t testing.TB) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
@@ -45,7 +45,7 @@ func URL(t testing.TB) string {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), limit)
 		defer cancel()
-		// By force: what a failed test left open is no reason to keep its database.
+		// Use force: connections left by a failed test are no reason to keep its database.
 		if err := source.admin(ctx, "drop database "+name+" with (force)"); err != nil {
 			t.Errorf("drop the test's database: %v", err)
 		}
@@ -53,7 +53,7 @@ func URL(t testing.TB) string {
 	return source.url(name)
 }
 
-// Pool returns a pool on the database of URL. It is closed when the test ends.
+// Pool returns a pool on URL's database. It is closed when the test ends.
 func Pool(t testing.TB) *pgxpool.Pool {
 	t.Helper()
 	config, err := pgxpool.ParseConfig(URL(t))
@@ -78,8 +78,8 @@ type source struct {
 	template string
 }
 
-// prepared starts the server, if there is none, and makes the template, once in this process.
-// The server is never stopped: it ends with the process.
+// prepared starts the server, if there is none, and makes the template, once per process. The server ends with the
+// process.
 var prepared = sync.OnceValues(func() (*source, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
@@ -108,7 +108,7 @@ func prepare(ctx context.Context, address string) (*source, error) {
 	return s, s.makeTemplate(ctx)
 }
 
-// schemaHash is different for every set of migrations: a template is never older than the code.
+// schemaHash differs for every set of migrations, so that a template is never older than the code.
 func schemaHash() (string, error) {
 	h := sha256.New()
 	err := fs.WalkDir(migrate.Files, ".", func(path string, entry fs.DirEntry, err error) error {
@@ -133,7 +133,7 @@ func (s *source) makeTemplate(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	defer conn.Close(ctx) // gives the lock free
+	defer conn.Close(ctx) // releases the lock
 	if found, err := s.templateExists(ctx, conn); found || err != nil {
 		return err
 	}
@@ -143,7 +143,7 @@ func (s *source) makeTemplate(ctx context.Context) (err error) {
 	if found, err := s.templateExists(ctx, conn); found || err != nil {
 		return err
 	}
-	// It gets its name when it is complete; one half made by a killed process is dropped here.
+	// It gets its name when complete; one left half made by a killed process is dropped here.
 	half := s.template + "_new"
 	for _, statement := range []string{
 		"drop database if exists " + half + " with (force)",
@@ -157,7 +157,7 @@ func (s *source) makeTemplate(ctx context.Context) (err error) {
 		return err
 	}
 	for _, statement := range []string{
-		// A template with sessions cannot be cloned. From here on it has none.
+		// A template with sessions cannot be cloned. From here on, nobody can connect.
 		"alter database " + half + " allow_connections false",
 		"select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = '" + half + "'",
 		"alter database " + half + " rename to " + s.template,
@@ -174,7 +174,7 @@ func (s *source) templateExists(ctx context.Context, conn *pgx.Conn) (found bool
 	return found, err
 }
 
-// admin runs one statement outside of the test's database.
+// admin runs one statement outside the test's database.
 func (s *source) admin(ctx context.Context, statement string) error {
 	conn, err := pgx.Connect(ctx, s.server.String())
 	if err != nil {
@@ -187,7 +187,7 @@ func (s *source) admin(ctx context.Context, statement string) error {
 	return errors.Join(err, conn.Close(ctx))
 }
 
-// url is the address of another database of the same server.
+// url returns the address of another database on the same server.
 func (s *source) url(database string) string {
 	u := *s.server
 	u.Path, u.RawPath = "/"+database, ""

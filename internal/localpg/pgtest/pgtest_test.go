@@ -55,7 +55,7 @@ func TestDatabasesAreSeparateAndDropped(t *testing.T) {
 				t.Fatal(err)
 			}
 			names = append(names, conn.Config().Database)
-			// Fails if the table is there already.
+			// Fails if the table already exists.
 			if _, err := conn.Exec(t.Context(), "create table only_mine ()"); err != nil {
 				t.Error(err)
 			}
@@ -68,7 +68,7 @@ func TestDatabasesAreSeparateAndDropped(t *testing.T) {
 	}
 }
 
-// ownSource is a source on the same server whose template is not there yet.
+// ownSource is a source on the same server without a template yet.
 func ownSource(t *testing.T) *source {
 	t.Helper()
 	shared, err := prepared()
@@ -131,7 +131,7 @@ func TestHalfMadeTemplateIsMadeAnew(t *testing.T) {
 }
 
 func BenchmarkURL(b *testing.B) {
-	URL(b) // the server and the template are not what is measured
+	URL(b) // do not measure the server and the template
 	for b.Loop() {
 		URL(b)
 	}

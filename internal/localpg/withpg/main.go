@@ -45,7 +45,7 @@ func run(argv []string) (code int, err error) {
 					command.Signal(pending)
 				}
 			case pending = <-signals:
-				cancel() // matters only while the server is starting
+				cancel() // matters only while the server starts
 				if command != nil {
 					command.Signal(pending)
 				}
@@ -72,7 +72,7 @@ func run(argv []string) (code int, err error) {
 		return 0, err
 	}
 	if status, ok := exit.Sys().(syscall.WaitStatus); ok && status.Signaled() {
-		return 128 + int(status.Signal()), nil // as a shell says it
+		return 128 + int(status.Signal()), nil // as shells do
 	}
 	return exit.ExitCode(), nil
 }

@@ -21,7 +21,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// withpg is this program, with a shell script as the command.
+// withpg runs this program with a shell script as the command.
 func withpg(t *testing.T, script string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()

@@ -1,6 +1,6 @@
-// Package spacetest reads the statements of a server's test, by PostgreSQL's own parser: each must name the
-// space of what it touches, so that it can be sent to the one machine that has it.
+// Package spacetest checks the statements of a server's test with PostgreSQL's own parser: each must name the space
+// that it touches, so that it can be sent to the one machine with that space.
 //
-// All of it is built under the race detector alone, as `make test` does: to build the parser, which is C, takes a minute,
-// and `make mutants` changes statements, of which it wants to know what becomes of them, not whether they are spelt right.
+// It is built only under the race detector, as in `make test`. Building the parser, which is C, takes a minute, and
+// `make mutants` changes statements to see their effect, not their spelling.
 package spacetest

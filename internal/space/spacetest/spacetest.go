@@ -14,14 +14,14 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// column holds a row's space in every table of which the rows stand in one.
+// column holds a row's space in every table whose rows are in one.
 const column = "space_id"
 
-// Schema is what the rule must know of a database.
+// Schema is what the rule needs to know of a database.
 type Schema struct {
 	Spaced   []string // tables and views that have the column
 	Hiding   []string // views of such tables that do not have it
-	Volatile []string // functions that are volatile, whatever they are called with
+	Volatile []string // volatile functions, whatever their arguments
 }
 
 // Querier is a pool or a connection.
@@ -29,7 +29,7 @@ type Querier interface {
 	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
 }
 
-// Load asks a database for its schema.
+// Load reads a database's schema.
 func Load(ctx context.Context, db Querier) (*Schema, error) {
 	s := &Schema{}
 	err := db.QueryRow(ctx, `
@@ -47,23 +47,23 @@ func Load(ctx context.Context, db Querier) (*Schema, error) {
 	return s, err
 }
 
-// Exception is a place where a statement looks through all spaces. It is told by what it reads: the table
-// and a text that stands in no other statement.
+// Exception is a statement that may look through all spaces. It is identified by a table that it reads and a text
+// found in no other statement.
 type Exception struct {
 	Table, In string
 	Why       string
 }
 
-// Check returns what is wrong with the statement, each of
+// Check returns what is wrong with the statement:
 //
-//   - a table of a space is read or written, and nothing that must hold equates its space to a parameter,
-//     or to the space of what is equated to one;
-//   - a row is inserted without its space, or a row's space is changed;
-//   - an update or delete calls a volatile function. (What a with clause read before is fine: it is read
+//   - it reads or writes a table of a space, and no necessary condition equates that space to a parameter, or to
+//     the space of something that is equated to one;
+//   - it inserts a row without its space, or changes a row's space;
+//   - it calls a volatile function in an update or delete. (What a with clause read before is fine: it is read
 //     once, and then sent along.)
 //
-// shown is the statement as it stands in the program, by which exceptions are found; used is told of each
-// exception that was needed.
+// shown is the statement as written in the program, by which exceptions are found. Check calls used for each exception
+// that it needed.
 func (s *Schema) Check(sql, shown string, exceptions []Exception, used func(Exception)) ([]string, error) {
 	tree, err := pgquery.Parse(sql)
 	if err != nil {
@@ -91,15 +91,15 @@ func (c *check) fault(format string, args ...any) {
 // scope is what a query's column names mean.
 type scope struct {
 	outer *scope
-	ctes  []string // names of with clauses: no tables
-	// tables by the names that the query gives them.
+	ctes  []string // names of with clauses, not tables
+	// tables by their names in the query.
 	tables map[string]*table
 }
 
 type table struct {
 	name   string
 	spaced bool
-	pinned bool // its space is a parameter's
+	pinned bool // its space is a parameter
 }
 
 func (sc *scope) isCTE(name string) bool {
@@ -111,7 +111,7 @@ func (sc *scope) isCTE(name string) bool {
 	return false
 }
 
-// find is the table whose space a column reference is; nil when it is something else.
+// find returns the table whose space a column reference is; nil if it is something else.
 func (sc *scope) find(ref *pgquery.ColumnRef) *table {
 	var names []string
 	for _, f := range ref.GetFields() {
@@ -133,13 +133,13 @@ func (sc *scope) find(ref *pgquery.ColumnRef) *table {
 	return nil
 }
 
-// equality says that two things are the same wherever the tables in pins (all, when it is nil) give a row.
+// equality says that two things are equal in all rows of the tables in pins; nil means all tables.
 type equality struct {
 	left, right *pgquery.Node
 	pins        map[*table]bool
 }
 
-// query analyzes one level of a statement: the tables, what must hold of them, and then what is nested.
+// query analyzes one level of a statement: its tables, its necessary conditions, and then what is nested.
 type query struct {
 	*check
 	scope *scope
@@ -175,7 +175,7 @@ func (c *check) statement(n *pgquery.Node, outer *scope) {
 		q.calm(d.GetUsingClause()...)
 		q.calm(d.GetWhereClause())
 		q.nested(d)
-	default: // lock table, merge, copy and the like, of which there is none on what stands in a space
+	default: // lock table, merge, copy and the like, which no statement uses on spaces
 		walk(n.ProtoReflect(), func(m proto.Message) bool {
 			if r, ok := m.(*pgquery.RangeVar); ok && slices.Contains(c.Spaced, r.GetRelname()) {
 				c.fault("%s is touched by a statement that can name no space", r.GetRelname())
@@ -208,7 +208,7 @@ func (q *query) inserts(i *pgquery.InsertStmt) {
 		if !names {
 			q.fault("a row of %s is inserted without its space", into.name)
 		}
-		into.pinned = true // by the row itself
+		into.pinned = true // by the row
 	}
 	q.settle()
 	if on := i.GetOnConflictClause(); on != nil {
@@ -259,8 +259,8 @@ func (q *query) from(items []*pgquery.Node) {
 	}
 }
 
-// item adds what stands in a from clause, and returns its tables. A condition of an outer join holds on one
-// side of it alone; one of a full join on none.
+// item adds a part of a from clause, and returns its tables. The condition of an outer join holds on only one
+// side; that of a full join on neither.
 func (q *query) item(n *pgquery.Node) map[*table]bool {
 	tables := map[*table]bool{}
 	switch {
@@ -290,7 +290,7 @@ func (q *query) item(n *pgquery.Node) map[*table]bool {
 	return tables
 }
 
-// holds notes the equalities of a condition that has to hold.
+// holds notes the equalities of a necessary condition.
 func (q *query) holds(n *pgquery.Node, pins map[*table]bool) {
 	if b := n.GetBoolExpr(); b != nil && b.GetBoolop() == pgquery.BoolExprType_AND_EXPR {
 		for _, one := range b.GetArgs() {
@@ -304,8 +304,8 @@ func (q *query) holds(n *pgquery.Node, pins map[*table]bool) {
 	}
 }
 
-// settle follows the equalities from the parameters on, and tells of what they do not reach. An
-// exception counts for the table that it names; what is joined to that must name its space.
+// settle follows the equalities from the parameters, and reports tables that they do not reach. An exception
+// covers only the table that it names; tables joined to it must name their space.
 func (q *query) settle() {
 	for again := true; again; {
 		again = false
@@ -334,7 +334,7 @@ func (q *query) settle() {
 	for alias, t := range q.scope.tables {
 		if t.spaced && !t.pinned {
 			q.fault("%s (%s) is touched, and its space is not named", t.name, alias)
-			t.pinned = true // said once
+			t.pinned = true // once only
 		}
 	}
 }
@@ -360,7 +360,7 @@ func (q *query) calm(nodes ...*pgquery.Node) {
 	}
 }
 
-// nested checks the queries inside a query, which see its tables. Those of its with clause are checked.
+// nested checks the queries inside a query, which see its tables. Those in its with clause are already checked.
 func (q *query) nested(m proto.Message) {
 	walk(m.ProtoReflect(), func(inner proto.Message) bool {
 		switch inner := inner.(type) {
@@ -377,7 +377,7 @@ func (q *query) nested(m proto.Message) {
 	})
 }
 
-// walk calls see for the message and for all that is in it; where see is false it goes no deeper.
+// walk calls see for the message and everything in it; if see returns false, it goes no deeper.
 func walk(m protoreflect.Message, see func(proto.Message) bool) {
 	if !m.IsValid() || !see(m.Interface()) {
 		return

@@ -17,7 +17,7 @@ var schema = &spacetest.Schema{
 
 func TestOnlyWhatNamesItsSpaceIsRight(t *testing.T) {
 	for sql, want := range map[string]string{
-		// By a parameter, in whatever order and spelling.
+		// By a parameter, in any order and spelling.
 		`select from notes where space_id = $1 and id = $2`:                                                                 "",
 		`select from notes n where id = $2 and ($1 = n.space_id and true)`:                                                  "",
 		`select from notes where space_id = $1::uuid for update`:                                                            "",
@@ -25,7 +25,7 @@ func TestOnlyWhatNamesItsSpaceIsRight(t *testing.T) {
 		`delete from notes where space_id = $1 and id in (select id from notes where space_id = $1 for update skip locked)`: "",
 		`insert into notes (space_id, id) values ($1, $2)`:                                                                  "",
 		`select from users`: "",
-		// By what is joined to it.
+		// By a joined table.
 		`select from notes n join notebooks b on b.space_id = n.space_id where n.space_id = $1`:                                              "",
 		`select from notes n left join notebooks b on b.space_id = n.space_id and b.id = n.notebook_id where n.space_id = $1`:                "",
 		`select from notes n left join notebooks b on b.space_id = $1 where n.space_id = $1`:                                                 "",
@@ -34,7 +34,7 @@ func TestOnlyWhatNamesItsSpaceIsRight(t *testing.T) {
 		`with n as (select * from notes where space_id = $1) select from n`:                                                                  "",
 		`update notes set title = 't' from notebooks b where b.space_id = notes.space_id and notes.space_id = $1`:                            "",
 
-		// Not at all, or not in earnest.
+		// Not at all, or not really.
 		`select from notes`:                                                                            "notes (notes) is touched",
 		`select from notes n where n.id = $1`:                                                          "notes (n) is touched",
 		`select from notes where space_id = $1 or id = $2`:                                             "notes (notes) is touched",
@@ -54,7 +54,7 @@ func TestOnlyWhatNamesItsSpaceIsRight(t *testing.T) {
 		`update notes set space_id = $2 where space_id = $1`:                                           "is changed",
 		`insert into grants (space_id) values ($1) on conflict (space_id) do update set space_id = $2`: "is changed",
 		`select from titles`:                                                                           "hides the space",
-		// One of them does, and another does not.
+		// One table does, another does not.
 		`select from notes n join notebooks b on b.id = n.notebook_id where n.space_id = $1`:                                 "notebooks (b) is touched",
 		`select from notes n left join notebooks b on n.space_id = $1 and b.space_id = n.space_id`:                           "notes (n) is touched",
 		`select from notes n full join notebooks b on n.space_id = $1 and b.space_id = $1`:                                   "is touched",
@@ -65,7 +65,7 @@ func TestOnlyWhatNamesItsSpaceIsRight(t *testing.T) {
 		`select from notes n where n.space_id = $1 and exists (select from grants where note_id = n.id and n.space_id = $1)`: "grants (grants) is touched",
 		`delete from notes where space_id = $1 and id in (select id from notes for update skip locked)`:                      "notes (notes) is touched",
 
-		// What is volatile is read before.
+		// The volatile value is read first.
 		`update users set locked_at = clock_timestamp() where id = $1`:                                             "clock_timestamp() is volatile",
 		`update users set seen = greatest(seen, pg_catalog.clock_timestamp()) where id = $1`:                       "clock_timestamp() is volatile",
 		`update users set seen = c.at from (select clock_timestamp() as at) c where id = $1`:                       "clock_timestamp() is volatile",

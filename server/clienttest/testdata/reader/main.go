@@ -1,4 +1,4 @@
-// The reader reads a personal note by the client that is generated beside it.
+// The reader reads a personal note with the generated client beside it.
 package main
 
 import (
