@@ -204,7 +204,7 @@ func (s *Service) OwnerOf(ctx context.Context, id uuid.UUID) (owner Owner, role 
 	return owner, role, nil
 }
 
-// mint makes a key for owner. Its secret lives for life from now, or until until if that is set. mint
+// mint makes a key for owner. Its secret lives for life from now; if until is set, it ends then instead. mint
 // returns the id and the token, which nobody can read again.
 func (s *Service) mint(ctx context.Context, tx pgx.Tx, actor *audit.Actor, owner Owner, name, role string, life time.Duration, until *time.Time) (uuid.UUID, Token, error) {
 	id := uuid.Must(uuid.NewV7())

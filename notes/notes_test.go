@@ -1,14 +1,19 @@
 package notes_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"noted/internal/name"
+	"noted/internal/uid"
+	"noted/notes"
 	"noted/server/servertest"
 )
 
@@ -365,4 +370,44 @@ func TestNoteThatTheCallerHasIsNotSentAgain(t *testing.T) {
 	}
 	want(t, 200, env.Do(t, http.MethodPatch, path, alice, `{"body":"b"}`))
 	want(t, 200, env.Do(t, http.MethodGet, path, alice, nil, "If-None-Match", `"1"`))
+}
+
+// Each member of a change is written when it comes alone, and is shown wherever the note is.
+func TestEachMemberOfAChangeIsWrittenAndShown(t *testing.T) {
+	env := servertest.New(t)
+	alice := env.SignIn(t, "alice")
+	org := env.NewOrg(t, alice, "acme")
+	notebook := env.Make(t, alice, "/v1/orgs/"+org+"/notebooks", map[string]any{"name": "n"})
+	change := reflect.TypeFor[notes.NoteChange]()
+	for i := range change.NumField() {
+		member, _, _ := strings.Cut(change.Field(i).Tag.Get("json"), ",")
+		value, _ := change.Field(i).Type.FieldByName("Value")
+		var to any
+		switch value.Type {
+		case reflect.TypeFor[bool]():
+			to = true
+		case reflect.TypeFor[string](), reflect.TypeFor[name.Name]():
+			to = "new"
+		case reflect.TypeFor[uid.ID]():
+			to = notebook
+		default:
+			t.Errorf("%s: give it a value of type %v here", member, value.Type)
+			continue
+		}
+		id := env.Make(t, alice, "/v1/notes", map[string]any{"title": "old", "body": "old", "org_id": org})
+		changed := want(t, 200, env.Do(t, "PATCH", "/v1/notes/"+id, alice, map[string]any{member: to}))
+		read := want(t, 200, env.Do(t, "GET", "/v1/notes/"+id, alice, nil))
+		listed := want(t, 200, env.Do(t, "GET", "/v1/notes?org_id="+org+"&limit=1", alice, nil))
+		var list struct{ Items []json.RawMessage }
+		listed.JSON(t, &list)
+		for where, text := range map[string][]byte{"its own answer": changed.Body, "GET": read.Body, "the list": list.Items[0]} {
+			var shown map[string]any
+			if err := json.Unmarshal(text, &shown); err != nil {
+				t.Fatal(err)
+			}
+			if got, there := shown[member]; got != to && (there || where != "the list") {
+				t.Errorf("after a change of %s alone to %v, %s shows %v", member, to, where, got)
+			}
+		}
+	}
 }

@@ -19,7 +19,7 @@ func TestTimesAreReadInUTC(t *testing.T) {
 	var one time.Time
 	var maybe *time.Time
 	var list []time.Time
-	err := pgtest.Pool(t).QueryRow(t.Context(), `select now(), now(), array[now()]`).Scan(&one, &maybe, &list)
+	err := pgtest.Pool(t).QueryRow(t.Context(), `select now(), clock_timestamp(), array[now()]`).Scan(&one, &maybe, &list)
 	if err != nil {
 		t.Fatal(err)
 	}
