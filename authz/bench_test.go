@@ -13,7 +13,7 @@ import (
 	"noted/authz"
 )
 
-// sized is a policy with p p lines, in roles of ten lines that include one another, and g g lines
+// sized is a policy with so many p lines, in roles of ten lines that include one another, and so many g lines
 // that name people.
 func sized(p, g int) string {
 	var b strings.Builder

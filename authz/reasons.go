@@ -18,14 +18,14 @@ func (p *Principal) ReasonsByRole(kind Kind, s Standing) []Reason {
 	return p.reasons(Reason{By: "role", Role: role}, object, s.Role != "", p.policy.sets[role].and(p.narrow), role)
 }
 
-// ReasonsByGrant: see ReasonsByRole.
+// ReasonsByGrant is ReasonsByRole for a grant.
 func (p *Principal) ReasonsByGrant(kind Kind, s Standing, on, access string) []Reason {
 	_, object, _ := s.ways(kind, "read")
 	role := accessRole(access)
 	return p.reasons(Reason{By: "grant", On: on, Role: role}, object, access != "", p.policy.sets[role].and(p.narrow), role)
 }
 
-// ReasonsByPlatform: see ReasonsByRole.
+// ReasonsByPlatform is ReasonsByRole for what the caller holds on the platform.
 func (p *Principal) ReasonsByPlatform(kind Kind, s Standing, names []string) []Reason {
 	_, _, object := s.ways(kind, "read")
 	return p.reasons(Reason{By: "platform"}, object, true, p.allowed, names...)
