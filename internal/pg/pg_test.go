@@ -11,11 +11,11 @@ import (
 	"noted/internal/pg"
 )
 
+// This test program runs far from UTC.
+func init() { time.Local = time.FixedZone("far", 5*3600) }
+
 // Wherever the server runs, times are shown in UTC.
 func TestTimesAreReadInUTC(t *testing.T) {
-	here := time.Local
-	time.Local = time.FixedZone("far", 5*3600)
-	t.Cleanup(func() { time.Local = here })
 	var one time.Time
 	var maybe *time.Time
 	var list []time.Time
