@@ -506,9 +506,7 @@ func TestCancelledStartLeavesNothing(t *testing.T) {
 	if _, err := Start(ctx, Options{Data: data}); !errors.Is(err, context.Canceled) {
 		t.Fatalf("err = %v, want context.Canceled", err)
 	}
-	if left := processesAt(t, data); len(left) > 0 {
-		t.Errorf("left behind: %q", left)
-	}
+	eventually(t, 10*time.Second, "no process left", func() bool { return len(processesAt(t, data)) == 0 })
 	if s := start(t, Options{Data: data}); !s.Fresh() {
 		t.Error("the cancelled start made a cluster")
 	}
