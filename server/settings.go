@@ -429,17 +429,11 @@ func lower(list []string) []string {
 func (s *Settings) Check() error {
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	for _, d := range []struct {
-		name  string
-		value time.Duration
-	}{
-		{"session_idle", s.SessionIdle}, {"session_absolute", s.SessionAbsolute}, {"key_max_age", s.KeyMaxAge},
-		{"key_owner_max_absence", s.KeyOwnerMaxAbsence}, {"group_max_age", s.GroupMaxAge}, {"invitation_lifetime", s.InvitationLifetime}, {"dead_zone_retention", s.DeadZoneRetention},
-		{"dead_zone_purge_every", s.DeadZonePurgeEvery}, {"shutdown_grace", s.ShutdownGrace}, {"auth_failure_floor", s.AuthFailureFloor},
-		{"request_timeout", s.RequestTimeout}, {"statement_timeout", s.StatementTimeout}, {"lock_timeout", s.LockTimeout},
-	} {
-		if d.value <= 0 {
-			fail("%s: must be longer than 0, such as 24h", d.name)
+	settings := reflect.ValueOf(*s)
+	for i := range settings.NumField() {
+		if d, ok := settings.Field(i).Interface().(time.Duration); ok && d <= 0 {
+			name, _, _ := strings.Cut(settings.Type().Field(i).Tag.Get("yaml"), ",")
+			fail("%s: must be longer than 0, such as 24h", name)
 		}
 	}
 	if s.AuthFailuresPerMinute < 0 {
