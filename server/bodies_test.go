@@ -140,18 +140,21 @@ func TestABodyThatStandsStillOrDripsIsCutOff(t *testing.T) {
 	t.Parallel()
 	env := servertest.New(t)
 	alice := env.SignIn(t, "alice")
-	for name, u := range map[string]upload{
-		"a note":          startUpload(t, env, "POST /v1/notes", alice, 1000, `{"title":"a",`),
-		"a large note":    startUpload(t, env, "POST /v1/notes", alice, largest, `{"title":"a","body":"`+strings.Repeat("x", 1<<20)),
-		"chunks":          startUpload(t, env, "POST /v1/notes", alice, -1, `{"title":"a",`),
-		"nothing at all":  startUpload(t, env, "POST /v1/keys", alice, 100, ``),
-		"a form":          startUpload(t, env, "POST /auth/token", "", 1000, `grant_type=`),
-		"a person's form": startUpload(t, env, "POST /auth/device/confirm", alice, 1000, `decision=`),
+	for name, start := range map[string]func(t *testing.T) upload{
+		"a note": func(t *testing.T) upload { return startUpload(t, env, "POST /v1/notes", alice, 1000, `{"title":"a",`) },
+		"a large note": func(t *testing.T) upload {
+			return startUpload(t, env, "POST /v1/notes", alice, largest, `{"title":"a","body":"`+strings.Repeat("x", 1<<20))
+		},
+		"chunks":         func(t *testing.T) upload { return startUpload(t, env, "POST /v1/notes", alice, -1, `{"title":"a",`) },
+		"nothing at all": func(t *testing.T) upload { return startUpload(t, env, "POST /v1/keys", alice, 100, ``) },
+		"a form":         func(t *testing.T) upload { return startUpload(t, env, "POST /auth/token", "", 1000, `grant_type=`) },
+		"a person's form": func(t *testing.T) upload {
+			return startUpload(t, env, "POST /auth/device/confirm", alice, 1000, `decision=`)
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			u.t = t
-			began := time.Now()
+			began, u := time.Now(), start(t) // not before it is this one's turn
 			stop := make(chan struct{})
 			defer close(stop)
 			go func() { // a byte now and then is too slow
